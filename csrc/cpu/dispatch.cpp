@@ -1,0 +1,96 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "dropconnect_kernel.h"
+#include "lstm_kernel.h"
+
+namespace ulmfit_fast {
+
+// Defined once per instruction set by the kernel files.
+#define ULMFIT_DECLARE_KERNELS(isa)             \
+  namespace isa {                               \
+  extern const LstmKernels<float> lstm_float;   \
+  extern const LstmKernels<double> lstm_double; \
+  extern const DropConnectKernels dropconnect;  \
+  }
+ULMFIT_DECLARE_KERNELS(portable)
+#ifdef ULMFIT_X86_KERNELS
+ULMFIT_DECLARE_KERNELS(avx2)
+ULMFIT_DECLARE_KERNELS(avx512)
+#endif
+
+namespace {
+
+bool supported(Isa isa) {
+#ifdef ULMFIT_X86_KERNELS
+  if (isa == Isa::kAvx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+  if (isa == Isa::kAvx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return isa == Isa::kPortable;
+}
+
+Isa choose_isa() {
+  const Isa best_first[] = {Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
+  const char* wanted = std::getenv("ULMFIT_FAST_ISA");
+  for (const Isa isa : best_first) {
+    if (wanted != nullptr && *wanted != '\0') {
+      if (std::string(wanted) != isa_name(isa)) continue;
+      if (!supported(isa))
+        throw std::runtime_error(std::string("ULMFIT_FAST_ISA=") + wanted +
+                                 ": this processor (or this build) lacks it; unset the variable");
+      return isa;
+    }
+    if (supported(isa)) return isa;
+  }
+  throw std::runtime_error(std::string("ULMFIT_FAST_ISA=") + wanted + ": expected avx512, avx2 or portable");
+}
+
+template <typename Kernels>
+const Kernels& select(const Kernels& portable_build, const Kernels& avx2_build, const Kernels& avx512_build) {
+  switch (active_isa()) {
+    case Isa::kAvx512:
+      return avx512_build;
+    case Isa::kAvx2:
+      return avx2_build;
+    default:
+      return portable_build;
+  }
+}
+
+}  // namespace
+
+Isa active_isa() {
+  static const Isa isa = choose_isa();
+  return isa;
+}
+
+const char* isa_name(Isa isa) {
+  return isa == Isa::kAvx512 ? "avx512" : isa == Isa::kAvx2 ? "avx2" : "portable";
+}
+
+#ifdef ULMFIT_X86_KERNELS
+#define ULMFIT_SELECT(kernels) select(portable::kernels, avx2::kernels, avx512::kernels)
+#else
+#define ULMFIT_SELECT(kernels) select(portable::kernels, portable::kernels, portable::kernels)
+#endif
+
+template <>
+const LstmKernels<float>& lstm_kernels<float>() {
+  return ULMFIT_SELECT(lstm_float);
+}
+
+template <>
+const LstmKernels<double>& lstm_kernels<double>() {
+  return ULMFIT_SELECT(lstm_double);
+}
+
+const DropConnectKernels& dropconnect_kernels() {
+  return ULMFIT_SELECT(dropconnect);
+}
+
+}  // namespace ulmfit_fast

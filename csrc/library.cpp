@@ -1,0 +1,41 @@
+// Every op's schema, in one place, and the Python module (build information only; ops are reached through torch.ops).
+//
+// A device's implementation is registered at the end of its own file: cpu/<op>.cpp, cuda/<op>.cu. Shapes, checks and
+// the meaning of arguments stand in <op>.h.
+#include <pybind11/pybind11.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include "cpu/dispatch.h"
+
+TORCH_LIBRARY(ulmfit_fast, m) {
+  m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");
+  // gates and cells are what lstm_backward needs; they are empty unless save_for_backward.
+  m.def(
+      "lstm(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
+      "Tensor? bias_ih, Tensor? bias_hh, Tensor? weight_hr, Tensor seed, float weight_dropout, bool reverse, "
+      "bool save_for_backward) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor gates, Tensor cells)");
+  // needs: input, h0, weight_ih, weight_hh, bias, weight_hr; a gradient nobody needs comes back empty.
+  m.def(
+      "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor input, Tensor batch_sizes, "
+      "Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, Tensor? weight_hr, Tensor seed, "
+      "float weight_dropout, bool reverse, Tensor output, Tensor gates, Tensor cells, bool[6] needs) -> "
+      "(Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, Tensor grad_weight_hh, "
+      "Tensor grad_bias, Tensor grad_weight_hr)");
+}
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native ops of ulmfit_fast, registered under torch.ops.ulmfit_fast.";
+  m.def("build_info", [] {
+    pybind11::dict info;
+    info["torch"] = TORCH_VERSION;
+    info["compiler"] = ULMFIT_COMPILER;
+#ifdef ULMFIT_WITH_CUDA
+    info["cuda"] = true;
+#else
+    info["cuda"] = false;
+#endif
+    info["isa"] = ulmfit_fast::isa_name(ulmfit_fast::active_isa());
+    return info;
+  });
+}

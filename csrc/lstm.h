@@ -1,0 +1,96 @@
+// lstm: one direction of one LSTM layer over packed rows. Shapes and checks that both devices share.
+//
+//   input [N, F]          rows of all steps, time-major, longest sequence first (as in PackedSequence)
+//   batch_sizes [T]       int64 on CPU, positive, non-increasing, sum N; B = batch_sizes[0]
+//   h0 [B, P], c0 [B, H]  P = H without a projection
+//   weight_ih [4H, F], weight_hh [4H, P], bias_ih [4H], bias_hh [4H], weight_hr [P, H]   gates i, f, g, o
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "check.h"
+
+namespace ulmfit_fast {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+struct LstmInputs {
+  const at::Tensor& input;
+  const at::Tensor& batch_sizes;
+  const at::Tensor& h0;
+  const at::Tensor& c0;
+  const at::Tensor& weight_ih;
+  const at::Tensor& weight_hh;
+  const OptionalTensor& bias_ih;
+  const OptionalTensor& bias_hh;
+  const OptionalTensor& weight_hr;
+  const at::Tensor& seed;
+  double weight_dropout;
+
+  int64_t steps() const { return batch_sizes.size(0); }
+  int64_t rows() const { return input.size(0); }
+  int64_t batch() const { return h0.size(0); }
+  int64_t input_size() const { return input.size(1); }
+  int64_t hidden() const { return c0.size(1); }
+  int64_t output_size() const { return h0.size(1); }
+};
+
+inline void check_batch_sizes(const char* function, const at::Tensor& batch_sizes, int64_t rows, int64_t batch) {
+  TORCH_CHECK_TYPE(batch_sizes.scalar_type() == at::kLong, function, ": batch_sizes must be int64, got ",
+                   batch_sizes.scalar_type());
+  TORCH_CHECK_VALUE(batch_sizes.device().is_cpu(), function,
+                    ": batch_sizes must be on CPU (as in PackedSequence), got ", batch_sizes.device());
+  TORCH_CHECK_VALUE(batch_sizes.dim() == 1 && batch_sizes.size(0) > 0, function,
+                    ": batch_sizes must be one-dimensional and not empty, got shape ", batch_sizes.sizes());
+  TORCH_CHECK_VALUE(batch_sizes.is_contiguous(), function, ": batch_sizes must be contiguous");
+  const int64_t* size = batch_sizes.const_data_ptr<int64_t>();
+  int64_t total = 0;
+  for (int64_t t = 0; t < batch_sizes.size(0); ++t) {
+    TORCH_CHECK_VALUE(size[t] > 0, function, ": batch_sizes must be positive, got ", size[t], " at step ", t,
+                      "; drop sequences of length zero");
+    TORCH_CHECK_VALUE(t == 0 || size[t] <= size[t - 1], function, ": batch_sizes must not increase, got ", size[t - 1],
+                      " then ", size[t], " at step ", t, "; sort the sequences longest first");
+    total += size[t];
+  }
+  TORCH_CHECK_VALUE(total == rows, function, ": batch_sizes must sum to the rows of input (", rows, "), got ", total);
+  TORCH_CHECK_VALUE(size[0] == batch, function, ": h0 must have batch_sizes[0] = ", size[0], " rows, got ", batch);
+}
+
+inline void check_lstm(const LstmInputs& a) {
+  constexpr const char* kFunction = "ulmfit_fast.ops.lstm";
+  TORCH_CHECK_TYPE(at::isFloatingType(a.input.scalar_type()), kFunction, ": input must be floating point, got ",
+                   a.input.scalar_type());
+  TORCH_CHECK_VALUE(a.input.dim() == 2, kFunction, ": input must be [rows, input_size], got ", a.input.sizes());
+  TORCH_CHECK_VALUE(a.h0.dim() == 2 && a.c0.dim() == 2, kFunction, ": h0 and c0 must be [batch, size], got ",
+                    a.h0.sizes(), " and ", a.c0.sizes());
+  check_batch_sizes(kFunction, a.batch_sizes, a.rows(), a.batch());
+  const int64_t gates = 4 * a.hidden();
+  check_shape(kFunction, "c0", a.c0, {a.batch(), a.hidden()});
+  check_shape(kFunction, "weight_ih", a.weight_ih, {gates, a.input_size()});
+  check_shape(kFunction, "weight_hh", a.weight_hh, {gates, a.output_size()});
+  check_like(kFunction, "h0", a.h0, "input", a.input);
+  check_like(kFunction, "c0", a.c0, "input", a.input);
+  check_like(kFunction, "weight_ih", a.weight_ih, "input", a.input);
+  check_like(kFunction, "weight_hh", a.weight_hh, "input", a.input);
+  TORCH_CHECK_VALUE(a.bias_ih.has_value() == a.bias_hh.has_value(), kFunction,
+                    ": give both of bias_ih and bias_hh or neither");
+  if (a.bias_ih.has_value()) {
+    check_shape(kFunction, "bias_ih", *a.bias_ih, {gates});
+    check_shape(kFunction, "bias_hh", *a.bias_hh, {gates});
+    check_like(kFunction, "bias_ih", *a.bias_ih, "input", a.input);
+    check_like(kFunction, "bias_hh", *a.bias_hh, "input", a.input);
+  }
+  if (a.weight_hr.has_value()) {
+    check_shape(kFunction, "weight_hr", *a.weight_hr, {a.output_size(), a.hidden()});
+    check_like(kFunction, "weight_hr", *a.weight_hr, "input", a.input);
+  } else {
+    TORCH_CHECK_VALUE(a.output_size() == a.hidden(), kFunction,
+                      ": h0 and c0 must have the same width without weight_hr, got ", a.output_size(), " and ",
+                      a.hidden());
+  }
+  check_seed(kFunction, a.seed);
+  check_drop_probability(kFunction, a.weight_dropout);
+}
+
+}  // namespace ulmfit_fast

@@ -1,0 +1,77 @@
+"""Bridge from pip to CMake: tells CMakeLists.txt where torch and Python are, and puts the module where pip wants it.
+
+ULMFIT_FAST_CUDA=auto|0|1 chooses the CUDA backend (auto: when nvcc and a CUDA build of torch are there).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+def torch_paths() -> tuple[list[str], Path, bool]:
+    """Include folders, library folder, and whether this torch was built with CUDA."""
+    try:
+        import torch
+        from torch.utils.cpp_extension import include_paths
+    except ImportError as error:
+        raise SystemExit(
+            "ulmfit_fast is built against the torch that will run it, and torch cannot be imported here. Install torch "
+            "(2.11 to 2.13) first, then: pip install --no-build-isolation ."
+        ) from error
+    return include_paths(), Path(torch.__file__).parent / "lib", torch.version.cuda is not None
+
+
+def with_cuda(torch_has_cuda: bool) -> bool:
+    choice = os.environ.get("ULMFIT_FAST_CUDA", "auto")
+    if choice not in ("auto", "0", "1"):
+        raise SystemExit(f"ULMFIT_FAST_CUDA={choice}: expected auto, 0 or 1")
+    nvcc = shutil.which("nvcc")
+    if choice == "1" and nvcc is None:
+        raise SystemExit("ULMFIT_FAST_CUDA=1, but nvcc is not on PATH: install the CUDA toolkit or set it to 0")
+    if choice == "1" and not torch_has_cuda:
+        raise SystemExit("ULMFIT_FAST_CUDA=1, but the installed torch has no CUDA: install a CUDA build or set it to 0")
+    chosen = choice == "1" or (choice == "auto" and nvcc is not None and torch_has_cuda)
+    print(f"ulmfit_fast: CUDA backend {'on' if chosen else 'off'} (ULMFIT_FAST_CUDA={choice}, nvcc: {nvcc})")
+    return chosen
+
+
+def cmake_arguments() -> list[str]:
+    includes, libraries, torch_has_cuda = torch_paths()
+    arguments = [
+        f"-DTORCH_INCLUDE_DIRS={';'.join(includes)}",
+        f"-DTORCH_LIBRARY_DIR={libraries}",
+        f"-DPYTHON_INCLUDE_DIR={sysconfig.get_path('include')}",
+        f"-DPYTHON_MODULE_SUFFIX={sysconfig.get_config_var('EXT_SUFFIX')}",
+        f"-DULMFIT_FAST_WITH_CUDA={'ON' if with_cuda(torch_has_cuda) else 'OFF'}",
+    ]
+    if shutil.which("ninja"):
+        arguments += ["-G", "Ninja"]
+    return arguments + shlex.split(os.environ.get("CMAKE_ARGS", ""))
+
+
+class CMakeBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = ROOT / "build" / f"native-{sys.implementation.cache_tag}"
+        build.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cmake", "-S", str(ROOT), "-B", str(build), *cmake_arguments()], check=True)
+        subprocess.run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1)], check=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(build / target.name, target)
+
+
+if sys.argv[1:] == ["--print-cmake-arguments"]:
+    print(shlex.join(cmake_arguments()))
+else:
+    setup(ext_modules=[Extension("ulmfit_fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -1,0 +1,181 @@
+"""``WeightDropLSTM``: ``torch.nn.LSTM`` with dropped recurrent weights, and as fast on packed sequences as on dense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ulmfit_fast import ops
+
+State = tuple[Tensor, Tensor]
+
+
+class WeightDropLSTM(nn.RNNBase):
+    """A drop-in for ``torch.nn.LSTM`` with DropConnect on every ``weight_hh``.
+
+    Same arguments, parameter names, state dict, initialisation, inputs and outputs as ``torch.nn.LSTM``; a state dict
+    loads both ways. In training mode each call drops the elements of every recurrent weight with probability
+    ``weight_dropout`` and scales the rest by ``1 / (1 - weight_dropout)``, one mask for all time steps. The parameter
+    itself stays whole: its gradient is zero exactly where it was dropped. Packed sequences are computed as packed:
+    without padding, at the speed of dense ones. Works inside ``torch.compile(fullgraph=True)``, and backward works in
+    eval mode.
+
+    Args:
+        input_size: features of a time step.
+        hidden_size: features of the state.
+        num_layers: stacked layers.
+        bias: whether the layers have biases.
+        batch_first: dense input and output are [B, T, features] instead of [T, B, features].
+        dropout: probability of dropping an element of the output of every layer but the last, in [0, 1].
+        bidirectional: a second set of weights runs from the end; outputs are concatenated.
+        proj_size: if positive, the state h is projected to this size.
+        weight_dropout: probability of dropping an element of ``weight_hh``, in [0, 1).
+        device, dtype: of the parameters.
+
+    Shape:
+        As ``torch.nn.LSTM``: input [T, B, F], unbatched [T, F], or a ``PackedSequence`` (sorted or not); optional
+        state (h0 [layers * directions, B, P or H], c0 [layers * directions, B, H]).
+
+    Raises:
+        ValueError: ``weight_dropout`` outside [0, 1), and where ``torch.nn.LSTM`` raises one.
+        RuntimeError: shapes that do not fit, with ``torch.nn.LSTM``'s messages.
+
+    Source: Merity et al., arXiv 1708.02182, section 2 (weight-dropped LSTM).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        weight_dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not 0 <= weight_dropout < 1:
+            raise ValueError(f"WeightDropLSTM: weight_dropout must be in [0, 1), got {weight_dropout}")
+        super().__init__(
+            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self.weight_dropout = weight_dropout
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: the kernels take the parameters where they are."""
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", weight_dropout={self.weight_dropout}" if self.weight_dropout else "")
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor | PackedSequence, hx: State | None = None, seeds: list[Tensor] | None = None
+    ) -> tuple[Any, State]:
+        """Run all layers.
+
+        Args:
+            input: as ``torch.nn.LSTM``.
+            hx: initial state (h0, c0); zeros where None.
+            seeds: one DropConnect seed (int64 []) for each layer and direction; drawn where None. Giving them repeats
+                a mask, which recomputation in BPT3C relies on.
+
+        Returns:
+            output (Tensor or PackedSequence, as the input was), (h_n, c_n).
+        """
+        if isinstance(input, PackedSequence):
+            data, batch_sizes, sorted_indices, unsorted_indices = input
+            batch = int(batch_sizes[0])
+            state = self._initial_state(hx, data, batch, sorted_indices, batch_sizes, unbatched=False)
+            output, (h_n, c_n) = self._run_layers(data, batch_sizes, state, seeds)
+            packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+            return packed, (_permute(h_n, unsorted_indices), _permute(c_n, unsorted_indices))
+
+        if input.dim() not in (2, 3):
+            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        unbatched = input.dim() == 2
+        x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if self.batch_first else input
+        steps, batch = x.shape[0], x.shape[1]
+        state = self._initial_state(hx, x, batch, None, None, unbatched)
+        if steps == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        batch_sizes = torch.full((steps,), batch, dtype=torch.int64)
+        output, (h_n, c_n) = self._run_layers(x.reshape(steps * batch, x.shape[2]), batch_sizes, state, seeds)
+        output = output.view(steps, batch, output.shape[1])
+        if unbatched:
+            return output.squeeze(1), (h_n.squeeze(1), c_n.squeeze(1))
+        return output.transpose(0, 1) if self.batch_first else output, (h_n, c_n)
+
+    def get_expected_cell_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
+        h_size = self.get_expected_hidden_size(input, batch_sizes)
+        return (h_size[0], h_size[1], self.hidden_size)
+
+    def _initial_state(
+        self,
+        hx: State | None,
+        x: Tensor,
+        batch: int,
+        sorted_indices: Tensor | None,
+        batch_sizes: Tensor | None,
+        unbatched: bool,
+    ) -> State:
+        """The given state checked and in packed order, or zeros. ``x`` is time-major (or packed data)."""
+        layers = self.num_layers * (2 if self.bidirectional else 1)
+        output_size = self.proj_size or self.hidden_size
+        h_size, c_size = (layers, batch, output_size), (layers, batch, self.hidden_size)
+        if hx is None:
+            self.check_input(x, batch_sizes)
+            return x.new_zeros(h_size), x.new_zeros(c_size)
+        h0, c0 = hx
+        expected_dim = 2 if unbatched else 3
+        if h0.dim() != expected_dim or c0.dim() != expected_dim:
+            kind = "unbatched 2-D" if unbatched else "batched 3-D"
+            raise RuntimeError(
+                f"For {kind} input, hx and cx should also be {expected_dim}-D but got ({h0.dim()}-D, {c0.dim()}-D) "
+                "tensors"
+            )
+        if unbatched:
+            h0, c0 = h0.unsqueeze(1), c0.unsqueeze(1)
+        self.check_input(x, batch_sizes)
+        self.check_hidden_size(h0, h_size, "Expected hidden[0] size {}, got {}")
+        self.check_hidden_size(c0, c_size, "Expected hidden[1] size {}, got {}")
+        return _permute(h0, sorted_indices), _permute(c0, sorted_indices)
+
+    def _run_layers(
+        self, x: Tensor, batch_sizes: Tensor, state: State, seeds: list[Tensor] | None
+    ) -> tuple[Tensor, State]:
+        h0, c0 = state
+        directions = 2 if self.bidirectional else 1
+        p = self.weight_dropout if self.training else 0.0
+        h_n, c_n = [], []
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction in range(directions):
+                index = layer * directions + direction
+                weight_ih, weight_hh, *rest = self._parameters_of(layer, direction)
+                bias_ih, bias_hh = rest[:2] if self.bias else (None, None)
+                weight_hr = rest[-1] if self.proj_size else None
+                output, h, c = ops.lstm(
+                    x, batch_sizes, h0[index], c0[index], weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
+                    weight_dropout=p, seed=seeds[index] if seeds is not None else None, reverse=direction == 1,
+                )  # fmt: skip
+                outputs.append(output)
+                h_n.append(h)
+                c_n.append(c)
+            x = outputs[0] if directions == 1 else torch.cat(outputs, dim=1)
+            if self.dropout and layer + 1 < self.num_layers:
+                x = F.dropout(x, self.dropout, self.training)
+        return x, (torch.stack(h_n), torch.stack(c_n))
+
+    def _parameters_of(self, layer: int, direction: int) -> list[Tensor]:
+        return [getattr(self, name) for name in self._all_weights[layer * (2 if self.bidirectional else 1) + direction]]
+
+
+def _permute(state: Tensor, indices: Tensor | None) -> Tensor:
+    return state if indices is None else state.index_select(1, indices)

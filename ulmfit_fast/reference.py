@@ -1,0 +1,87 @@
+"""Every native op in plain PyTorch: its definition, and what the tests compare with. Slow and obvious on purpose.
+
+Nothing falls back to this file: a missing kernel is an error, not a slow run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MULTIPLIER = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW32 = np.uint64(0xFFFFFFFF)
+
+
+def philox4x32_10(seed: int, counters: np.ndarray) -> np.ndarray:
+    """Random bits of Philox4x32 with 10 rounds (Salmon et al., SC 2011).
+
+    Args:
+        seed: the 64-bit key.
+        counters: uint64 [n]; the high 64 bits of the 128-bit counter are zero.
+
+    Returns:
+        uint32 [n, 4].
+    """
+    counters = counters.astype(np.uint64)
+    c0, c1 = counters & _LOW32, counters >> np.uint64(32)
+    c2, c3 = np.zeros_like(c0), np.zeros_like(c0)
+    key0, key1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
+    for _ in range(10):
+        product0, product1 = _MULTIPLIER[0] * c0, _MULTIPLIER[1] * c2
+        c0, c1, c2, c3 = (
+            (product1 >> np.uint64(32)) ^ c1 ^ np.uint64(key0),
+            product1 & _LOW32,
+            (product0 >> np.uint64(32)) ^ c3 ^ np.uint64(key1),
+            product0 & _LOW32,
+        )
+        key0, key1 = (key0 + _WEYL[0]) & 0xFFFFFFFF, (key1 + _WEYL[1]) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
+
+
+def dropconnect_mask(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:
+    """True where DropConnect keeps element (i, j): its 32 bits are at least p * 2**32. Bool [rows, columns]."""
+    elements = rows * columns
+    bits = philox4x32_10(int(seed) & (2**64 - 1), np.arange((elements + 3) // 4, dtype=np.uint64))
+    keep = bits.reshape(-1)[:elements].astype(np.float64) >= p * 2.0**32
+    return torch.from_numpy(keep.reshape(rows, columns))
+
+
+def lstm(
+    input: Tensor,
+    batch_sizes: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    weight_hr: Tensor | None = None,
+    *,
+    weight_dropout: float = 0.0,
+    seed: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One direction of one LSTM layer over packed rows, step by step; see ``ops.lstm`` for the arguments."""
+    if weight_dropout > 0:
+        assert seed is not None
+        mask = dropconnect_mask(seed, *weight_hh.shape, weight_dropout).to(weight_hh.device)
+        weight_hh = torch.where(mask, weight_hh / (1 - weight_dropout), 0)
+    sizes = batch_sizes.tolist()
+    inputs = input.split(sizes)
+    h, c = list(h0), list(c0)  # each sequence's current state
+    outputs: list[Tensor] = [input.new_empty(0)] * len(sizes)
+    for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
+        rows = sizes[t]
+        gates = inputs[t] @ weight_ih.T + torch.stack(h[:rows]) @ weight_hh.T
+        if bias_ih is not None and bias_hh is not None:
+            gates = gates + bias_ih + bias_hh
+        i, f, g, o = gates.chunk(4, dim=1)
+        cell = f.sigmoid() * torch.stack(c[:rows]) + i.sigmoid() * g.tanh()
+        output = o.sigmoid() * cell.tanh()
+        if weight_hr is not None:
+            output = output @ weight_hr.T
+        outputs[t] = output
+        h[:rows], c[:rows] = list(output), list(cell)
+    return torch.cat(outputs), torch.stack(h), torch.stack(c)
