@@ -1,0 +1,78 @@
+"""The text classifier: documents through BPT3C, concat pooling, and a two-block head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from ulmfit_fast.awd_lstm import AWDLSTM
+from ulmfit_fast.bpt3c import BPT3C
+
+
+def classifier_head(features: int, hidden_size: int, classes: int, dropouts: tuple[float, float]) -> nn.Sequential:
+    """BatchNorm, dropout, linear, ReLU, BatchNorm, dropout, linear: [B, features] to [B, classes].
+
+    The linear layers have no bias, as in fastai: a BatchNorm precedes each.
+    """
+    return nn.Sequential(
+        nn.BatchNorm1d(features),
+        nn.Dropout(dropouts[0]),
+        nn.Linear(features, hidden_size, bias=False),
+        nn.ReLU(),
+        nn.BatchNorm1d(hidden_size),
+        nn.Dropout(dropouts[1]),
+        nn.Linear(hidden_size, classes, bias=False),
+    )
+
+
+class TextClassifier(nn.Module):
+    """Classifies documents of any length.
+
+    Args:
+        encoder: the AWD-LSTM; its ``output_p`` is the dropout on the pooled vector.
+        classes: number of labels K, at least 2.
+        hidden_size: width of the head's hidden layer.
+        hidden_dropout: dropout before the last linear layer.
+        bptt, backprop, mask_scope, variable_length: as in ``BPT3C``.
+
+    Raises:
+        ValueError: fewer than two classes, and as ``BPT3C``.
+    """
+
+    def __init__(
+        self,
+        encoder: AWDLSTM,
+        classes: int,
+        hidden_size: int = 50,
+        hidden_dropout: float = 0.1,
+        bptt: int = 70,
+        backprop: str = "detached",
+        mask_scope: str = "document",
+        variable_length: bool = False,
+    ) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"TextClassifier: classes must be at least 2, got {classes}")
+        self.bpt3c = BPT3C(encoder, bptt, backprop, mask_scope, variable_length)
+        dropouts = (encoder.config.output_p, hidden_dropout)
+        self.head = classifier_head(self.bpt3c.output_size, hidden_size, classes, dropouts)
+
+    def layer_groups(self) -> list[nn.Module]:
+        """[embedding], [first LSTM], ..., [last LSTM], [head]."""
+        encoder = self.bpt3c.encoder
+        return [encoder.encoder, *encoder.rnns, self.head]
+
+    def forward(self, documents: PackedSequence) -> Tensor:
+        """Logits [B, K] in the documents' original order; ``documents`` as ``pack_documents`` makes them."""
+        return self.head(self.bpt3c(documents).to(self.head[2].weight.dtype))
+
+
+def pack_documents(ids: Sequence[Tensor]) -> PackedSequence:
+    """Token ids of several documents, each int64 [length >= 1], packed in any order."""
+    for index, document in enumerate(ids):
+        if len(document) == 0:
+            raise ValueError(f"pack_documents: document {index} has no tokens; tokenizers begin each with xxbos")
+    return pack_sequence([torch.as_tensor(document, dtype=torch.int64) for document in ids], enforce_sorted=False)

@@ -1,0 +1,11 @@
+"""The errors that are the input's fault or training's, not the program's: one readable line each."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message names it and says what to do."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss became NaN or infinite. The last good checkpoint is untouched."""
