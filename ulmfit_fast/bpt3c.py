@@ -208,14 +208,15 @@ class _TwoPass(torch.autograd.Function):
     def forward(ctx: Any, bpt3c: BPT3C, documents: PackedSequence, *parameters: nn.Parameter) -> Tensor:
         ctx.bpt3c, ctx.chunks = bpt3c, []
         ctx.pool = bpt3c._encode(documents, ctx.chunks.append)
-        ctx.autocast = (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"))
+        device = documents.data.device.type
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         ctx.save_for_backward(*parameters)
         return ctx.pool.pooled()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_pooled: Tensor) -> tuple[Tensor | None, ...]:
-        enabled, dtype = ctx.autocast
-        with torch.enable_grad(), torch.autocast("cpu", dtype=dtype, enabled=enabled):
+        device, dtype, enabled = ctx.autocast
+        with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
             grads = ctx.bpt3c._gradients(ctx.chunks, ctx.pool, grad_pooled, ctx.saved_tensors)
         return (None, None, *grads)

@@ -66,8 +66,15 @@ class TextClassifier(nn.Module):
         return [encoder.encoder, *encoder.rnns, self.head]
 
     def forward(self, documents: PackedSequence) -> Tensor:
-        """Logits [B, K] in the documents' original order; ``documents`` as ``pack_documents`` makes them."""
-        return self.head(self.bpt3c(documents).to(self.head[2].weight.dtype))
+        """Logits [B, K] in the documents' original order; ``documents`` as ``pack_documents`` makes them.
+
+        In eval mode a document's logits do not depend, to the bit, on the other documents.
+        """
+        pooled = self.bpt3c(documents).to(self.head[2].weight.dtype)
+        if self.training:
+            return self.head(pooled)
+        # Row by row: a BLAS product's rounding depends on the number of its rows.
+        return torch.cat([self.head(row) for row in pooled.split(1)])
 
 
 def pack_documents(ids: Sequence[Tensor]) -> PackedSequence:

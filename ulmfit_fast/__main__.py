@@ -1,0 +1,20 @@
+"""Start of the ``ulmfit-fast`` command: says what to install where the text extra is missing."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    try:
+        from ulmfit_fast.cli import main as run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ulmfit_fast"):
+            raise
+        print(f"ulmfit-fast: {error.name} is not installed; pip install 'ulmfit_fast[text]'", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""The ``ulmfit-fast`` command: options to configurations, pipeline calls, printing. Bad input: one line, exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+from ulmfit_fast.checkpoint import check_output_folder, load_classifier, read_config
+from ulmfit_fast.errors import InputError, TrainingDivergedError
+from ulmfit_fast.pipeline import (
+    ClassifierConfig,
+    FinetuneLMConfig,
+    PretrainConfig,
+    encode_labels,
+    finetune_classifier,
+    finetune_lm,
+    pretrain_lm,
+)
+from ulmfit_fast.prediction import predict_probabilities
+from ulmfit_fast.text.files import Documents, check_writable_table, read_documents, write_table
+from ulmfit_fast.training import Record
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except (InputError, TrainingDivergedError) as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130)
+    return 0
+
+
+def _fail(message: str, status: int = 2) -> int:
+    click.echo(f"ulmfit-fast: error: {' '.join(message.split())}", err=True)
+    return status
+
+
+def config_options(config: type) -> Callable[[Any], Any]:
+    """An option for every field of a stage's configuration; the command receives the configuration built from them."""
+
+    def decorate(function: Any) -> Any:
+        def run(**values: Any) -> None:
+            chosen = {f.name: values.pop(f.name) for f in fields(config)}
+            function(config=config(**chosen), **values)
+
+        run.__doc__ = function.__doc__
+        run.__name__ = function.__name__
+        run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
+        for f in reversed(fields(config)):
+            name = f.name.replace("_", "-")
+            flag = f"--{name}/--no-{name}" if isinstance(f.default, bool) else f"--{name}"
+            option = click.option(
+                flag, f.name, default=f.default, type=type(f.default), show_default=True, help=f.metadata["help"]
+            )
+            run = option(run)
+        return run
+
+    return decorate
+
+
+_text_column = click.option("--text-column", default="text", show_default=True, help="column with the texts")
+_label_column = click.option("--label-column", default="label", show_default=True, help="column with the labels")
+_max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use this many, drawn at random by the seed")
+_output = click.option("--output", required=True, type=Path, help="model folder to write")
+_overwrite = click.option("--overwrite", is_flag=True, help="replace the model in the output folder")
+_classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="ulmfit_fast")
+def command() -> None:
+    """Text classification by universal language model fine-tuning, on native kernels.
+
+    Files are .txt, .csv, .jsonl or .parquet, plain or compressed (.xz, .gz, .bz2, .zst), or a folder of .txt.
+    """
+
+
+@command.command("pretrain-lm")
+@click.argument("source", metavar="TEXTS", type=Path)
+@_output
+@_overwrite
+@_text_column
+@_max_texts
+@config_options(PretrainConfig)
+def pretrain_lm_command(
+    source: Path, output: Path, overwrite: bool, text_column: str, max_texts: int | None, config: PretrainConfig
+) -> None:
+    """Stage one: train a language model on general TEXTS."""
+    check_output_folder(output, overwrite)
+    documents = _read(source, text_column, None, max_texts, config.seed)
+    pretrain_lm(documents.texts, config, output=output, overwrite=overwrite, on_epoch=_print_epoch)
+    _print_written(output)
+
+
+@command.command("finetune-lm")
+@click.argument("source", metavar="TEXTS", type=Path)
+@click.option("--model", "language_model", required=True, type=Path, help="folder of a language model")
+@_output
+@_overwrite
+@_text_column
+@_max_texts
+@config_options(FinetuneLMConfig)
+def finetune_lm_command(
+    source: Path, language_model: Path, output: Path, overwrite: bool, text_column: str, max_texts: int | None,
+    config: FinetuneLMConfig,
+) -> None:  # fmt: skip
+    """Stage two: go on with the task's TEXTS, labelled or not."""
+    check_output_folder(output, overwrite)
+    documents = _read(source, text_column, None, max_texts, config.seed)
+    finetune_lm(documents.texts, language_model, config, output=output, overwrite=overwrite, on_epoch=_print_epoch)
+    _print_written(output)
+
+
+@command.command("train")
+@click.argument("source", metavar="TABLE", type=Path)
+@click.option("--model", "language_model", type=Path, help="folder of a language model; without it, from scratch")
+@click.option("--valid", type=Path, help="table to measure accuracy on after each epoch; the best epoch is kept")
+@_output
+@_overwrite
+@_text_column
+@_label_column
+@_max_texts
+@config_options(ClassifierConfig)
+def train_command(
+    source: Path, language_model: Path | None, valid: Path | None, output: Path, overwrite: bool, text_column: str,
+    label_column: str, max_texts: int | None, config: ClassifierConfig,
+) -> None:  # fmt: skip
+    """Stage three: train a classifier on a TABLE of texts and labels."""
+    check_output_folder(output, overwrite)
+    documents = _read(source, text_column, label_column, max_texts, config.seed)
+    held_out = None if valid is None else _read(valid, text_column, label_column, None, config.seed)
+    finetune_classifier(
+        documents.texts, documents.labels or [], language_model, config,
+        valid_texts=held_out and held_out.texts, valid_labels=held_out and held_out.labels,
+        output=output, overwrite=overwrite, on_epoch=_print_epoch,
+    )  # fmt: skip
+    _print_written(output)
+
+
+@command.command("predict")
+@click.argument("source", metavar="TEXTS", type=Path)
+@_classifier
+@click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
+@_text_column
+@_max_texts
+@click.option("--batch-size", default=64, show_default=True, help="texts at a time; no influence on the result")
+@click.option("--seed", default=0, show_default=True, help="of --max-texts")
+def predict_command(
+    source: Path, folder: Path, output: Path, text_column: str, max_texts: int | None, batch_size: int, seed: int
+) -> None:
+    """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence."""
+    check_writable_table(output)
+    model, tokenizer, labels = load_classifier(folder)
+    documents = _read(source, text_column, None, max_texts, seed)
+    probabilities = predict_probabilities(model, tokenizer, documents.texts, batch_size, progress=True)
+    table = pd.DataFrame({"text": documents.texts}) if documents.table is None else documents.table.copy()
+    table["prediction"] = [labels[i] for i in probabilities.argmax(1)]
+    table["confidence"] = probabilities.max(1).round(6)
+    write_table(table, output)
+    click.echo(f"{len(table)} predictions in {output}")
+
+
+@command.command("evaluate")
+@click.argument("source", metavar="TABLE", type=Path)
+@_classifier
+@_text_column
+@_label_column
+@_max_texts
+@click.option("--batch-size", default=64, show_default=True, help="texts at a time; no influence on the result")
+@click.option("--seed", default=0, show_default=True, help="of --max-texts")
+def evaluate_command(
+    source: Path, folder: Path, text_column: str, label_column: str, max_texts: int | None, batch_size: int, seed: int
+) -> None:
+    """Accuracy and F1 of a classifier on a TABLE of texts and labels."""
+    from sklearn.metrics import classification_report
+
+    model, tokenizer, labels = load_classifier(folder)
+    documents = _read(source, text_column, label_column, max_texts, seed)
+    names = [str(label) for label in labels]
+    targets = encode_labels(documents.labels or [], names, str(source)).numpy()
+    predictions = predict_probabilities(model, tokenizer, documents.texts, batch_size, progress=True).argmax(1)
+    click.echo(
+        classification_report(
+            targets, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0.0
+        )
+    )
+    click.echo(f"accuracy {(targets == predictions).mean():.4f} on {len(targets)} texts")
+
+
+@command.command("info")
+@click.argument("folder", type=Path)
+def info_command(folder: Path) -> None:
+    """What a model FOLDER holds."""
+    config = read_config(folder)
+    click.echo(f"{folder}: {config['kind'].replace('_', ' ')}")
+    for section in ("encoder", "head"):
+        for name, value in config.get(section, {}).items():
+            click.echo(f"  {section}.{name}: {value}")
+    if config["kind"] == "classifier":
+        model, _, labels = load_classifier(folder)
+        click.echo(f"  labels: {', '.join(map(str, labels))}")
+        click.echo(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
+
+
+@command.command("demo")
+@click.option("--output", default=Path("demo-output"), type=Path, show_default=True, help="folder for models and table")
+@click.option("--seeds", default=3, show_default=True, help="repetitions of the small-label experiment")
+def demo_command(output: Path, seeds: int) -> None:
+    """The three stages on text that every installation carries; prints a table. About five minutes on two cores."""
+    from ulmfit_fast.demo import run_demo
+
+    run_demo(output, seeds)
+
+
+def _read(
+    source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int
+) -> Documents:
+    return read_documents(source, text_column, label_column).sample(max_texts, seed)
+
+
+def _print_epoch(record: Record) -> None:
+    parts = [f"{record['stage']}, epoch {record['epoch']}: loss {record['loss']:.4f}"]
+    if "valid_loss" in record:
+        parts.append(f"validation loss {record['valid_loss']:.4f}")
+    if "perplexity" in record:
+        parts.append(f"perplexity {record['perplexity']:.1f}")
+    if "accuracy" in record:
+        parts.append(f"accuracy {record['accuracy']:.4f}")
+    parts.append(f"{record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s")
+    click.echo(", ".join(parts), err=True)
+
+
+def _print_written(output: Path) -> None:
+    click.echo(f"model, history and curves in {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

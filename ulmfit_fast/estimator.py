@@ -1,0 +1,138 @@
+"""``ULMFiTClassifier``: the three stages behind scikit-learn's ``fit`` and ``predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, save_model
+from ulmfit_fast.pipeline import (
+    ClassifierConfig,
+    FinetuneLMConfig,
+    PretrainConfig,
+    TrainedLanguageModel,
+    finetune_classifier,
+    finetune_lm,
+    list_classes,
+    pretrain_lm,
+)
+from ulmfit_fast.prediction import predict_probabilities
+from ulmfit_fast.training import History
+
+
+class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
+    """Text classifier by universal language model fine-tuning.
+
+    ``fit`` fine-tunes a language model on all texts it is given, labelled and unlabelled, then trains the classifier on
+    the labelled ones, gradually unfreezing it. Without a pretrained model the language model starts from nothing on the
+    same texts.
+
+    Args:
+        pretrained: folder of a language model (``pretrain-lm`` or ``finetune-lm``), or None.
+        pretrain_config: of the language model that is made where ``pretrained`` is None; ``PretrainConfig()`` if None.
+        finetune_config: of the language model's fine-tuning; ``FinetuneLMConfig()`` if None.
+        classifier_config: of the classifier; ``ClassifierConfig()`` if None.
+        batch_size: texts at a time in prediction; has no influence on the result.
+        seed: overrides the configurations' seeds, if not None.
+        progress: show progress bars on a terminal.
+
+    Attributes:
+        classes_: the labels, sorted, in the order of ``predict_proba``'s columns.
+        history_: what every epoch of every stage measured.
+        model_, tokenizer_: the trained parts.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | Path | None = None,
+        *,
+        pretrain_config: PretrainConfig | None = None,
+        finetune_config: FinetuneLMConfig | None = None,
+        classifier_config: ClassifierConfig | None = None,
+        batch_size: int = 64,
+        seed: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.pretrained = pretrained
+        self.pretrain_config = pretrain_config
+        self.finetune_config = finetune_config
+        self.classifier_config = classifier_config
+        self.batch_size = batch_size
+        self.seed = seed
+        self.progress = progress
+
+    def fit(
+        self, texts: Sequence[str], labels: Sequence[Label], unlabeled: Sequence[str] | None = None
+    ) -> ULMFiTClassifier:
+        """Train on ``texts`` and their ``labels``; ``unlabeled`` texts join in the language model's fine-tuning.
+
+        Raises:
+            InputError: fewer than two labels, lengths that differ, too little text, an unusable pretrained model.
+            TrainingDivergedError: the loss became NaN or infinite.
+        """
+        texts = _as_texts(texts)
+        list_classes(texts, labels)  # before the long work
+        every_text = [*texts, *_as_texts(unlabeled if unlabeled is not None else [])]
+        if self.pretrained is None:
+            config = self._seeded(self.pretrain_config or PretrainConfig())
+            language_model: TrainedLanguageModel = pretrain_lm(every_text, config, progress=self.progress)
+        else:
+            config = self._seeded(self.finetune_config or FinetuneLMConfig())
+            language_model = finetune_lm(every_text, self.pretrained, config, progress=self.progress)
+        classifier_config = self._seeded(self.classifier_config or ClassifierConfig())
+        trained = finetune_classifier(texts, labels, language_model, classifier_config, progress=self.progress)
+        history = History(language_model.history.records + trained.history.records)
+        self._take(trained.model, trained.tokenizer, trained.labels, history)
+        return self
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """The most probable label of each text. An empty text gets one too."""
+        return self.classes_[self.predict_proba(texts).argmax(1)]
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Probability of each class for each text, [len(texts), len(classes_)]."""
+        check_is_fitted(self)
+        return predict_probabilities(self.model_, self.tokenizer_, _as_texts(texts), self.batch_size, self.progress)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
+        check_is_fitted(self)
+        check_output_folder(folder, overwrite)
+        save_model(folder, self.model_, self.tokenizer_, self.classes_.tolist())
+        self.history_.write(Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ULMFiTClassifier:
+        """Read a model folder, ready to predict. Raises InputError if it is missing, truncated or foreign."""
+        model, tokenizer, labels = load_classifier(folder)
+        model.eval()
+        estimator = cls()
+        estimator._take(model, tokenizer, labels, History())
+        return estimator
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def _seeded(self, config: Any) -> Any:
+        from dataclasses import replace
+
+        return config if self.seed is None else replace(config, seed=self.seed)
+
+    def _take(self, model: Any, tokenizer: Any, labels: list[Label], history: History) -> None:
+        self.model_, self.tokenizer_, self.history_ = model, tokenizer, history
+        self.classes_ = np.asarray(labels)
+
+
+def _as_texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError("ULMFiTClassifier: texts must be a sequence of texts, got one str; put it into a list")
+    result = list(texts)
+    for row, text in enumerate(result):
+        if not isinstance(text, str):
+            raise TypeError(f"ULMFiTClassifier: texts[{row}] must be a str, got {type(text).__name__}")
+    return result

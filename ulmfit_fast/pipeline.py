@@ -1,0 +1,459 @@
+"""The three stages of ULMFiT as functions: texts and a small configuration in, a trained model out.
+
+1. ``pretrain_lm``: a language model of general text.
+2. ``finetune_lm``: the same on the task's texts, labelled or not.
+3. ``finetune_classifier``: a classifier on top of its encoder, gradually unfrozen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
+
+from ulmfit_fast.awd_lstm import (
+    CLASSIFIER_DROPOUTS,
+    LM_DROPOUTS,
+    AWDLSTM,
+    AWDLSTMConfig,
+    LanguageModel,
+    language_model_loss,
+)
+from ulmfit_fast.checkpoint import (
+    Label,
+    check_output_folder,
+    load_language_model,
+    remap_vocabulary,
+    save_model,
+)
+from ulmfit_fast.classifier import TextClassifier
+from ulmfit_fast.errors import InputError
+from ulmfit_fast.prediction import evaluate_classifier, evaluate_language_model
+from ulmfit_fast.schedules import SlantedTriangularLR
+from ulmfit_fast.text.batching import LanguageModelStream, document_batches
+from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.training import PRECISIONS, BestWeights, History, Loop, Record
+from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
+
+EpochCallback = Callable[[Record], None]
+
+
+def setting(default: Any, help: str) -> Any:
+    """A configuration field with its description, which the command line shows."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What all stages share."""
+
+    epochs: int = setting(1, "passes over the texts")
+    batch_size: int = setting(64, "texts (lanes of text for a language model) in a batch")
+    bptt: int = setting(70, "tokens of a chunk")
+    lr: float = setting(4e-3, "highest learning rate")
+    cut_frac: float = setting(0.1, "share of the steps in which the rate rises")
+    ratio: float = setting(32.0, "highest rate over lowest")
+    drop_mult: float = setting(1.0, "factor on all dropout probabilities")
+    weight_decay: float = setting(0.01, "decoupled weight decay")
+    clip: float = setting(0.25, "largest norm of the gradient")
+    precision: str = setting("float32", "float32, or bfloat16 for autocast")
+    seed: int = setting(0, "of everything random")
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for key in ("epochs", "batch_size", "bptt", "lr", "ratio", "clip"):
+            if getattr(self, key) <= 0:
+                raise InputError(f"{name}: {key} must be positive, got {getattr(self, key)}")
+        if self.drop_mult < 0:
+            raise InputError(f"{name}: drop_mult must not be negative, got {self.drop_mult}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"{name}: precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+
+@dataclass(frozen=True)
+class NewModelConfig(TrainingConfig):
+    """Vocabulary and sizes of a model that is made from nothing."""
+
+    embedding_size: int = setting(400, "features of a token")
+    hidden_size: int = setting(1152, "features of the inner layers' state")
+    num_layers: int = setting(3, "LSTM layers")
+    tokenizer: str = setting("word", "word, or subword for byte-pair encodings")
+    vocab_size: int = setting(60_000, "largest vocabulary")
+    min_frequency: int = setting(3, "rarer words are unknown")
+
+    def train_tokenizer(self, texts: Iterable[str]) -> Tokenizer:
+        if self.tokenizer == "word":
+            return Tokenizer.train_words(texts, self.vocab_size, self.min_frequency)
+        if self.tokenizer == "subword":
+            return Tokenizer.train_subwords(texts, self.vocab_size)
+        raise InputError(f"{type(self).__name__}: tokenizer must be word or subword, got {self.tokenizer!r}")
+
+    def new_encoder(self, tokenizer: Tokenizer) -> AWDLSTM:
+        sizes = (len(tokenizer), self.embedding_size, self.hidden_size, self.num_layers)
+        return AWDLSTM(AWDLSTMConfig(*sizes, pad_id=tokenizer.pad_id))
+
+
+@dataclass(frozen=True)
+class PretrainConfig(NewModelConfig):
+    """Of ``pretrain_lm``."""
+
+    alpha: float = setting(2.0, "weight of activation regularisation (AR)")
+    beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)")
+
+
+@dataclass(frozen=True)
+class FinetuneLMConfig(TrainingConfig):
+    """Of ``finetune_lm``."""
+
+    discriminative_factor: float = setting(2.6, "learning rate of a layer group over that of the one before it")
+    alpha: float = setting(2.0, "weight of activation regularisation (AR)")
+    beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)")
+    new_vocabulary: bool = setting(True, "word tokenizers: take over the new texts' vocabulary, known words kept")
+    vocab_size: int = setting(60_000, "largest new vocabulary")
+    min_frequency: int = setting(3, "words rarer in the new texts are unknown")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(NewModelConfig):
+    """Of ``finetune_classifier``. Sizes and vocabulary matter only without a language model."""
+
+    epochs: int = setting(6, "passes over the texts")
+    batch_size: int = setting(32, "texts in a batch")
+    lr: float = setting(1e-2, "highest learning rate, of the head")
+    drop_mult: float = setting(0.5, "factor on all dropout probabilities")
+    discriminative_factor: float = setting(2.6, "learning rate of a layer group over that of the one before it")
+    gradual_unfreezing: bool = setting(True, "train the head first, one more layer group with each epoch")
+    head_size: int = setting(50, "features of the head's hidden layer")
+    backprop: str = setting("detached", "detached: gradients stay inside a chunk; exact: they cross chunks")
+
+
+@dataclass
+class TrainedLanguageModel:
+    """What ``pretrain_lm`` and ``finetune_lm`` return."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    history: History
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TrainedLanguageModel:
+        return cls(*load_language_model(folder), History())
+
+
+@dataclass
+class TrainedClassifier:
+    """What ``finetune_classifier`` returns; ``labels`` in the order of the model's outputs."""
+
+    model: TextClassifier
+    tokenizer: Tokenizer
+    labels: list[Label]
+    history: History
+
+
+def pretrain_lm(
+    texts: Sequence[str],
+    config: PretrainConfig | None = None,
+    *,
+    valid_texts: Sequence[str] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    on_epoch: EpochCallback | None = None,
+) -> TrainedLanguageModel:
+    """Stage one: a language model of general text, from nothing.
+
+    Args:
+        texts: raw texts. A twentieth of them is held out for validation where ``valid_texts`` is None.
+        config: sizes, vocabulary, training.
+        valid_texts: to measure perplexity on and to choose the best epoch by.
+        output: model folder to write after every epoch that is the best so far.
+        overwrite: allow ``output`` to hold a model already.
+        progress: show bars on a terminal.
+        on_epoch: called with each epoch's record.
+
+    Raises:
+        InputError: too little text, an unusable ``output``.
+        TrainingDivergedError: the loss became NaN or infinite.
+    """
+    config = config or PretrainConfig()
+    torch.manual_seed(config.seed)
+    _check_output(output, overwrite)
+    _check_texts("pretrain_lm", texts)
+    train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
+    tokenizer = config.train_tokenizer(train_texts)
+    encoder = config.new_encoder(tokenizer)
+    encoder.set_dropouts(encoder.config.with_dropouts(LM_DROPOUTS, config.drop_mult))
+    model = LanguageModel(encoder)
+    stage = _Stage("pretrain LM", config, output, progress, on_epoch)
+    return stage.train_language_model(model, tokenizer, train_texts, valid_texts, 1.0, config.alpha, config.beta)
+
+
+def finetune_lm(
+    texts: Sequence[str],
+    language_model: str | Path | TrainedLanguageModel,
+    config: FinetuneLMConfig | None = None,
+    *,
+    valid_texts: Sequence[str] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    on_epoch: EpochCallback | None = None,
+) -> TrainedLanguageModel:
+    """Stage two: a language model goes on with the task's texts, with discriminative rates.
+
+    Args:
+        texts: the task's raw texts, labelled or not.
+        language_model: folder or result of ``pretrain_lm``; a given object is not changed.
+        config: training, vocabulary.
+        valid_texts, output, overwrite, progress, on_epoch: as ``pretrain_lm``.
+
+    Raises:
+        InputError, TrainingDivergedError: as ``pretrain_lm``, and for an unusable model folder.
+
+    Source: Howard and Ruder, arXiv 1801.06146, section 3.2.
+    """
+    config = config or FinetuneLMConfig()
+    torch.manual_seed(config.seed)
+    _check_output(output, overwrite)
+    _check_texts("finetune_lm", texts)
+    base = _load(language_model)
+    train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
+    tokenizer = base.tokenizer
+    if config.new_vocabulary and tokenizer.uses_rules:
+        tokenizer = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
+    model = remap_vocabulary(base.model, base.tokenizer, tokenizer)
+    model.encoder.set_dropouts(model.encoder.config.with_dropouts(LM_DROPOUTS, config.drop_mult))
+    stage = _Stage("fine-tune LM", config, output, progress, on_epoch)
+    return stage.train_language_model(
+        model, tokenizer, train_texts, valid_texts, config.discriminative_factor, config.alpha, config.beta
+    )
+
+
+def finetune_classifier(
+    texts: Sequence[str],
+    labels: Sequence[Label],
+    language_model: str | Path | TrainedLanguageModel | None = None,
+    config: ClassifierConfig | None = None,
+    *,
+    valid_texts: Sequence[str] | None = None,
+    valid_labels: Sequence[Label] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    on_epoch: EpochCallback | None = None,
+) -> TrainedClassifier:
+    """Stage three: a classifier over a language model's encoder, or over a new one where there is none.
+
+    Args:
+        texts, labels: to train on.
+        language_model: folder or result of ``finetune_lm`` (or ``pretrain_lm``); a given object is not changed.
+        config: training, head; sizes and vocabulary of a new encoder.
+        valid_texts, valid_labels: to measure accuracy on and to choose the best epoch by; without them the last epoch
+            is kept.
+        output, overwrite, progress, on_epoch: as ``pretrain_lm``.
+
+    Raises:
+        InputError: fewer than two labels, lengths that differ, a validation label that training lacks, an unusable
+            ``output`` or model folder.
+        TrainingDivergedError: the loss became NaN or infinite.
+
+    Source: Howard and Ruder, arXiv 1801.06146, section 3.3.
+    """
+    config = config or ClassifierConfig()
+    torch.manual_seed(config.seed)
+    _check_output(output, overwrite)
+    _check_texts("finetune_classifier", texts)
+    classes = list_classes(texts, labels)
+    targets = encode_labels(labels, classes, "labels")
+    if (valid_texts is None) != (valid_labels is None):
+        raise InputError("finetune_classifier: give both of valid_texts and valid_labels, or neither")
+    valid_targets = None if valid_labels is None else encode_labels(valid_labels, classes, "valid_labels")
+
+    if language_model is None:
+        tokenizer = config.train_tokenizer(texts)
+        encoder = config.new_encoder(tokenizer)
+    else:
+        base = _load(language_model)
+        tokenizer = base.tokenizer
+        encoder = AWDLSTM(base.model.encoder.config)
+        encoder.load_state_dict(base.model.encoder.state_dict())
+    encoder.set_dropouts(encoder.config.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult))
+    model = TextClassifier(encoder, len(classes), config.head_size, bptt=config.bptt, backprop=config.backprop)
+    stage = _Stage("classifier", config, output, progress, on_epoch)
+    valid = None if valid_texts is None or valid_targets is None else (valid_texts, valid_targets)
+    return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
+
+
+def list_classes(texts: Sequence[str], labels: Sequence[Label]) -> list[Label]:
+    """The distinct labels, sorted. Raises InputError where a classifier cannot be trained on them."""
+    if len(texts) != len(labels):
+        raise InputError(f"finetune_classifier: texts and labels must have one length, got {len(texts)} and {len(labels)}")
+    classes = np.unique(np.asarray(labels)).tolist()
+    if len(classes) < 2:
+        raise InputError(f"finetune_classifier: all labels are {classes[0]!r}; a classifier needs at least two")
+    return classes
+
+
+def encode_labels(labels: Sequence[Label], classes: Sequence[Label], source: str) -> Tensor:
+    """Each label's position in ``classes``, int64. Raises InputError at the first unknown one."""
+    position = {label: i for i, label in enumerate(classes)}
+    for row, label in enumerate(labels, start=1):
+        if label not in position:
+            known = ", ".join(map(str, classes[:20])) + (", ..." if len(classes) > 20 else "")
+            raise InputError(f"{source}: row {row}: unknown label {label!r}; the model knows {known}")
+    return torch.tensor([position[label] for label in labels], dtype=torch.int64)
+
+
+def _check_output(output: str | Path | None, overwrite: bool) -> None:
+    if output is not None:
+        check_output_folder(output, overwrite)
+
+
+def _check_texts(function: str, texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise TypeError(f"{function}: texts must be a sequence of texts, got one str; put it into a list")
+    if len(texts) == 0:
+        raise InputError(f"{function}: texts is empty")
+
+
+def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageModel:
+    if isinstance(language_model, TrainedLanguageModel):
+        return language_model
+    return TrainedLanguageModel.load(language_model)
+
+
+def _hold_out(
+    texts: Sequence[str], valid_texts: Sequence[str] | None, seed: int
+) -> tuple[Sequence[str], Sequence[str] | None]:
+    """A twentieth of the texts for validation, where none are given and there are enough."""
+    if valid_texts is not None or len(texts) < 20:
+        return texts, valid_texts
+    order = np.random.default_rng(seed).permutation(len(texts))
+    held_out = set(order[: len(texts) // 20].tolist())
+    return (
+        [text for i, text in enumerate(texts) if i not in held_out],
+        [text for i, text in enumerate(texts) if i in held_out],
+    )
+
+
+@dataclass
+class _Stage:
+    """One stage's run: epochs, validation, checkpoints, history."""
+
+    name: str
+    config: Any  # the stage's TrainingConfig
+    output: str | Path | None
+    progress: bool
+    on_epoch: EpochCallback | None
+
+    def train_language_model(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        valid_texts: Sequence[str] | None,
+        factor: float,
+        alpha: float,
+        beta: float,
+    ) -> TrainedLanguageModel:
+        config = self.config
+        ids = list(tokenizer.encode(texts))
+        stream = LanguageModelStream(ids, config.batch_size, config.bptt, True, True, config.seed)
+        valid_ids = None if valid_texts is None else list(tokenizer.encode(valid_texts))
+        loop = self._loop(model, factor, stream.expected_batches())
+
+        def run_epoch(title: str, _: int) -> Record:
+            state: list[tuple[Tensor, Tensor]] | None = None
+
+            def compute_loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, int]:
+                nonlocal state
+                tokens, targets = batch
+                output = model(tokens, state)
+                state = [(h.detach(), c.detach()) for h, c in output.state]
+                cross_entropy, loss = language_model_loss(output, targets, alpha, beta)
+                return cross_entropy, loss, targets.numel()
+
+            record = loop.train_epoch(title, stream.epoch(), stream.tokens, compute_loss)
+            if valid_ids is not None:
+                valid_loss = evaluate_language_model(model, valid_ids, config.bptt, progress=self.progress)
+                record |= {"valid_loss": valid_loss, "perplexity": math.exp(min(valid_loss, 50))}
+            return record
+
+        save = partial(save_model, model=model, tokenizer=tokenizer)
+        return TrainedLanguageModel(model, tokenizer, self._run(model, run_epoch, save))
+
+    def train_classifier(
+        self,
+        model: TextClassifier,
+        tokenizer: Tokenizer,
+        classes: list[Label],
+        texts: Sequence[str],
+        targets: Tensor,
+        valid: tuple[Sequence[str], Tensor] | None,
+    ) -> TrainedClassifier:
+        config = self.config
+        ids = list(tokenizer.encode(texts))
+        valid_ids = None if valid is None else list(tokenizer.encode(valid[0]))
+        batches_per_epoch = sum(1 for _ in document_batches(ids, config.batch_size))
+        loop = self._loop(model, config.discriminative_factor, batches_per_epoch)
+        unfreezing = GradualUnfreezing(layer_groups(model)) if config.gradual_unfreezing else None
+        random = np.random.default_rng(config.seed)
+
+        def compute_loss(batch: tuple[Any, np.ndarray]) -> tuple[Tensor, Tensor, int]:
+            documents, rows = batch
+            loss = F.cross_entropy(model(documents).float(), targets[torch.from_numpy(rows)])
+            return loss, loss, len(documents.data)
+
+        def run_epoch(title: str, epoch: int) -> Record:
+            trainable = {} if unfreezing is None else {"trainable_groups": unfreezing.start_epoch(epoch)}
+            batches = document_batches(ids, config.batch_size, random)
+            record = loop.train_epoch(title, batches, sum(map(len, ids)), compute_loss) | trainable
+            if valid is not None and valid_ids is not None:
+                loss, accuracy = evaluate_classifier(model, valid_ids, valid[1], progress=self.progress)
+                record |= {"valid_loss": loss, "accuracy": accuracy}
+            return record
+
+        save = partial(save_model, model=model, tokenizer=tokenizer, labels=classes)
+        history = self._run(model, run_epoch, save)
+        model.requires_grad_(True)
+        return TrainedClassifier(model, tokenizer, classes, history)
+
+    def _loop(self, model: Any, factor: float, batches_per_epoch: int) -> Loop:
+        config = self.config
+        groups = discriminative_param_groups(layer_groups(model), config.lr, factor)
+        optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
+        total_steps = config.epochs * batches_per_epoch
+        scheduler: LRScheduler = SlantedTriangularLR(optimizer, total_steps, config.cut_frac, config.ratio)
+        return Loop(model, optimizer, scheduler, config.clip, config.precision, self.progress)
+
+    def _run(
+        self, model: Any, run_epoch: Callable[[str, int], Record], save: Callable[..., None]
+    ) -> History:
+        history, best = History(), BestWeights(model)
+        for epoch in range(self.config.epochs):
+            title = f"{self.name} {epoch + 1}/{self.config.epochs}"
+            record = {"stage": self.name, "epoch": epoch + 1, **run_epoch(title, epoch)}
+            history.records.append(record)
+            if best.offer(record.get("valid_loss")) and self.output is not None:
+                save(Path(self.output), training_args=self._arguments())
+            if self.output is not None:
+                history.write(Path(self.output))
+            if self.on_epoch is not None:
+                self.on_epoch(record)
+        best.restore()
+        model.eval()
+        return history
+
+    def _arguments(self) -> dict[str, Any]:
+        names = [f.name for f in fields(self.config)]
+        return {"stage": self.name} | {name: asdict(self.config)[name] for name in names}

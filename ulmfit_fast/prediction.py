@@ -1,0 +1,62 @@
+"""Trained models on texts: class probabilities, accuracy, perplexity. A text's result does not depend on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ulmfit_fast.awd_lstm import LanguageModel, language_model_loss
+from ulmfit_fast.classifier import TextClassifier
+from ulmfit_fast.text.batching import LanguageModelStream, document_batches
+from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.training import progress_bar
+
+
+def predict_probabilities(
+    model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False
+) -> np.ndarray:
+    """Class probabilities of each text, float32 [len(texts), K]; rows sum to one."""
+    ids = list(tokenizer.encode(texts))
+    return _logits(model, ids, batch_size, "predict", progress).softmax(1).numpy()
+
+
+def evaluate_classifier(
+    model: TextClassifier, ids: Sequence[np.ndarray], targets: Tensor, batch_size: int = 64, progress: bool = False
+) -> tuple[float, float]:
+    """(cross-entropy in nats a text, accuracy) on tokenized texts."""
+    logits = _logits(model, ids, batch_size, "evaluate", progress)
+    loss = F.cross_entropy(logits, targets)
+    return float(loss), float((logits.argmax(1) == targets).float().mean())
+
+
+def evaluate_language_model(
+    model: LanguageModel, ids: Sequence[np.ndarray], bptt: int = 70, batch_size: int = 16, progress: bool = False
+) -> float:
+    """Cross-entropy in nats a token; its exponential is the perplexity."""
+    tokens = sum(map(len, ids))
+    stream = LanguageModelStream(ids, max(1, min(batch_size, tokens // 2)), bptt)
+    model.eval()
+    total, state = 0.0, None
+    with torch.inference_mode(), progress_bar("evaluate", stream.tokens, "tok", progress) as bar:
+        for inputs, targets in stream.epoch():
+            output = model(inputs, state)
+            state = output.state
+            cross_entropy, _ = language_model_loss(output, targets)
+            total += float(cross_entropy) * targets.numel()
+            bar.update(targets.numel())
+    return total / stream.tokens
+
+
+def _logits(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, title: str, progress: bool) -> Tensor:
+    model.eval()
+    classes = model.head[-1].out_features
+    logits = torch.empty(len(ids), classes)
+    with torch.inference_mode(), progress_bar(title, sum(map(len, ids)), "tok", progress) as bar:
+        for documents, rows in document_batches(ids, batch_size):
+            logits[torch.from_numpy(rows)] = model(documents).float()
+            bar.update(len(documents.data))
+    return logits

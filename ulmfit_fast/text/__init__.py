@@ -1,0 +1,1 @@
+"""From files to batches: reading, tokenizers and their vocabulary, batching."""

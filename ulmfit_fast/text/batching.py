@@ -1,0 +1,110 @@
+"""Token ids to batches: one long stream in parallel lanes for the language model, length-sorted documents to classify."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ulmfit_fast.classifier import pack_documents
+from ulmfit_fast.errors import InputError
+
+
+class LanguageModelStream:
+    """All texts one after the other, cut into ``batch_size`` lanes that are read side by side.
+
+    Args:
+        ids: each text's token ids.
+        batch_size: lanes.
+        bptt: tokens of a lane in a batch.
+        variable_length: draw each batch's length around ``bptt`` (normal with standard deviation 5; around half of it
+            one time in twenty), as AWD-LSTM is trained.
+        shuffle: a new order of the texts each epoch.
+        seed: of order and lengths.
+
+    Raises:
+        InputError: fewer tokens than two a lane.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[np.ndarray],
+        batch_size: int,
+        bptt: int,
+        variable_length: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.ids = list(ids)
+        self.batch_size = batch_size
+        self.bptt = bptt
+        self.variable_length = variable_length
+        self.shuffle = shuffle
+        self._random = np.random.default_rng(seed)
+        self.lane_length = sum(map(len, self.ids)) // batch_size
+        if self.lane_length < 2:
+            raise InputError(
+                f"{sum(map(len, self.ids))} tokens are too few for {batch_size} lanes of a language model; give more "
+                "text or a smaller batch size"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens predicted in an epoch."""
+        return (self.lane_length - 1) * self.batch_size
+
+    def max_batches(self) -> int:
+        """At least as many as an epoch has."""
+        shortest = max(5, self.bptt // 2) if self.variable_length else self.bptt
+        return -(-(self.lane_length - 1) // shortest)
+
+    def expected_batches(self) -> int:
+        mean = 0.95 * self.bptt + 0.05 * self.bptt / 2 if self.variable_length else self.bptt
+        return max(1, round((self.lane_length - 1) / mean))
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of (tokens, next tokens), both int64 [T, B]; consecutive batches continue the same lanes."""
+        order = self._random.permutation(len(self.ids)) if self.shuffle else range(len(self.ids))
+        stream = np.concatenate([self.ids[i] for i in order])[: self.lane_length * self.batch_size]
+        lanes = torch.from_numpy(np.ascontiguousarray(stream.reshape(self.batch_size, self.lane_length).T)).long()
+        start = 0
+        while start < self.lane_length - 1:
+            stop = min(start + self._draw_length(), self.lane_length - 1)
+            yield lanes[start:stop], lanes[start + 1 : stop + 1]
+            start = stop
+
+    def _draw_length(self) -> int:
+        if not self.variable_length:
+            return self.bptt
+        centre = self.bptt if self._random.random() < 0.95 else self.bptt / 2
+        return max(5, int(self._random.normal(centre, 5)))
+
+
+def document_batches(
+    ids: Sequence[np.ndarray], batch_size: int, random: np.random.Generator | None = None
+) -> Iterator[tuple[PackedSequence, np.ndarray]]:
+    """Documents in batches of similar length.
+
+    Args:
+        ids: each document's token ids.
+        batch_size: documents in a batch. A last batch of one joins the one before it (BatchNorm cannot train on one).
+        random: in training, breaks up the order: lengths are jittered before sorting and batches come shuffled. Without
+            it, longest first.
+
+    Returns:
+        Batches of (packed documents, their positions in ``ids``).
+    """
+    lengths = np.array([len(document) for document in ids], dtype=np.float64)
+    if random is not None:
+        lengths *= random.uniform(0.8, 1.25, len(lengths))
+    order = np.argsort(-lengths, kind="stable")
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    if random is not None:
+        random.shuffle(batches)  # type: ignore[arg-type]
+    for batch in batches:
+        yield pack_documents([torch.from_numpy(ids[i]).long() for i in batch]), batch

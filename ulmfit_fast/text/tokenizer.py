@@ -1,0 +1,118 @@
+"""Word and subword tokenizers with their vocabulary, on the ``tokenizers`` library; saved as its ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from ulmfit_fast.errors import InputError
+from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules
+
+_TEXTS_AT_A_TIME = 1024
+# Contractions split as in English treebanks (do n't, it 's); numbers; words; any other mark alone, newlines included.
+_WORD_PATTERN = r"n't\b|['’](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n't\b)|\w+|\n|[^\w\s]"
+
+
+class Tokenizer:
+    """Texts to token ids and back. Every text begins with ``xxbos``; ids 0 to 8 are fastai's special tokens.
+
+    Make one with ``train_words``, ``train_subwords`` or ``load``.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self.backend = backend
+        self.unk_id, self.pad_id, self.bos_id = (backend.token_to_id(token) for token in (UNK, PAD, BOS))
+        if None in (self.unk_id, self.pad_id, self.bos_id):
+            raise InputError(f"this tokenizer lacks the special tokens {UNK}, {PAD}, {BOS}: it is not one of ulmfit_fast")
+        # fastai's rules belong to words; a subword tokenizer sees the text as it is.
+        self.uses_rules = isinstance(backend.model, models.WordLevel)
+
+    @classmethod
+    def train_words(cls, texts: Iterable[str], vocab_size: int = 60_000, min_frequency: int = 3) -> Tokenizer:
+        """A vocabulary of the most frequent words.
+
+        Args:
+            texts: raw texts, read once.
+            vocab_size: largest vocabulary, special tokens included.
+            min_frequency: rarer words become ``xxunk``.
+        """
+        backend = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
+        # The library's Split has no "find all", so: isolate the matches, then drop the white space between them.
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(tokenizers.Regex(_WORD_PATTERN), behavior="isolated"),
+                pre_tokenizers.Split(tokenizers.Regex(r"[^\S\n]+"), behavior="removed"),
+            ]
+        )
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+        )
+        backend.train_from_iterator(map(apply_rules, texts), trainer)
+        # The rules' markers also occur as words, and the trainer then numbers them twice.
+        by_id = sorted(backend.get_vocab().items(), key=lambda item: item[1])
+        words = [*SPECIAL_TOKENS, *(word for word, _ in by_id if word not in SPECIAL_TOKENS)]
+        trained = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
+        trained.pre_tokenizer = backend.pre_tokenizer
+        return cls(trained)
+
+    @classmethod
+    def train_subwords(cls, texts: Iterable[str], vocab_size: int = 15_000) -> Tokenizer:
+        """A vocabulary of byte-pair encodings: any text can be spelled, nothing is unknown but rare characters."""
+        backend = tokenizers.Tokenizer(models.BPE(unk_token=UNK))
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.NFKC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " ")]
+        )
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation(), pre_tokenizers.Digits(individual_digits=True)]
+        )
+        backend.decoder = decoders.Metaspace()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+        )
+        backend.train_from_iterator(texts, trainer)
+        return cls(backend)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Read a ``tokenizer.json``. Raises InputError if it is missing, truncated or foreign."""
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except Exception as error:  # the library raises a bare Exception
+            raise InputError(f"{path}: not a readable tokenizer.json ({error})") from None
+
+    def to_json(self) -> str:
+        """The contents of its ``tokenizer.json``."""
+        return self.backend.to_str()
+
+    def __len__(self) -> int:
+        return self.backend.get_vocab_size()
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Tokens in the order of their ids."""
+        tokens = self.backend.get_vocab()
+        return sorted(tokens, key=tokens.__getitem__)
+
+    def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        """Each text's token ids, int32 [length >= 1], the first being ``xxbos``. Reads texts as it goes."""
+        texts = iter(texts)
+        while batch := list(islice(texts, _TEXTS_AT_A_TIME)):
+            if self.uses_rules:
+                batch = [apply_rules(text) for text in batch]
+            for encoding in self.backend.encode_batch_fast(batch, add_special_tokens=False):
+                yield np.array([self.bos_id, *encoding.ids], dtype=np.int32)
+
+    def tokens(self, text: str) -> list[str]:
+        """One text's tokens, without ``xxbos``."""
+        return self.backend.encode(apply_rules(text) if self.uses_rules else text, add_special_tokens=False).tokens
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Token ids as text, special tokens left out; for reading, not an exact inverse."""
+        return self.backend.decode([int(i) for i in ids if i >= len(SPECIAL_TOKENS)])
