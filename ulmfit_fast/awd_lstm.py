@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
+from ulmfit_fast.linear_cross_entropy import linear_cross_entropy
 from ulmfit_fast.lstm import WeightDropLSTM
 
 LayerState = tuple[Tensor, Tensor]  # h [B, size of the layer], c [B, size of the layer]
@@ -151,14 +152,15 @@ class AWDLSTM(nn.Module):
 
 
 class LanguageModelOutput(NamedTuple):
-    logits: Tensor  # [T * B, V]
     raw: Tensor  # [T, B, E], the encoder's output
-    dropped: Tensor  # [T, B, E], after output dropout
+    dropped: Tensor  # [T, B, E], after output dropout: what the softmax sees
     state: list[LayerState]
 
 
 class LanguageModel(nn.Module):
     """Next-token prediction: the encoder and a softmax whose weight is the embedding, with a bias.
+
+    ``forward`` stops before the softmax; ``logits`` and ``language_model_loss`` go on from there.
 
     Args:
         encoder: the AWD-LSTM; its ``output_p`` is the locked dropout before the softmax.
@@ -169,6 +171,11 @@ class LanguageModel(nn.Module):
         self.encoder = encoder
         self.decoder_bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
 
+    @property
+    def decoder_weight(self) -> Tensor:
+        """[V, E], tied to the embedding."""
+        return self.encoder.encoder.weight
+
     def layer_groups(self) -> list[nn.Module]:
         """[first LSTM], ..., [last LSTM], [embedding and softmax], as fastai groups them."""
         top = nn.Module()
@@ -176,7 +183,7 @@ class LanguageModel(nn.Module):
         return [*self.encoder.rnns, top]
 
     def forward(self, tokens: Tensor, state: list[LayerState] | None = None) -> LanguageModelOutput:
-        """Predict the token after each one.
+        """Encode ``tokens``.
 
         Args:
             tokens: int64 [T, B].
@@ -190,26 +197,34 @@ class LanguageModel(nn.Module):
         if self.training:
             mask = _scaled_mask((batch, raw.shape[1]), self.encoder.config.output_p, raw)
             dropped = apply_locked(raw, mask, batch_sizes)
-        logits = F.linear(dropped, self.encoder.encoder.weight, self.decoder_bias)
         shape = (steps, batch, raw.shape[1])
-        return LanguageModelOutput(logits, raw.view(shape), dropped.view(shape), state)
+        return LanguageModelOutput(raw.view(shape), dropped.view(shape), state)
+
+    def logits(self, output: LanguageModelOutput) -> Tensor:
+        """Unnormalised log-probabilities of the token after each one, [T, B, V]."""
+        return F.linear(output.dropped, self.decoder_weight, self.decoder_bias)
 
 
 def language_model_loss(
-    output: LanguageModelOutput, targets: Tensor, alpha: float = 0.0, beta: float = 0.0
+    model: LanguageModel, output: LanguageModelOutput, targets: Tensor, alpha: float = 0.0, beta: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, and the loss to train on: with AR and TAR added.
+    """Cross-entropy, and the loss to train on: with AR and TAR added. The logits are never held all at once.
 
     Args:
-        output: of ``LanguageModel``.
+        model: whose output it is.
+        output: of ``model``.
         targets: int64 [T, B], the tokens after the input's.
         alpha: weight of activation regularisation, the mean square of the dropped output.
         beta: weight of temporal activation regularisation, the mean square of the raw output's change a step.
 
     Returns:
         (cross-entropy in nats a token, training loss), both [].
+
+    Source: Merity et al., arXiv 1708.02182, section 4 (AR, TAR).
     """
-    cross_entropy = F.cross_entropy(output.logits.float(), targets.reshape(-1))
+    cross_entropy = linear_cross_entropy(
+        output.dropped.flatten(0, 1), model.decoder_weight, model.decoder_bias, targets.reshape(-1)
+    )
     loss = cross_entropy
     if alpha:
         loss = loss + alpha * output.dropped.float().pow(2).mean()

@@ -380,7 +380,7 @@ class _Stage:
                 tokens, targets = batch
                 output = model(tokens, state)
                 state = [(h.detach(), c.detach()) for h, c in output.state]
-                cross_entropy, loss = language_model_loss(output, targets, alpha, beta)
+                cross_entropy, loss = language_model_loss(model, output, targets, alpha, beta)
                 return cross_entropy, loss, targets.numel()
 
             record = loop.train_epoch(title, stream.epoch(), stream.tokens, compute_loss)

@@ -45,7 +45,7 @@ def evaluate_language_model(
         for inputs, targets in stream.epoch():
             output = model(inputs, state)
             state = output.state
-            cross_entropy, _ = language_model_loss(output, targets)
+            cross_entropy, _ = language_model_loss(model, output, targets)
             total += float(cross_entropy) * targets.numel()
             bar.update(targets.numel())
     return total / stream.tokens

@@ -1,0 +1,28 @@
+"""What all tests share: fixed seeds, uninitialised memory filled with NaN, the place of real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> Iterator[None]:
+    """A kernel that reads what nobody wrote then computes NaN, and no test depends on another's random numbers."""
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = Path(os.environ.get("ULMFIT_FAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}; set ULMFIT_FAST_DATA to the folder that holds imdb/, wikitext-2/, ...")
+    return folder

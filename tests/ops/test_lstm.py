@@ -1,0 +1,249 @@
+"""The ``lstm`` op against its reference: every output and every gradient, and its promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.ops.cases import CASES, TOLERANCE, Case, batch_sizes_of
+from ulmfit_fast import ops, reference
+
+NAMES = ("input", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+
+def run_with_gradients(function: Any, arguments: dict[str, Any]) -> dict[str, Tensor]:
+    """Outputs and gradients of a loss that weighs every output element differently."""
+    outputs = function(**arguments)
+    loss = sum((out.double() * torch.linspace(0.3, 1.7, out.numel()).view_as(out).cos()).sum() for out in outputs)
+    present = {name: arguments[name] for name in NAMES if arguments[name] is not None}
+    gradients = torch.autograd.grad(loss, list(present.values()))
+    named = dict(zip(("output", "h_n", "c_n"), outputs, strict=True))
+    return named | {f"grad_{name}": grad for name, grad in zip(present, gradients, strict=True)}
+
+
+def assert_equal_to_reference(case: Case, dtype: torch.dtype) -> None:
+    """Outputs and gradients in ``dtype`` against the reference in float64 on the same numbers."""
+    arguments = case.arguments(dtype)
+    ours = run_with_gradients(ops.lstm, arguments)
+    exact = {
+        k: v.detach().double().requires_grad_() if isinstance(v, Tensor) and v.is_floating_point() else v
+        for k, v in arguments.items()
+    }
+    absolute, relative = TOLERANCE[dtype]
+    for name, expected in run_with_gradients(reference.lstm, exact).items():
+        assert ours[name].dtype == dtype
+        difference = (ours[name].double() - expected).abs()
+        assert (difference <= absolute + relative * expected.abs()).all(), f"{name}: off by up to {difference.max()}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_outputs_and_gradients_equal_the_reference(case: Case, dtype: torch.dtype) -> None:
+    assert_equal_to_reference(case, dtype)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if sum(c.lengths) < 100], ids=str)
+def test_bfloat16_is_near_the_reference(case: Case) -> None:
+    assert_equal_to_reference(case, torch.bfloat16)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+@pytest.mark.parametrize("lengths", [(3, 3), (4, 2, 1)], ids=["dense", "ragged"])
+@pytest.mark.parametrize("projection", [0, 2])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradcheck(p: float, lengths: tuple[int, ...], projection: int, reverse: bool) -> None:
+    arguments = Case("gradcheck", lengths, 3, 5, projection, p=p, reverse=reverse).arguments(torch.float64)
+    present = [name for name in NAMES if arguments[name] is not None]
+
+    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return ops.lstm(**(arguments | dict(zip(present, tensors, strict=True))))
+
+    assert torch.autograd.gradcheck(function, [arguments[name] for name in present])
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("case", [CASES[1], CASES[8], CASES[12]], ids=str)
+def test_opcheck(case: Case, requires_grad: bool) -> None:
+    a = case.arguments(torch.float32, requires_grad)
+    arguments = (
+        *(a[name] for name in ("input", "batch_sizes", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+        a["weight_hr"], a["seed"], a["weight_dropout"], a["reverse"], requires_grad,
+    )  # fmt: skip
+    torch.library.opcheck(torch.ops.ulmfit_fast.lstm.default, arguments)
+
+
+def test_opcheck_backward() -> None:
+    a = Case("opcheck", (4, 2, 1), p=0.5).arguments(torch.float32, requires_grad=False)
+    forward = (a["input"], a["batch_sizes"], a["h0"], a["c0"], a["weight_ih"], a["weight_hh"])
+    rest = (a["seed"], a["weight_dropout"], a["reverse"])
+    output, h_n, c_n, gates, cells = torch.ops.ulmfit_fast.lstm(
+        *forward, a["bias_ih"], a["bias_hh"], None, *rest, True
+    )
+    arguments = (torch.ones_like(output), None, torch.ones_like(c_n), *forward, None, *rest, output, gates, cells)
+    torch.library.opcheck(torch.ops.ulmfit_fast.lstm_backward.default, (*arguments, [True] * 5 + [False]))
+
+
+def test_non_contiguous_arguments() -> None:
+    a = Case("strided", (5, 3), 6, 8).arguments(torch.float32)
+    strided = {
+        k: v.detach().t().contiguous().t().requires_grad_() if k in NAMES and v is not None and v.dim() == 2 else v
+        for k, v in a.items()
+    }
+    for name, value in run_with_gradients(ops.lstm, a).items():
+        assert torch.equal(run_with_gradients(ops.lstm, strided)[name], value)
+
+
+def test_gradient_of_the_raw_weight_is_zero_exactly_where_dropped() -> None:
+    a = Case("masked", (6, 5, 5, 2), 8, 40, p=0.5).arguments(torch.float32)
+    grad = run_with_gradients(ops.lstm, a)["grad_weight_hh"]
+    mask = ops.dropconnect_mask(a["seed"], 160, 40, 0.5)
+    assert torch.equal(grad != 0, mask)
+
+
+def test_weight_drop_scale_is_exact() -> None:
+    """With the mask applied by hand to the weight, the op without weight drop computes the same."""
+    a = Case("scale", (6, 6), 8, 40, p=0.5).arguments(torch.float32, requires_grad=False)
+    mask = ops.dropconnect_mask(a["seed"], 160, 40, 0.5)
+    by_hand = a | {"weight_hh": torch.where(mask, a["weight_hh"] * 2, 0), "weight_dropout": 0.0}
+    for ours, expected in zip(ops.lstm(**a), ops.lstm(**by_hand), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_weight_drop_leaves_the_first_step_alone() -> None:
+    a = Case("first", (4, 4, 4), p=0.5).arguments(torch.float32, requires_grad=False)
+    a["h0"] = torch.zeros_like(a["h0"])
+    dropped, _, _ = ops.lstm(**a)
+    whole, _, _ = ops.lstm(**(a | {"weight_dropout": 0.0}))
+    assert torch.equal(dropped[:3], whole[:3])
+    assert (dropped[3:] != whole[3:]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_do_not_influence_each_other(dtype: torch.dtype) -> None:
+    """A sequence alone gives the same bits as in any batch."""
+    lengths = (23, 20, 20, 11, 8, 8, 8, 3)
+    a = Case("alone", lengths, 50, 70).arguments(dtype, requires_grad=False)
+    together, h_n, c_n = ops.lstm(**a)
+    starts = torch.cumsum(a["batch_sizes"], 0) - a["batch_sizes"]
+    for row, length in enumerate(lengths):
+        rows = starts[:length] + row
+        alone = a | {
+            "input": a["input"][rows], "batch_sizes": batch_sizes_of((length,)),
+            "h0": a["h0"][row : row + 1], "c0": a["c0"][row : row + 1],
+        }  # fmt: skip
+        output, h, c = ops.lstm(**alone)
+        assert torch.equal(output, together[rows])
+        assert torch.equal(h[0], h_n[row])
+        assert torch.equal(c[0], c_n[row])
+
+
+def test_thread_count_does_not_change_the_bits_of_the_forward() -> None:
+    a = Case("threads", (9, 7, 7, 2), 40, 90, p=0.3).arguments(torch.float32, requires_grad=False)
+    threads = torch.get_num_threads()
+    expected = ops.lstm(**a)
+    try:
+        for count in (1, 2, 3, 5):
+            torch.set_num_threads(count)
+            for ours, value in zip(ops.lstm(**a), expected, strict=True):
+                assert torch.equal(ours, value)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_same_seed_same_bits_in_training() -> None:
+    a = Case("again", (9, 7, 2), 40, 90, p=0.3).arguments(torch.float32)
+    first, second = run_with_gradients(ops.lstm, a), run_with_gradients(ops.lstm, a)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_seed_is_drawn_from_torchs_generator() -> None:
+    a = Case("drawn", (5, 5), p=0.5).arguments(torch.float32, requires_grad=False) | {"seed": None}
+    torch.manual_seed(3)
+    first, second = ops.lstm(**a)[0], ops.lstm(**a)[0]
+    torch.manual_seed(3)
+    assert torch.equal(ops.lstm(**a)[0], first)
+    assert not torch.equal(first, second)
+
+
+def test_only_the_gradients_asked_for_are_computed() -> None:
+    a = Case("partial", (5, 3)).arguments(torch.float32, requires_grad=False)
+    a["weight_hh"].requires_grad_()
+    output, _, _ = ops.lstm(**a)
+    output.sum().backward()
+    assert a["weight_hh"].grad is not None
+    assert a["input"].grad is None
+
+
+def test_gradient_through_the_final_states_alone() -> None:
+    arguments = [Case("final", (5, 3, 1)).arguments(torch.float64) for _ in range(2)]
+    for function, a in zip((ops.lstm, reference.lstm), arguments, strict=True):
+        _, h_n, c_n = function(**a)
+        (h_n.sin().sum() + c_n.cos().sum()).backward()
+    for name in NAMES[:-1]:
+        torch.testing.assert_close(arguments[0][name].grad, arguments[1][name].grad)
+
+
+def test_autocast_runs_in_the_autocast_dtype() -> None:
+    a = Case("autocast", (5, 3)).arguments(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, h_n, c_n = ops.lstm(**a)
+    assert {output.dtype, h_n.dtype, c_n.dtype} == {torch.bfloat16}
+    output.float().sum().backward()
+    assert a["weight_hh"].grad.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
+        assert ops.lstm(**a)[0].dtype == torch.float32
+
+
+def test_nan_and_infinity_are_not_hidden() -> None:
+    a = Case("nan", (3, 3), 5, 40).arguments(torch.float32, requires_grad=False)
+    a["input"][0, 0] = torch.nan
+    output, _, _ = ops.lstm(**a)
+    assert output[0].isnan().all()
+    assert output[1].isfinite().all()
+
+
+def test_saturated_gates_stay_finite() -> None:
+    a = Case("saturated", (4, 4), 5, 40).arguments(torch.float32)
+    a["input"] = (a["input"].detach() * 1e4).requires_grad_()
+    assert all(value.isfinite().all() for value in run_with_gradients(ops.lstm, a).values())
+
+
+def test_double_backward_says_so() -> None:
+    a = Case("double", (3, 2)).arguments(torch.float64)
+    (grad,) = torch.autograd.grad(ops.lstm(**a)[0].sum(), a["input"], create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward is not implemented"):
+        grad.sum().backward()
+
+
+BAD = {
+    "increasing": ({"batch_sizes": torch.tensor([1, 2])}, ValueError, "batch_sizes must not increase, got 1 then 2"),
+    "zero": ({"batch_sizes": torch.tensor([2, 1, 0])}, ValueError, "must be positive, got 0 at step 2"),
+    "sum": ({"batch_sizes": torch.tensor([2, 2])}, ValueError, r"must sum to the rows of input \(3\), got 4"),
+    "empty": ({"batch_sizes": torch.tensor([], dtype=torch.int64)}, ValueError, "one-dimensional and not empty"),
+    "int32": ({"batch_sizes": torch.tensor([2, 1], dtype=torch.int32)}, TypeError, "batch_sizes must be int64, got Int"),
+    "batch": ({"h0": torch.zeros(3, 7), "c0": torch.zeros(3, 7)}, ValueError, "h0 must have .* = 2 rows, got 3"),
+    "shape": ({"weight_ih": torch.zeros(28, 6)}, ValueError, r"weight_ih must have shape \[28, 5\], got \[28, 6\]"),
+    "dtype": ({"weight_hh": torch.zeros(28, 7).double()}, TypeError, r"weight_hh must have the dtype of input \(Float\)"),
+    "integers": ({"input": torch.zeros(3, 5, dtype=torch.int64)}, TypeError, "must be floating point, got Long"),
+    "half": ({"bias_ih": None}, ValueError, "give both of bias_ih and bias_hh or neither"),
+    "width": ({"h0": torch.zeros(2, 6), "weight_hh": torch.zeros(28, 6)}, ValueError, "same width without weight_hr"),
+    "p": ({"weight_dropout": 1.0}, ValueError, r"weight_dropout must be in \[0, 1\), got 1"),
+    "seed": ({"seed": torch.tensor(0.5), "weight_dropout": 0.5}, TypeError, "seed must be an int64 tensor"),
+    "float16": (
+        {k: torch.zeros(s, dtype=torch.float16) for k, s in {
+            "input": (3, 5), "h0": (2, 7), "c0": (2, 7), "weight_ih": (28, 5), "weight_hh": (28, 7),
+            "bias_ih": (28,), "bias_hh": (28,)}.items()},
+        TypeError, "on CPU input must be float32, float64 or bfloat16, got Half",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments(name: str) -> None:
+    change, error, message = BAD[name]
+    arguments = Case("bad", (2, 1)).arguments(torch.float32, requires_grad=False)
+    with pytest.raises(error, match=message):
+        ops.lstm(**(arguments | change))

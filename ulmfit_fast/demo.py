@@ -1,0 +1,244 @@
+"""``ulmfit-fast demo``: the whole method on text that every installation carries, and what it gains.
+
+A language model learns from all docstrings of the standard library, torch and numpy, without labels. A classifier then
+tells which package area a docstring comes from, from a few labels a class. Words that name an area are removed.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from ulmfit_fast.checkpoint import save_model, write_atomically
+from ulmfit_fast.lstm import WeightDropLSTM
+from ulmfit_fast.pipeline import (
+    ClassifierConfig,
+    FinetuneLMConfig,
+    PretrainConfig,
+    TrainedClassifier,
+    TrainedLanguageModel,
+    encode_labels,
+    finetune_classifier,
+    finetune_lm,
+    pretrain_lm,
+)
+from ulmfit_fast.prediction import evaluate_classifier, predict_probabilities
+from ulmfit_fast.text.docstrings import read_docstrings
+from ulmfit_fast.text.files import write_table
+from ulmfit_fast.training import Record
+
+AREAS = (
+    "asyncio", "email", "numpy.lib", "numpy.ma", "numpy.polynomial", "tkinter", "torch._dynamo", "torch._inductor",
+    "torch.ao", "torch.distributed", "torch.fx", "torch.nn",
+)  # fmt: skip
+LABELS_PER_AREA = 20
+TEST_PER_AREA = 80
+
+# Small enough for two cores: about 1.2 million weights in the LSTMs and the softmax together.
+PRETRAIN = PretrainConfig(
+    embedding_size=100, hidden_size=200, num_layers=2, vocab_size=8000, batch_size=64, lr=1e-2, drop_mult=0.3
+)
+FINETUNE = FinetuneLMConfig(batch_size=64, lr=4e-3, drop_mult=0.5, new_vocabulary=False)
+CLASSIFY = ClassifierConfig(epochs=12, batch_size=24, lr=1e-2, embedding_size=100, hidden_size=200, num_layers=2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which area is a text from? Texts by area, in an order drawn once."""
+
+    texts: dict[str, list[str]]
+
+    def draw(self, seed: int) -> tuple[list[str], list[str], list[str], list[str]]:
+        """(training texts, their areas, test texts, their areas): the draw of one repetition."""
+        random = np.random.default_rng(seed)
+        train: list[tuple[str, str]] = []
+        test: list[tuple[str, str]] = []
+        for area, texts in self.texts.items():
+            order = random.permutation(len(texts))
+            rows = [(texts[i], area) for i in order]
+            train += rows[:LABELS_PER_AREA]
+            test += rows[LABELS_PER_AREA : LABELS_PER_AREA + TEST_PER_AREA]
+        return [t for t, _ in train], [a for _, a in train], [t for t, _ in test], [a for _, a in test]
+
+
+def run_demo(output: Path, seeds: int = 3) -> None:
+    """Run it, print the table, and leave models, table and sample predictions in ``output``."""
+    start = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    click.echo("1. Reading the docstrings of the standard library, torch and numpy")
+    texts, task = _load_task()
+    click.echo(
+        f"   {len(texts):,} texts, {sum(len(text.split()) for text in texts):,} words; task: {len(task.texts)} areas, "
+        f"{LABELS_PER_AREA} labels each, words that name an area removed"
+    )
+    click.echo("2. Stage one: a language model of all of them, no labels")
+    language_model = pretrain_lm(texts, PRETRAIN, output=output / "lm", overwrite=True, on_epoch=_print_epoch)
+    click.echo("3. Stage two: fine-tuning it on the task's texts, no labels")
+    task_texts = [text for area in task.texts.values() for text in area]
+    tuned = finetune_lm(
+        task_texts, language_model, FINETUNE, output=output / "lm-task", overwrite=True, on_epoch=_print_epoch
+    )
+    click.echo(f"4. Stage three: classifiers from {LABELS_PER_AREA * len(task.texts)} labels, {seeds} draws")
+    scratch, staged, tfidf = [], [], []
+    for seed in range(seeds):
+        best, scores = _compare(task, tuned, seed)
+        for column, score in zip((scratch, staged, tfidf), scores, strict=True):
+            column.append(score)
+        click.echo(f"   draw {seed + 1}: from scratch {scores[0]:.3f}, three stages {scores[1]:.3f}, TF-IDF {scores[2]:.3f}")
+    save_model(output / "classifier", best.model, best.tokenizer, best.labels, {"stage": "demo"})
+    click.echo("5. The layer against torch.nn.LSTM on a packed batch")
+    ours, theirs = measure_layers()
+
+    table = _format_table(language_model, tuned, scratch, staged, tfidf, ours, theirs)
+    click.echo(f"\n{table}\n")
+    write_atomically(output / "results.md", table + "\n")
+    _show_predictions(task, best, output)
+    click.echo(f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {output}")
+
+
+def remove_area_names(text: str) -> str:
+    """The text without the words that name one of the areas."""
+    return _AREA_WORDS.sub(" ", text)
+
+
+_AREA_WORDS = re.compile(
+    r"(?<![A-Za-z0-9])_?(?:"
+    + "|".join(sorted({part.strip("_") for area in AREAS for part in area.split(".")} | {"np", "tk", "tcl", "polynomials"}))
+    + r")(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+
+
+def measure_layers(
+    size: int = 512, batch: int = 32, repeats: int = 3, weight_dropout: float = 0.5
+) -> tuple[float, float]:
+    """Median seconds of a training step (forward and backward) on one packed batch: ours with weight drop, nn.LSTM.
+
+    Lengths 50 to 200, ``size`` features in and out, float32, in turn.
+    """
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(50, 201, (batch,), generator=generator).sort(descending=True)[0]
+    packed = pack_padded_sequence(torch.randn(int(lengths[0]), batch, size, generator=generator), lengths)
+    layers = [WeightDropLSTM(size, size, weight_dropout=weight_dropout), nn.LSTM(size, size)]
+    seconds: list[list[float]] = [[], []]
+    for repeat in range(repeats + 1):
+        for layer, times in zip(layers, seconds, strict=True):
+            begin = time.perf_counter()
+            _train_step(layer, packed)
+            if repeat > 0:  # the first warms up
+                times.append(time.perf_counter() - begin)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def _train_step(layer: nn.Module, packed: PackedSequence) -> None:
+    layer.zero_grad()
+    output, _ = layer(packed)
+    output.data.sum().backward()
+
+
+def _load_task() -> tuple[list[str], Task]:
+    documents = read_docstrings()
+    by_area: dict[str, list[str]] = {area: [] for area in AREAS}
+    texts = []
+    for document in documents:
+        text = remove_area_names(document.text)
+        texts.append(text)
+        for area in AREAS:
+            if document.module == area or document.module.startswith(area + "."):
+                by_area[area].append(text)
+    # An area that this installation lacks (tkinter, often) is left out.
+    enough = {area: found for area, found in by_area.items() if len(found) >= 2 * LABELS_PER_AREA}
+    return texts, Task(enough)
+
+
+def _compare(task: Task, language_model: TrainedLanguageModel, seed: int) -> tuple[TrainedClassifier, list[float]]:
+    """Accuracy from scratch, with the three stages, and of TF-IDF, on one draw of labels."""
+    from dataclasses import replace
+
+    train_texts, train_areas, test_texts, test_areas = task.draw(seed)
+    config = replace(CLASSIFY, seed=seed)
+    vocabulary = replace(config, min_frequency=1)  # all the words that the labelled texts have
+    # From scratch nothing is worth protecting: all layers train from the start, at one rate.
+    from_scratch = finetune_classifier(
+        train_texts, train_areas, None, replace(vocabulary, gradual_unfreezing=False, discriminative_factor=1.0)
+    )
+    staged = finetune_classifier(train_texts, train_areas, language_model, config)
+    scores = [_accuracy(trained, test_texts, test_areas) for trained in (from_scratch, staged)]
+    return staged, [*scores, _tfidf_accuracy(train_texts, train_areas, test_texts, test_areas)]
+
+
+def _accuracy(trained: TrainedClassifier, texts: list[str], areas: list[str]) -> float:
+    targets = encode_labels(areas, trained.labels, "test")
+    return evaluate_classifier(trained.model, list(trained.tokenizer.encode(texts)), targets)[1]
+
+
+def _tfidf_accuracy(
+    train_texts: list[str], train_areas: list[str], test_texts: list[str], test_areas: list[str]
+) -> float:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    return float(model.fit(train_texts, train_areas).score(test_texts, test_areas))
+
+
+def _format_table(
+    language_model: TrainedLanguageModel,
+    tuned: TrainedLanguageModel,
+    scratch: list[float],
+    staged: list[float],
+    tfidf: list[float],
+    ours: float,
+    theirs: float,
+) -> str:
+    def spread(scores: list[float]) -> str:
+        return f"{statistics.mean(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})"
+
+    first, second = language_model.history.records[-1], tuned.history.records[-1]
+    rows = [
+        ("language model, all texts: validation perplexity", f"{first['perplexity']:.1f}"),
+        ("language model, task's texts: validation perplexity", f"{second['perplexity']:.1f}"),
+        ("language model: training speed", f"{first['tokens_per_s']:,.0f} tokens/s"),
+        (f"accuracy from scratch, mean of {len(scratch)} draws", spread(scratch)),
+        ("accuracy with the three stages, the same labels", spread(staged)),
+        ("accuracy of TF-IDF + logistic regression, the same labels", spread(tfidf)),
+        ("packed LSTM training step, WeightDropLSTM(512, 512)", f"{ours * 1000:.0f} ms"),
+        ("packed LSTM training step, torch.nn.LSTM(512, 512)", f"{theirs * 1000:.0f} ms ({theirs / ours:.1f} times ours)"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    value_width = max(len(value) for _, value in rows)
+    lines = [f"| {'measured':<{width}} | {'value':<{value_width}} |", f"| {'-' * width} | {'-' * value_width} |"]
+    return "\n".join(lines + [f"| {name:<{width}} | {value:<{value_width}} |" for name, value in rows])
+
+
+def _show_predictions(task: Task, trained: TrainedClassifier, output: Path) -> None:
+    _, _, test_texts, test_areas = task.draw(0)
+    rows = np.random.default_rng(1).permutation(len(test_texts))[:6]
+    table = pd.DataFrame({"text": [test_texts[i] for i in rows], "area": [test_areas[i] for i in rows]})
+    write_table(table, output / "new.csv")
+    probabilities = predict_probabilities(trained.model, trained.tokenizer, table["text"].tolist())
+    click.echo("Some predictions of the saved classifier:")
+    for text, area, row in zip(table["text"], table["area"], probabilities, strict=True):
+        first_line = " ".join(text.split())[:60]
+        click.echo(f"   {trained.labels[row.argmax()]:<18} {row.max():4.0%}  (is {area})  {first_line}...")
+    paths = [shlex.quote(str(output / name)) for name in ("new.csv", "classifier", "predictions.csv")]
+    click.echo("Predict with it:")
+    click.echo(f"   ulmfit-fast predict {paths[0]} --model {paths[1]} --output {paths[2]}")
+
+
+def _print_epoch(record: Record) -> None:
+    click.echo(
+        f"   perplexity {record['perplexity']:.1f}, {record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s"
+    )
