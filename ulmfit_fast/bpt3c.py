@@ -170,7 +170,12 @@ class BPT3C(nn.Module):
         return pool
 
     def _gradients(
-        self, chunks: list[_Chunk], pool: PooledState, grad_pooled: Tensor, parameters: tuple[nn.Parameter, ...]
+        self,
+        chunks: list[_Chunk],
+        pool: PooledState,
+        grad_pooled: Tensor,
+        parameters: tuple[nn.Parameter, ...],
+        autocast: tuple[str, torch.dtype, bool],
     ) -> list[Tensor | None]:
         """The backward pass: each chunk again, last to first, with a graph."""
         totals: list[Tensor | None] = [None] * len(parameters)
@@ -178,7 +183,9 @@ class BPT3C(nn.Module):
         grad_state: list[Tensor] | None = None  # d loss / d the state that the chunk ends with, flat
         for chunk in reversed(chunks):
             start = [(h.requires_grad_(exact), c.requires_grad_(exact)) for h, c in chunk.state]
-            states, end = self.encoder(chunk.tokens, chunk.batch_sizes, start, chunk.masks)
+            device, dtype, enabled = autocast
+            with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
+                states, end = self.encoder(chunk.tokens, chunk.batch_sizes, start, chunk.masks)
             outputs = [states]
             grads = [pool.gradient(grad_pooled, chunk.batch_sizes, chunk.first_step).to(states.dtype)]
             inputs: list[Tensor] = list(parameters)
@@ -216,7 +223,5 @@ class _TwoPass(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_pooled: Tensor) -> tuple[Tensor | None, ...]:
-        device, dtype, enabled = ctx.autocast
-        with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
-            grads = ctx.bpt3c._gradients(ctx.chunks, ctx.pool, grad_pooled, ctx.saved_tensors)
+        grads = ctx.bpt3c._gradients(ctx.chunks, ctx.pool, grad_pooled, ctx.saved_tensors, ctx.autocast)
         return (None, None, *grads)

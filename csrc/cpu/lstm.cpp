@@ -182,6 +182,7 @@ Forward lstm_cpu(const at::Tensor& input, const at::Tensor& batch_sizes, const a
                                              : forward<float>(a, reverse, save_for_backward);
 }
 
+// Indices into `needs`, as the schema orders them.
 enum Need { kInput, kH0, kWeightIh, kWeightHh, kBias, kWeightHr };
 
 template <typename T>
@@ -252,6 +253,7 @@ Backward lstm_backward_cpu(const OptionalTensor& grad_output, const OptionalTens
                            const at::Tensor& weight_hh, const OptionalTensor& weight_hr, const at::Tensor& seed,
                            double weight_dropout, bool reverse, const at::Tensor& output, const at::Tensor& gates,
                            const at::Tensor& cells, std::array<bool, 6> needs) {
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
   const OptionalTensor no_bias;
   const LstmInputs a{input,   batch_sizes, h0,        c0,   weight_ih,     weight_hh,
                      no_bias, no_bias,     weight_hr, seed, weight_dropout};

@@ -197,6 +197,15 @@ def test_autocast_runs_in_the_autocast_dtype() -> None:
         assert ops.lstm(**a)[0].dtype == torch.float32
 
 
+def test_backward_inside_autocast() -> None:
+    a = Case("autocast", (5, 3)).arguments(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = run_with_gradients(ops.lstm, a)
+        output = ops.lstm(**a)[0]
+    (grad,) = torch.autograd.grad(output.float().square().sum(), a["weight_hh"])
+    assert inside["grad_weight_hh"].dtype == grad.dtype == torch.float32
+
+
 def test_nan_and_infinity_are_not_hidden() -> None:
     a = Case("nan", (3, 3), 5, 40).arguments(torch.float32, requires_grad=False)
     a["input"][0, 0] = torch.nan
