@@ -184,7 +184,7 @@ class BPT3C(nn.Module):
         for chunk in reversed(chunks):
             start = [(h.requires_grad_(exact), c.requires_grad_(exact)) for h, c in chunk.state]
             device, dtype, enabled = autocast
-            with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
+            with torch.autocast(device, dtype=dtype, enabled=enabled):
                 states, end = self.encoder(chunk.tokens, chunk.batch_sizes, start, chunk.masks)
             outputs = [states]
             grads = [pool.gradient(grad_pooled, chunk.batch_sizes, chunk.first_step).to(states.dtype)]
@@ -223,5 +223,6 @@ class _TwoPass(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_pooled: Tensor) -> tuple[Tensor | None, ...]:
-        grads = ctx.bpt3c._gradients(ctx.chunks, ctx.pool, grad_pooled, ctx.saved_tensors, ctx.autocast)
+        with torch.enable_grad():
+            grads = ctx.bpt3c._gradients(ctx.chunks, ctx.pool, grad_pooled, ctx.saved_tensors, ctx.autocast)
         return (None, None, *grads)
