@@ -99,8 +99,9 @@ def test_constructor_has_nn_lstms_arguments() -> None:
 
 
 def test_state_dict_loads_both_ways() -> None:
-    theirs, ours = nn.LSTM(4, 6, 2, bidirectional=True, proj_size=3), WeightDropLSTM(
-        4, 6, 2, bidirectional=True, proj_size=3, weight_dropout=0.5
+    theirs, ours = (
+        nn.LSTM(4, 6, 2, bidirectional=True, proj_size=3),
+        WeightDropLSTM(4, 6, 2, bidirectional=True, proj_size=3, weight_dropout=0.5),
     )
     assert list(theirs.state_dict()) == list(ours.state_dict())
     theirs.load_state_dict(ours.state_dict())

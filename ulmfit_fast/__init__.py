@@ -22,9 +22,9 @@ __version__ = "0.1.0"
 
 # Names that need the text extra, and where they live.
 _TEXT = {
-    "ClassifierConfig": "pipeline",
-    "FinetuneLMConfig": "pipeline",
-    "PretrainConfig": "pipeline",
+    "ClassifierConfig": "config",
+    "FinetuneLMConfig": "config",
+    "PretrainConfig": "config",
     "Tokenizer": "text.tokenizer",
     "ULMFiTClassifier": "estimator",
     "finetune_classifier": "pipeline",

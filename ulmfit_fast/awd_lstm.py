@@ -6,8 +6,8 @@ it computes the same thing again, which is how BPT3C recomputes a chunk.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ class AWDLSTMConfig:
 
     def with_dropouts(self, dropouts: dict[str, float], drop_mult: float) -> AWDLSTMConfig:
         """The same sizes with other probabilities, each times ``drop_mult``."""
-        return replace(self, **{name: p * drop_mult for name, p in dropouts.items()})
+        return AWDLSTMConfig(**asdict(self) | {name: p * drop_mult for name, p in dropouts.items()})
 
     def to_dict(self) -> dict[str, float | int]:
         return asdict(self)
@@ -87,10 +87,14 @@ class AWDLSTM(nn.Module):
     def output_size(self) -> int:
         return self.config.embedding_size
 
+    @property
+    def _layers(self) -> list[WeightDropLSTM]:
+        return cast(list[WeightDropLSTM], list(self.rnns))
+
     def set_dropouts(self, config: AWDLSTMConfig) -> None:
         """Take over the probabilities of ``config`` (its sizes must be this encoder's)."""
         self.config = config
-        for rnn in self.rnns:
+        for rnn in self._layers:
             rnn.weight_dropout = config.weight_p
 
     def draw_masks(self, batch: int) -> DropoutMasks | None:
@@ -101,7 +105,7 @@ class AWDLSTM(nn.Module):
         embedding = _scaled_mask((config.vocab_size, 1), config.embed_p, weight)
         probabilities = [config.input_p, *[config.hidden_p] * (config.num_layers - 1)]
         locked = [
-            _scaled_mask((batch, rnn.input_size), p, weight) for p, rnn in zip(probabilities, self.rnns, strict=True)
+            _scaled_mask((batch, rnn.input_size), p, weight) for p, rnn in zip(probabilities, self._layers, strict=True)
         ]
         return DropoutMasks(embedding, locked, [ops.draw_seed(weight.device) for _ in self.rnns])
 
@@ -109,7 +113,7 @@ class AWDLSTM(nn.Module):
         """Zero states for ``batch`` sequences."""
         weight = self.encoder.weight
         return [
-            (weight.new_zeros(batch, rnn.hidden_size), weight.new_zeros(batch, rnn.hidden_size)) for rnn in self.rnns
+            (weight.new_zeros(batch, rnn.hidden_size), weight.new_zeros(batch, rnn.hidden_size)) for rnn in self._layers
         ]
 
     def forward(
@@ -139,7 +143,7 @@ class AWDLSTM(nn.Module):
         if masks is not None and masks.embedding is not None:
             x = x * F.embedding(tokens, masks.embedding)
         new_state: list[LayerState] = []
-        for layer, (rnn, (h, c)) in enumerate(zip(self.rnns, state, strict=True)):
+        for layer, (rnn, (h, c)) in enumerate(zip(self._layers, state, strict=True)):
             if masks is not None:
                 x = apply_locked(x, masks.locked[layer], batch_sizes)
             # Under autocast a layer's state comes back in the lower precision.

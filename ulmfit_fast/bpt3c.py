@@ -1,7 +1,7 @@
 """BPT3C, back-propagation through time for text classification: whole documents in memory that does not grow.
 
-A document is encoded in chunks of at most ``bptt`` tokens, each starting from the state the last one ended with, and the
-top layer's states are pooled over the whole document. Two passes keep memory at one chunk: forward without a graph,
+A document is encoded in chunks of at most ``bptt`` tokens, each starting from the state the last one ended with, and
+the top layer's states are pooled over the whole document. Two passes keep memory at one chunk: forward without a graph,
 keeping each chunk's boundary states; backward recomputes a chunk at a time with the same masks and feeds it its share
 of the pooled vector's gradient. (Howard and Ruder, arXiv 1801.06146, section 3.3.)
 """

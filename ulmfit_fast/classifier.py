@@ -54,6 +54,7 @@ class TextClassifier(nn.Module):
         variable_length: bool = False,
     ) -> None:
         super().__init__()
+        self.classes = classes
         if classes < 2:
             raise ValueError(f"TextClassifier: classes must be at least 2, got {classes}")
         self.bpt3c = BPT3C(encoder, bptt, backprop, mask_scope, variable_length)

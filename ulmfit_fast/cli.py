@@ -1,4 +1,4 @@
-"""The ``ulmfit-fast`` command: options to configurations, pipeline calls, printing. Bad input: one line, exit status 2."""
+"""The ``ulmfit-fast`` command: options to configurations, pipeline calls, printing. Bad input: one line, status 2."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import click
 import pandas as pd
 
 from ulmfit_fast.checkpoint import check_output_folder, load_classifier, read_config
+from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError, TrainingDivergedError
 from ulmfit_fast.pipeline import (
-    ClassifierConfig,
-    FinetuneLMConfig,
-    PretrainConfig,
     encode_labels,
     finetune_classifier,
     finetune_lm,
@@ -143,7 +141,8 @@ def train_command(
     held_out = None if valid is None else _read(valid, text_column, label_column, None, config.seed)
     finetune_classifier(
         documents.texts, documents.labels or [], language_model, config,
-        valid_texts=held_out and held_out.texts, valid_labels=held_out and held_out.labels,
+        valid_texts=None if held_out is None else held_out.texts,
+        valid_labels=None if held_out is None else held_out.labels,
         output=output, overwrite=overwrite, on_epoch=_print_epoch,
     )  # fmt: skip
     _print_written(output)
@@ -224,9 +223,7 @@ def demo_command(output: Path, seeds: int) -> None:
     run_demo(output, seeds)
 
 
-def _read(
-    source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int
-) -> Documents:
+def _read(source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int) -> Documents:
     return read_documents(source, text_column, label_column).sample(max_texts, seed)
 
 

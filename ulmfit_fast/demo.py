@@ -21,11 +21,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from ulmfit_fast.checkpoint import save_model, write_atomically
+from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.lstm import WeightDropLSTM
 from ulmfit_fast.pipeline import (
-    ClassifierConfig,
-    FinetuneLMConfig,
-    PretrainConfig,
     TrainedClassifier,
     TrainedLanguageModel,
     encode_labels,
@@ -90,12 +88,16 @@ def run_demo(output: Path, seeds: int = 3) -> None:
         task_texts, language_model, FINETUNE, output=output / "lm-task", overwrite=True, on_epoch=_print_epoch
     )
     click.echo(f"4. Stage three: classifiers from {LABELS_PER_AREA * len(task.texts)} labels, {seeds} draws")
-    scratch, staged, tfidf = [], [], []
+    scratch: list[float] = []
+    staged: list[float] = []
+    tfidf: list[float] = []
     for seed in range(seeds):
         best, scores = _compare(task, tuned, seed)
         for column, score in zip((scratch, staged, tfidf), scores, strict=True):
             column.append(score)
-        click.echo(f"   draw {seed + 1}: from scratch {scores[0]:.3f}, three stages {scores[1]:.3f}, TF-IDF {scores[2]:.3f}")
+        click.echo(
+            f"   draw {seed + 1}: from scratch {scores[0]:.3f}, three stages {scores[1]:.3f}, TF-IDF {scores[2]:.3f}"
+        )
     save_model(output / "classifier", best.model, best.tokenizer, best.labels, {"stage": "demo"})
     click.echo("5. The layer against torch.nn.LSTM on a packed batch")
     ours, theirs = measure_layers()
@@ -114,7 +116,9 @@ def remove_area_names(text: str) -> str:
 
 _AREA_WORDS = re.compile(
     r"(?<![A-Za-z0-9])_?(?:"
-    + "|".join(sorted({part.strip("_") for area in AREAS for part in area.split(".")} | {"np", "tk", "tcl", "polynomials"}))
+    + "|".join(
+        sorted({part.strip("_") for area in AREAS for part in area.split(".")} | {"np", "tk", "tcl", "polynomials"})
+    )
     + r")(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
@@ -215,7 +219,10 @@ def _format_table(
         ("accuracy with the three stages, the same labels", spread(staged)),
         ("accuracy of TF-IDF + logistic regression, the same labels", spread(tfidf)),
         ("packed LSTM training step, WeightDropLSTM(512, 512)", f"{ours * 1000:.0f} ms"),
-        ("packed LSTM training step, torch.nn.LSTM(512, 512)", f"{theirs * 1000:.0f} ms ({theirs / ours:.1f} times ours)"),
+        (
+            "packed LSTM training step, torch.nn.LSTM(512, 512)",
+            f"{theirs * 1000:.0f} ms ({theirs / ours:.1f} times ours)",
+        ),
     ]
     width = max(len(name) for name, _ in rows)
     value_width = max(len(value) for _, value in rows)

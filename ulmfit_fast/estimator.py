@@ -11,10 +11,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, save_model
+from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.pipeline import (
-    ClassifierConfig,
-    FinetuneLMConfig,
-    PretrainConfig,
     TrainedLanguageModel,
     finetune_classifier,
     finetune_lm,
@@ -92,7 +90,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """The most probable label of each text. An empty text gets one too."""
-        return self.classes_[self.predict_proba(texts).argmax(1)]
+        best = self.predict_proba(texts).argmax(1)
+        return self.classes_[best]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Probability of each class for each text, [len(texts), len(classes_)]."""

@@ -75,7 +75,7 @@ class WeightDropLSTM(nn.RNNBase):
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", weight_dropout={self.weight_dropout}" if self.weight_dropout else "")
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input: Tensor | PackedSequence, hx: State | None = None, seeds: list[Tensor] | None = None
     ) -> tuple[Any, State]:
         """Run all layers.

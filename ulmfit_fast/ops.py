@@ -98,7 +98,7 @@ def lstm(
 
     Source: Merity et al., "Regularizing and Optimizing LSTM Language Models" (arXiv 1708.02182), section 2.
     """
-    floats = (input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    floats: tuple[Any, ...] = (input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     if torch.is_autocast_enabled(input.device.type):
         dtype = torch.get_autocast_dtype(input.device.type)
         floats = tuple(x.to(dtype) if x is not None and x.dtype != torch.float64 else x for x in floats)

@@ -53,8 +53,7 @@ def evaluate_language_model(
 
 def _logits(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, title: str, progress: bool) -> Tensor:
     model.eval()
-    classes = model.head[-1].out_features
-    logits = torch.empty(len(ids), classes)
+    logits = torch.empty(len(ids), model.classes)
     with torch.inference_mode(), progress_bar(title, sum(map(len, ids)), "tok", progress) as bar:
         for documents, rows in document_batches(ids, batch_size):
             logits[torch.from_numpy(rows)] = model(documents).float()

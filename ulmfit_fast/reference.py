@@ -66,7 +66,7 @@ def lstm(
     """One direction of one LSTM layer over packed rows, step by step; see ``ops.lstm`` for the arguments."""
     if weight_dropout > 0:
         assert seed is not None
-        mask = dropconnect_mask(seed, *weight_hh.shape, weight_dropout).to(weight_hh.device)
+        mask = dropconnect_mask(seed, weight_hh.shape[0], weight_hh.shape[1], weight_dropout).to(weight_hh.device)
         weight_hh = torch.where(mask, weight_hh / (1 - weight_dropout), 0)
     sizes = batch_sizes.tolist()
     inputs = input.split(sizes)

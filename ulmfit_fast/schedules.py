@@ -53,4 +53,6 @@ class SlantedTriangularLR(LambdaLR):
         self, optimizer: Optimizer, total_steps: int, cut_frac: float = 0.1, ratio: float = 32.0, last_epoch: int = -1
     ) -> None:
         slanted_triangular(0, total_steps, 1.0, cut_frac, ratio)  # a wrong argument fails here, not in a step
-        super().__init__(optimizer, lambda step: slanted_triangular(step, total_steps, 1.0, cut_frac, ratio), last_epoch)
+        super().__init__(
+            optimizer, lambda step: slanted_triangular(step, total_steps, 1.0, cut_frac, ratio), last_epoch
+        )

@@ -42,6 +42,7 @@ def plot_curves(records: list[Record]) -> bytes:
     import io
 
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -51,7 +52,7 @@ def plot_curves(records: list[Record]) -> bytes:
             axes.plot(epochs, [record.get(key, math.nan) for record in records], marker="o", label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel("cross-entropy (nats)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = axes.get_legend_handles_labels()
     if any("accuracy" in record for record in records):
         score = axes.twinx()

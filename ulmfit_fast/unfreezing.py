@@ -18,8 +18,9 @@ def layer_groups(model: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: a parameter of the model is in none of its groups.
     """
-    if hasattr(model, "layer_groups"):
-        groups = list(model.layer_groups())
+    own = getattr(model, "layer_groups", None)
+    if callable(own):
+        groups = list(own())
     else:
         groups = [child for child in model.children() if any(True for _ in child.parameters())] or [model]
     covered = {id(p) for group in groups for p in group.parameters()}

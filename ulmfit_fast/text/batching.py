@@ -1,4 +1,4 @@
-"""Token ids to batches: one long stream in parallel lanes for the language model, length-sorted documents to classify."""
+"""Token ids to batches: a stream in parallel lanes for the language model, documents of similar length to classify."""
 
 from __future__ import annotations
 
@@ -105,6 +105,6 @@ def document_batches(
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [np.concatenate(batches[-2:])]
     if random is not None:
-        random.shuffle(batches)  # type: ignore[arg-type]
+        random.shuffle(batches)
     for batch in batches:
         yield pack_documents([torch.from_numpy(ids[i]).long() for i in batch]), batch

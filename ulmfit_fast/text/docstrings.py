@@ -1,4 +1,4 @@
-"""Text that every installation carries: the docstrings of the standard library, torch and numpy. Nothing is imported."""
+"""Text that every installation carries: docstrings of the standard library, torch and numpy. Nothing is imported."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules
 
 _TEXTS_AT_A_TIME = 1024
 # Contractions split as in English treebanks (do n't, it 's); numbers; words; any other mark alone, newlines included.
-_WORD_PATTERN = r"n't\b|['’](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n't\b)|\w+|\n|[^\w\s]"
+_WORD_PATTERN = r"n't\b|['\u2019](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n't\b)|\w+|\n|[^\w\s]"
 
 
 class Tokenizer:
@@ -26,9 +26,12 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self.backend = backend
-        self.unk_id, self.pad_id, self.bos_id = (backend.token_to_id(token) for token in (UNK, PAD, BOS))
-        if None in (self.unk_id, self.pad_id, self.bos_id):
-            raise InputError(f"this tokenizer lacks the special tokens {UNK}, {PAD}, {BOS}: it is not one of ulmfit_fast")
+        ids = [backend.token_to_id(token) for token in (UNK, PAD, BOS)]
+        if None in ids:
+            raise InputError(
+                f"this tokenizer lacks the special tokens {UNK}, {PAD}, {BOS}: it is not one of ulmfit_fast"
+            )
+        self.unk_id, self.pad_id, self.bos_id = (int(i) for i in ids if i is not None)
         # fastai's rules belong to words; a subword tokenizer sees the text as it is.
         self.uses_rules = isinstance(backend.model, models.WordLevel)
 

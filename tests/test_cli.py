@@ -1,0 +1,226 @@
+"""The command line: the three stages on files, and one line and exit status 2 for every bad input."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.tiny import make_task
+from ulmfit_fast.cli import main
+
+SIZES = ["--embedding-size", "12", "--hidden-size", "16", "--num-layers", "2", "--min-frequency", "1"]
+SMALL = ["--batch-size", "8", "--bptt", "10"]
+
+
+def write_task(path: Path, count: int = 60, seed: int = 0) -> Path:
+    texts, labels = make_task(count, seed)
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with lm/, clf/ and train.csv, made through the command line."""
+    folder = tmp_path_factory.mktemp("models")
+    data = str(write_task(folder / "train.csv", 120))
+    assert main(["pretrain-lm", data, "--output", str(folder / "lm"), *SIZES, *SMALL]) == 0
+    assert main(["finetune-lm", data, "--model", str(folder / "lm"), "--output", str(folder / "lm2"), *SMALL]) == 0
+    tuning = [
+        "--epochs",
+        "8",
+        "--lr",
+        "0.03",
+        "--drop-mult",
+        "0.1",
+        "--no-gradual-unfreezing",
+        "--discriminative-factor",
+        "1",
+    ]
+    arguments = ["train", data, "--model", str(folder / "lm2"), "--valid", data, "--output", str(folder / "clf")]
+    assert main([*arguments, *SMALL, *tuning]) == 0
+    return folder
+
+
+def test_stages_report_what_they_do(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(models / "train.csv")
+    assert (
+        main(["train", data, "--output", str(tmp_path / "clf"), "--epochs", "2", "--valid", data, *SIZES, *SMALL]) == 0
+    )
+    captured = capsys.readouterr()
+    assert "model, history and curves in" in captured.out
+    assert captured.err.count("tokens/s") == 2
+    assert "accuracy" in captured.err
+    arguments = json.loads((tmp_path / "clf" / "training_args.json").read_text())
+    assert (arguments["epochs"], arguments["embedding_size"]) == (2, 12)
+
+
+def test_predict_keeps_rows_and_columns(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.DataFrame({"id": ["07", "8", "9"], "text": ["great superb lovely", "", "awful dull poor"]})
+    table.to_csv(tmp_path / "new.csv", index=False)
+    output = tmp_path / "predictions.csv"
+    assert main(["predict", str(tmp_path / "new.csv"), "--model", str(models / "clf"), "--output", str(output)]) == 0
+    assert "3 predictions" in capsys.readouterr().out
+    written = pd.read_csv(output, dtype=str, keep_default_na=False)
+    assert written.columns.tolist() == ["id", "text", "prediction", "confidence"]
+    assert written["id"].tolist() == ["07", "8", "9"]
+    assert written["prediction"][0] == "good"
+    assert written["prediction"][2] == "bad"
+    assert all(0.5 <= float(value) <= 1 for value in written["confidence"])
+
+
+@pytest.mark.parametrize("output", ["p.jsonl", "p.parquet"])
+def test_predict_on_plain_text(models: Path, tmp_path: Path, output: str) -> None:
+    (tmp_path / "new.txt").write_text("great superb\nawful dull\n")
+    arguments = [
+        "predict",
+        str(tmp_path / "new.txt"),
+        "--model",
+        str(models / "clf"),
+        "--output",
+        str(tmp_path / output),
+    ]
+    assert main(arguments) == 0
+    read = pd.read_parquet if output.endswith("parquet") else lambda p: pd.read_json(p, lines=True)
+    assert read(tmp_path / output)["text"].tolist() == ["great superb", "awful dull"]
+
+
+def test_evaluate(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_task(tmp_path / "test.csv", 40, seed=3)
+    assert main(["evaluate", str(data), "--model", str(models / "clf")]) == 0
+    out = capsys.readouterr().out
+    assert "precision" in out
+    last = out.strip().splitlines()[-1].split()
+    assert last[:1] + last[2:] == ["accuracy", "on", "40", "texts"]
+    assert float(last[1]) > 0.85
+
+
+def test_info(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(models / "clf")]) == 0
+    out = capsys.readouterr().out
+    assert "labels: bad, good" in out
+    assert "encoder.hidden_size: 16" in out
+
+
+def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--backprop" in out
+    assert "[default: 0.01" in out
+    assert main([]) == 0
+
+
+def _file(name: str, content: bytes) -> Callable[[Path], str]:
+    def make(folder: Path) -> str:
+        (folder / name).write_bytes(content)
+        return str(folder / name)
+
+    return make
+
+
+GOOD = b"text,label\n" + b"great film,good\nawful film,bad\n" * 20
+BAD_TRAINING = {
+    "no such file": (lambda folder: str(folder / "gone.csv"), "gone.csv: no such file or folder"),
+    "empty file": (_file("a.csv", b""), "a.csv: the file is empty"),
+    "missing column": (
+        _file("a.csv", b"body,label\nx,y\n"),
+        "a.csv: no column 'text'; its columns are 'body', 'label'",
+    ),
+    "missing label": (_file("a.csv", b"text,label\nx,y\nx,\n"), "a.csv: row 2: column 'label' is empty"),
+    "one label": (_file("a.csv", b"text,label\nx,y\nz,y\n"), "all labels are 'y'; a classifier needs at least two"),
+    "not utf-8": (_file("a.csv", b"text,label\nx,y\n\xe9,y\n"), "a.csv: line 3: byte 0xe9 is not UTF-8"),
+    "truncated xz": (_file("a.csv.xz", lzma.compress(GOOD)[:-9]), "a.csv.xz: damaged or truncated"),
+    "unknown kind": (_file("a.doc", GOOD), "a.doc: unknown kind of file"),
+}
+
+
+def assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("ulmfit-fast: error: ")
+    assert message in err
+
+
+@pytest.mark.parametrize("name", BAD_TRAINING)
+def test_bad_training_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, message = BAD_TRAINING[name]
+    assert main(["train", make(tmp_path), "--output", str(tmp_path / "clf"), *SIZES]) == 2
+    assert_one_line(capsys, message)
+    assert not (tmp_path / "clf").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "gone"], "gone: no such model folder"),
+        (["--weight-decay", "much"], "'much' is not a valid float"),
+        (["--epochs", "0"], "epochs must be positive, got 0"),
+        (["--valid", "gone.csv"], "gone.csv: no such file"),
+        (["--precision", "int4"], "precision must be one of float32, bfloat16, got 'int4'"),
+        (["--colour", "red"], "No such option"),
+    ],
+)
+def test_bad_options(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = _file("a.csv", GOOD)(tmp_path)
+    assert main(["train", data, "--output", str(tmp_path / "clf"), *SIZES, *arguments]) == 2
+    assert_one_line(capsys, message)
+    assert not (tmp_path / "clf").exists()
+
+
+def test_an_output_that_holds_a_model(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(models / "train.csv"), "--output", str(models / "clf")]) == 2
+    assert_one_line(capsys, "already holds a model; choose another folder or pass --overwrite")
+
+
+def test_unknown_label_in_evaluation(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = _file("a.csv", b"text,label\nx,good\ny,fair\n")(tmp_path)
+    assert main(["evaluate", data, "--model", str(models / "clf")]) == 2
+    assert_one_line(capsys, "a.csv: row 2: unknown label 'fair'; the model knows bad, good")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "language model"])
+def test_bad_model_folders(models: Path, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "clf"
+    folder.mkdir()
+    for path in (models / ("lm" if damage == "language model" else "clf")).iterdir():
+        content = path.read_bytes()
+        if damage == "truncated" and path.name == "model.safetensors":
+            content = content[:-100]
+        if damage == "foreign" and path.name == "config.json":
+            content = b'{"model_type": "bert"}'
+        (folder / path.name).write_bytes(content)
+    output = tmp_path / "p.csv"
+    assert main(["predict", str(models / "train.csv"), "--model", str(folder), "--output", str(output)]) == 2
+    expected = {"truncated": "damaged", "foreign": "foreign", "language model": "expected a classifier"}
+    assert_one_line(capsys, expected[damage])
+    assert not output.exists()
+
+
+def test_unwritable_predictions(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["predict", str(models / "train.csv"), "--model", str(models / "clf"), "--output"]
+    assert main([*arguments, str(tmp_path / "p.xlsx")]) == 2
+    assert_one_line(capsys, "cannot write this kind of file")
+
+
+def test_a_diverging_loss_is_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(write_task(tmp_path / "a.csv"))
+    arguments = ["train", data, "--output", str(tmp_path / "clf"), *SIZES, *SMALL, "--lr", "1e30", "--clip", "1e30"]
+    assert main(arguments) == 2
+    err = capsys.readouterr().err.strip().splitlines()
+    assert "the loss became" in err[-1]
+    assert "the last good checkpoint is kept" in err[-1]
+
+
+def test_the_installed_command_has_no_traceback(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "ulmfit_fast", "info", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr.count("\n") == 1

@@ -1,0 +1,170 @@
+"""The three stages on a tiny task."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
+from ulmfit_fast import InputError, TrainingDivergedError, finetune_classifier, finetune_lm, pretrain_lm
+from ulmfit_fast.checkpoint import load_classifier, load_language_model
+from ulmfit_fast.pipeline import TrainedLanguageModel
+from ulmfit_fast.prediction import predict_probabilities
+
+
+@pytest.fixture(scope="module")
+def language_model() -> TrainedLanguageModel:
+    return pretrain_lm(make_task(200)[0], replace(PRETRAIN, epochs=2))
+
+
+def test_pretraining_learns_and_writes_a_folder(tmp_path: Path) -> None:
+    texts, _ = make_task(200)
+    trained = pretrain_lm(texts, replace(PRETRAIN, epochs=3), output=tmp_path / "lm")
+    losses = [record["valid_loss"] for record in trained.history.records]
+    assert losses[-1] < losses[0] < np.log(len(trained.tokenizer))
+    files = {p.name for p in (tmp_path / "lm").iterdir()}
+    assert files == {
+        "config.json", "model.safetensors", "tokenizer.json", "training_args.json", "history.jsonl", "curves.png",
+    }  # fmt: skip
+    history = [json.loads(line) for line in (tmp_path / "lm" / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    assert (tmp_path / "lm" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    loaded, _ = load_language_model(tmp_path / "lm")
+    assert torch.equal(loaded.decoder_weight, trained.model.decoder_weight)
+
+
+def test_weight_drop_reaches_the_model() -> None:
+    """The mistake of several public ports: the model trains, but nothing is dropped."""
+    trained = pretrain_lm(make_task(60)[0], PRETRAIN)
+    model = trained.model.train()
+    assert {rnn.weight_dropout for rnn in model.encoder.rnns} == {0.2}
+    output = model(torch.randint(9, 15, (6, 4)))
+    output.raw.sum().backward()
+    dropped = (model.encoder.rnns[0].weight_hh_l0.grad == 0).float().mean()
+    assert 0.15 < dropped < 0.25
+
+
+def test_finetuning_keeps_the_given_model_and_takes_the_new_vocabulary(language_model: TrainedLanguageModel) -> None:
+    before = language_model.model.decoder_weight.detach().clone()
+    texts = [text + " brandnew" for text in make_task(100, seed=1)[0]]
+    tuned = finetune_lm(texts, language_model, FINETUNE)
+    assert torch.equal(language_model.model.decoder_weight, before)
+    assert "brandnew" in tuned.tokenizer.vocabulary
+    kept = finetune_lm(texts, language_model, replace(FINETUNE, new_vocabulary=False))
+    assert kept.tokenizer.vocabulary == language_model.tokenizer.vocabulary
+
+
+def test_classifier_learns_and_predicts_alike_after_loading(
+    language_model: TrainedLanguageModel, tmp_path: Path
+) -> None:
+    texts, labels = make_task(120)
+    test_texts, test_labels = make_task(60, seed=9)
+    trained = finetune_classifier(
+        texts, labels, language_model, CLASSIFY,
+        valid_texts=test_texts, valid_labels=test_labels, output=tmp_path / "clf",
+    )  # fmt: skip
+    assert trained.labels == ["bad", "good"]
+    probabilities = predict_probabilities(trained.model, trained.tokenizer, test_texts)
+    accuracy = np.mean(
+        [trained.labels[i] == label for i, label in zip(probabilities.argmax(1), test_labels, strict=True)]
+    )
+    assert accuracy > 0.9
+    assert accuracy == pytest.approx(max(r["accuracy"] for r in trained.history.records), abs=0.05)
+    model, tokenizer, labels = load_classifier(tmp_path / "clf")
+    assert labels == trained.labels
+    assert np.array_equal(predict_probabilities(model, tokenizer, test_texts), probabilities)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
+def test_predictions_do_not_depend_on_the_batch(language_model: TrainedLanguageModel) -> None:
+    texts, labels = make_task(40)
+    trained = finetune_classifier(texts, labels, language_model, replace(CLASSIFY, epochs=1))
+    texts = [*texts, "", "x " * 300]
+    expected = predict_probabilities(trained.model, trained.tokenizer, texts)
+    for batch_size in (1, 7):
+        assert np.array_equal(
+            predict_probabilities(trained.model, trained.tokenizer, texts, batch_size=batch_size), expected
+        )
+
+
+def test_gradual_unfreezing_is_recorded(language_model: TrainedLanguageModel) -> None:
+    texts, labels = make_task(40)
+    config = replace(CLASSIFY, epochs=5, gradual_unfreezing=True)
+    trained = finetune_classifier(texts, labels, language_model, config)
+    assert [record["trainable_groups"] for record in trained.history.records] == [1, 2, 3, 4, 4]
+    assert all(p.requires_grad for p in trained.model.parameters())
+
+
+def test_same_seed_same_model() -> None:
+    texts, labels = make_task(40)
+    runs = [finetune_classifier(texts, labels, None, replace(CLASSIFY, epochs=2, seed=seed)) for seed in (3, 3, 4)]
+    weights = [run.model.head[2].weight for run in runs]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_labels_may_be_numbers() -> None:
+    texts, labels = make_task(20)
+    trained = finetune_classifier(texts, [int(label == "good") for label in labels], None, replace(CLASSIFY, epochs=1))
+    assert trained.labels == [0, 1]
+    assert all(type(label) is int for label in trained.labels)
+
+
+def test_diverged_training_keeps_the_last_good_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from ulmfit_fast import pipeline
+
+    texts, labels = make_task(40)
+    real, calls = torch.nn.functional.cross_entropy, []
+
+    def poisoned(*args: object, **kwargs: object) -> torch.Tensor:
+        calls.append(1)
+        loss = real(*args, **kwargs)  # type: ignore[arg-type]
+        return loss * torch.nan if len(calls) > 4 else loss  # in the second epoch
+
+    monkeypatch.setattr(pipeline.F, "cross_entropy", poisoned)
+    with pytest.raises(TrainingDivergedError, match=r"classifier 2/8: the loss became nan .* checkpoint is kept"):
+        finetune_classifier(texts, labels, None, CLASSIFY, output=tmp_path / "clf")
+    monkeypatch.undo()
+    model, _, _ = load_classifier(tmp_path / "clf")
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16"])
+def test_mixed_precision(precision: str) -> None:
+    texts, labels = make_task(60)
+    language_model = pretrain_lm(texts, replace(PRETRAIN, precision=precision))
+    trained = finetune_classifier(texts, labels, language_model, replace(CLASSIFY, epochs=2, precision=precision))
+    assert {p.dtype for p in trained.model.parameters()} == {torch.float32}
+    assert np.isfinite(trained.history.records[-1]["loss"])
+
+
+TEXTS, LABELS = make_task(8)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: finetune_classifier(TEXTS, ["a"] * 8, None, CLASSIFY), InputError, "all labels are 'a'"),
+        (lambda: finetune_classifier(TEXTS, LABELS[:-1], None, CLASSIFY), InputError, "one length, got 8 and 7"),
+        (lambda: finetune_classifier([], [], None, CLASSIFY), InputError, "texts is empty"),
+        (lambda: finetune_classifier("text", LABELS, None, CLASSIFY), TypeError, "put it into a list"),
+        (
+            lambda: finetune_classifier(TEXTS, LABELS, None, CLASSIFY, valid_texts=["x"], valid_labels=["new"]),
+            InputError,
+            "valid_labels: row 1: unknown label 'new'; the model knows bad, good",
+        ),
+        (lambda: finetune_classifier(TEXTS, LABELS, "gone", CLASSIFY), InputError, "gone: no such model folder"),
+        (lambda: pretrain_lm(["a"], PRETRAIN), InputError, "too few for 4 lanes"),
+        (lambda: replace(PRETRAIN, epochs=0), InputError, "epochs must be positive, got 0"),
+        (lambda: replace(PRETRAIN, precision="float8"), InputError, "precision must be one of float32, bfloat16"),
+        (lambda: pretrain_lm(TEXTS, replace(PRETRAIN, tokenizer="char")), InputError, "must be word or subword"),
+    ],
+)
+def test_bad_input(call: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,70 @@
+"""Streams for the language model and batches of documents."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from ulmfit_fast import InputError
+from ulmfit_fast.text.batching import LanguageModelStream, document_batches
+
+
+def texts(*lengths: int) -> list[np.ndarray]:
+    starts = np.cumsum([0, *lengths])
+    return [np.arange(a, b, dtype=np.int32) for a, b in itertools.pairwise(starts)]
+
+
+def test_lanes_continue_from_batch_to_batch() -> None:
+    stream = LanguageModelStream(texts(10, 13), batch_size=2, bptt=4)
+    inputs, targets = zip(*stream.epoch(), strict=True)
+    assert [len(batch) for batch in inputs] == [4, 4, 2]
+    assert torch.cat(inputs)[:, 1].tolist() == list(range(11, 21))
+    assert torch.cat(targets)[:, 1].tolist() == list(range(12, 22))
+    assert sum(batch.numel() for batch in inputs) == stream.tokens
+
+
+def test_shuffling_moves_whole_texts() -> None:
+    stream = LanguageModelStream(texts(5, 5, 5, 5, 5, 5), batch_size=1, bptt=100, shuffle=True)
+    first, second = (torch.cat([next(stream.epoch())[0][:, 0]]).tolist() for _ in range(2))
+    assert first != second
+    assert all(b == a + 1 for a, b in itertools.pairwise(first[:5]))
+
+
+def test_variable_lengths_are_drawn_around_bptt() -> None:
+    stream = LanguageModelStream(texts(20000), batch_size=1, bptt=70, variable_length=True, seed=3)
+    lengths = [len(inputs) for inputs, _ in stream.epoch()][:-1]
+    assert len(set(lengths)) > 10
+    assert 55 < np.median(lengths) < 85
+    assert min(lengths) >= 5
+    assert abs(len(lengths) - stream.expected_batches()) < 0.1 * len(lengths)
+
+
+def test_too_little_text() -> None:
+    with pytest.raises(InputError, match="30 tokens are too few for 16 lanes"):
+        LanguageModelStream(texts(30), batch_size=16, bptt=10)
+
+
+@pytest.mark.parametrize("random", [None, 5])
+def test_every_document_is_in_one_batch(random: int | None) -> None:
+    ids = texts(*[1 + 37 * i % 50 for i in range(41)])
+    generator = None if random is None else np.random.default_rng(random)
+    seen: list[int] = []
+    for packed, rows in document_batches(ids, 8, generator):
+        seen += rows.tolist()
+        for position, row in enumerate(rows):
+            start = packed.unsorted_indices[position]
+            assert packed.data[start] == ids[row][0]  # the first step holds each document's first token
+    assert sorted(seen) == list(range(41))
+
+
+def test_no_training_batch_of_one() -> None:
+    assert [len(rows) for _, rows in document_batches(texts(*[3] * 17), 8)] == [8, 9]
+    assert [len(rows) for _, rows in document_batches(texts(3), 8)] == [1]
+
+
+def test_longest_first_without_shuffling() -> None:
+    lengths = [len(packed.batch_sizes) for packed, _ in document_batches(texts(3, 9, 5, 7), 2)]
+    assert lengths == [9, 5]

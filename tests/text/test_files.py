@@ -1,0 +1,139 @@
+"""Reading every kind of file, and what is said about files that cannot be read."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import zstandard
+
+from ulmfit_fast import InputError
+from ulmfit_fast.text.files import read_documents, write_table
+
+TABLE = pd.DataFrame({"text": ["a, b", "", "NA"], "label": ["x", "1", "x"]})
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".zst": lambda data: zstandard.ZstdCompressor().compress(data),
+}
+
+
+def table_bytes(kind: str) -> bytes:
+    if kind == ".csv":
+        return TABLE.to_csv(index=False).encode()
+    if kind == ".jsonl":
+        return b'{"text": "a, b", "label": "x"}\n\n{"text": "", "label": 1}\n{"text": "NA", "label": "x"}\n'
+    return TABLE.to_parquet()
+
+
+@pytest.mark.parametrize("compression", COMPRESSORS)
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
+def test_tables(kind: str, compression: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data{kind}{compression}"
+    path.write_bytes(COMPRESSORS[compression](table_bytes(kind)))
+    documents = read_documents(path, "text", "label")
+    assert documents.texts == ["a, b", "", "NA"]
+    assert documents.labels == ["x", "1", "x"]
+
+
+@pytest.mark.parametrize("compression", COMPRESSORS)
+def test_plain_text(compression: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data.txt{compression}"
+    path.write_bytes(COMPRESSORS[compression]("\ufefféin\nzwei\n".encode()))
+    assert read_documents(path).texts == ["éin", "zwei"]
+
+
+def test_blank_lines_separate_documents(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_text("= A =\nfirst\n\n\n= B =\nsecond\n\n")
+    assert read_documents(path).texts == ["= A =\nfirst", "= B =\nsecond"]
+
+
+def test_a_folder_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.txt").write_text("two\n\nparts")
+    (tmp_path / "sub" / "a.txt.gz").write_bytes(gzip.compress(b"zipped"))
+    (tmp_path / "notes.md").write_text("not this")
+    documents = read_documents(tmp_path)
+    assert documents.texts == ["two\n\nparts", "zipped"]
+    assert documents.table["file"].tolist() == ["b.txt", "sub/a.txt.gz"]
+
+
+def test_other_column_names(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("body,kind\nhello,7\n")
+    documents = read_documents(path, "body", "kind")
+    assert (documents.texts, documents.labels) == (["hello"], ["7"])
+
+
+def test_sample_is_a_seeded_draw_in_the_files_order(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    pd.DataFrame({"text": [str(i) for i in range(100)], "label": range(100)}).to_csv(path, index=False)
+    documents = read_documents(path, "text", "label")
+    sample = documents.sample(10, seed=1)
+    assert sample.texts == sorted(sample.texts, key=int) == sample.labels == sample.table["text"].tolist()
+    assert len(set(sample.texts)) == 10
+    assert sample.texts == documents.sample(10, seed=1).texts != documents.sample(10, seed=2).texts
+    assert documents.sample(None, 0) is documents.sample(100, 0) is documents
+
+
+BAD: dict[str, tuple[str, bytes | None, str]] = {
+    "missing": ("gone.csv", None, "gone.csv: no such file"),
+    "unknown kind": ("data.doc", b"x", r"unknown kind of file; expected .txt, .csv"),
+    "empty csv": ("data.csv", b"", "the file is empty"),
+    "empty txt": ("data.txt", b"\n\n", "the file is empty"),
+    "empty parquet": ("data.parquet", b"", "the file is empty"),
+    "header only": ("data.csv", b"text,label\n", "the file has no rows"),
+    "no text column": ("data.csv", b"body,label\nx,y\n", "no column 'text'; its columns are 'body', .*--text-column"),
+    "no label column": ("data.csv", b"text,kind\nx,y\n", "no column 'label'.*--label-column"),
+    "empty label": ("data.csv", b"text,label\nx,y\nz,\n", "row 2: column 'label' is empty"),
+    "latin1": ("data.csv", b"text,label\nx,y\ncaf\xe9,y\n", "line 3: byte 0xe9 is not UTF-8"),
+    "ragged csv": ("data.csv", b"text,label\nx,y\na,b,c,d\n", "not a readable CSV file .*line 3"),
+    "bad json": ("data.jsonl", b'{"text": "x", "label": 1}\n{"text": \n', "line 2: not JSON"),
+    "json list": ("data.jsonl", b"[1]\n", "line 1: expected a JSON object, got list"),
+    "bad parquet": ("data.parquet", b"PAR1 nothing", "not a readable parquet file"),
+    "truncated xz": ("data.csv.xz", lzma.compress(b"text,label\nx,y\n" * 99)[:-20], "damaged or truncated"),
+    "truncated gz": ("data.csv.gz", gzip.compress(b"text,label\nx,y\n" * 99)[:-20], "damaged or truncated"),
+    "not xz": ("data.csv.xz", b"text,label\n", "damaged or truncated"),
+    "not gz": ("data.csv.gz", b"text,label\n", "damaged or truncated"),
+    "not zst": ("data.csv.zst", b"text,label\n", "damaged or truncated"),
+    "txt has no labels": ("data.txt", b"x\n", "plain text has no labels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files(name: str, tmp_path: Path) -> None:
+    filename, content, message = BAD[name]
+    if content is not None:
+        (tmp_path / filename).write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_documents(tmp_path / filename, "text", "label" if "txt" not in name or "has" in name else None)
+    assert str(tmp_path / filename) in str(error.value)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the folder holds no .txt files"):
+        read_documents(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_written_tables_read_back(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out{suffix}"
+    write_table(TABLE, path)
+    documents = read_documents(path, "text", "label")
+    assert (documents.texts, documents.labels) == (TABLE["text"].tolist(), TABLE["label"].tolist())
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
+
+
+def test_unwritable_tables(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot write this kind of file"):
+        write_table(TABLE, tmp_path / "out.xlsx")
+    with pytest.raises(InputError, match="not a file in an existing folder"):
+        write_table(TABLE, tmp_path / "gone" / "out.csv")
