@@ -42,7 +42,10 @@ def with_cuda(torch_has_cuda: bool) -> bool:
     if choice == "1" and not torch_has_cuda:
         raise SystemExit("ULMFIT_FAST_CUDA=1, but the installed torch has no CUDA: install a CUDA build or set it to 0")
     chosen = choice == "1" or (choice == "auto" and nvcc is not None and torch_has_cuda)
-    print(f"ulmfit_fast: CUDA backend {'on' if chosen else 'off'} (ULMFIT_FAST_CUDA={choice}, nvcc: {nvcc})")
+    print(
+        f"ulmfit_fast: CUDA backend {'on' if chosen else 'off'} (ULMFIT_FAST_CUDA={choice}, nvcc: {nvcc})",
+        file=sys.stderr,
+    )
     return chosen
 
 
@@ -55,8 +58,9 @@ def cmake_arguments() -> list[str]:
         f"-DPYTHON_MODULE_SUFFIX={sysconfig.get_config_var('EXT_SUFFIX')}",
         f"-DULMFIT_FAST_WITH_CUDA={'ON' if with_cuda(torch_has_cuda) else 'OFF'}",
     ]
-    if shutil.which("ninja"):
-        arguments += ["-G", "Ninja"]
+    ninja = shutil.which("ninja")
+    if ninja:  # named each time: a cached path may lie in a build environment that pip has deleted
+        arguments += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     return arguments + shlex.split(os.environ.get("CMAKE_ARGS", ""))
 
 

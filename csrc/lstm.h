@@ -65,6 +65,9 @@ inline void check_lstm(const LstmInputs& a) {
   TORCH_CHECK_VALUE(a.h0.dim() == 2 && a.c0.dim() == 2, kFunction, ": h0 and c0 must be [batch, size], got ",
                     a.h0.sizes(), " and ", a.c0.sizes());
   check_batch_sizes(kFunction, a.batch_sizes, a.rows(), a.batch());
+  TORCH_CHECK_VALUE(a.input_size() > 0 && a.hidden() > 0 && a.output_size() > 0, kFunction,
+                    ": sizes must be positive, got input ", a.input.sizes(), ", h0 ", a.h0.sizes(), ", c0 ",
+                    a.c0.sizes());
   const int64_t gates = 4 * a.hidden();
   check_shape(kFunction, "c0", a.c0, {a.batch(), a.hidden()});
   check_shape(kFunction, "weight_ih", a.weight_ih, {gates, a.input_size()});

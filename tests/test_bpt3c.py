@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, TextClassifier, reference
 from ulmfit_fast.awd_lstm import DropoutMasks
-from ulmfit_fast.classifier import pack_documents
+from ulmfit_fast.text.batching import pack_documents
 
 CONFIG = AWDLSTMConfig(
     30, embedding_size=6, hidden_size=9, num_layers=3, embed_p=0.2, input_p=0.3, hidden_p=0.3, weight_p=0.5
@@ -103,6 +103,19 @@ def test_a_document_does_not_depend_on_batch_padding_or_chunks(dtype: torch.dtyp
             assert torch.equal(model(pack_documents(documents)), expected)
         for index, document in enumerate(documents):
             assert torch.equal(model(pack_documents([document]))[0], expected[index])
+
+
+def test_the_mode_between_the_passes_does_not_matter() -> None:
+    encoder, documents = make_encoder(), pack_documents(make_documents())
+    grads = []
+    for change in (False, True):
+        torch.manual_seed(2)
+        bpt3c = BPT3C(encoder, 5).train()
+        pooled = bpt3c(documents)
+        if change:
+            bpt3c.eval()
+        grads.append(torch.autograd.grad(pooled.sin().sum(), list(encoder.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 def test_frozen_encoder_needs_no_second_pass_and_the_head_still_learns() -> None:

@@ -61,19 +61,24 @@ def test_no_pickle_in_the_folder(classifier_folder: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file(classifier_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ulmfit_fast import checkpoint
-
     before = (classifier_folder / "model.safetensors").read_bytes()
     model, tokenizer, labels = load_classifier(classifier_folder)
 
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
+    files = {path.name for path in classifier_folder.iterdir()}
+    written = []
 
-    monkeypatch.setattr(checkpoint.os, "replace", fail)
+    def fail_at_the_third(path: Path, data: bytes) -> int:
+        written.append(path)
+        if len(written) == 3:
+            raise OSError("disk full")
+        return real(path, data)
+
+    real = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", fail_at_the_third)
     with pytest.raises(OSError, match="disk full"):
         save_model(classifier_folder, model, tokenizer, labels)
     assert (classifier_folder / "model.safetensors").read_bytes() == before
-    assert not list(classifier_folder.glob("*.partial"))
+    assert {path.name for path in classifier_folder.iterdir()} == files
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "labels.json"])
@@ -103,6 +108,22 @@ def test_foreign_and_wrong_folders(classifier_folder: Path, tokenizer: Tokenizer
     (classifier_folder / "config.json").write_text(json.dumps(config | {"version": 99}))
     with pytest.raises(InputError, match="written by another version"):
         read_config(classifier_folder)
+
+
+def test_a_language_model_that_replaces_a_classifier_has_no_labels(
+    classifier_folder: Path, tokenizer: Tokenizer
+) -> None:
+    save_model(classifier_folder, LanguageModel(make_encoder(tokenizer)), tokenizer)
+    assert not (classifier_folder / "labels.json").exists()
+    load_language_model(classifier_folder)
+
+
+@pytest.mark.parametrize("change", [{"kind": None}, {"encoder": {"vocab_size": 1.5}}, {"encoder": {}}, {"encoder": []}])
+def test_damaged_configurations(classifier_folder: Path, change: dict) -> None:
+    config = json.loads((classifier_folder / "config.json").read_text())
+    (classifier_folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=r"config.json"):
+        load_classifier(classifier_folder)
 
 
 def test_weights_of_another_model(classifier_folder: Path, tokenizer: Tokenizer) -> None:

@@ -133,7 +133,10 @@ BAD_TRAINING = {
         "a.csv: no column 'text'; its columns are 'body', 'label'",
     ),
     "missing label": (_file("a.csv", b"text,label\nx,y\nx,\n"), "a.csv: row 2: column 'label' is empty"),
-    "one label": (_file("a.csv", b"text,label\nx,y\nz,y\n"), "all labels are 'y'; a classifier needs at least two"),
+    "one label": (
+        _file("a.csv", b"text,label\nx,y\nz,y\n"),
+        "a.csv: all labels are 'y'; a classifier needs at least two",
+    ),
     "not utf-8": (_file("a.csv", b"text,label\nx,y\n\xe9,y\n"), "a.csv: line 3: byte 0xe9 is not UTF-8"),
     "truncated xz": (_file("a.csv.xz", lzma.compress(GOOD)[:-9]), "a.csv.xz: damaged or truncated"),
     "unknown kind": (_file("a.doc", GOOD), "a.doc: unknown kind of file"),
@@ -160,9 +163,14 @@ def test_bad_training_files(name: str, tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["--model", "gone"], "gone: no such model folder"),
         (["--weight-decay", "much"], "'much' is not a valid float"),
-        (["--epochs", "0"], "epochs must be positive, got 0"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--valid", "gone.csv"], "gone.csv: no such file"),
         (["--precision", "int4"], "precision must be one of float32, bfloat16, got 'int4'"),
+        (["--ratio", "0.5"], "ratio must be at least 1, got 0.5"),
+        (["--backprop", "all"], "backprop must be one of detached, exact, got 'all'"),
+        (["--drop-mult", "3"], "drop_mult=3 makes input_p 1.2;"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--head-size", "0"], "head_size must be at least 1"),
         (["--colour", "red"], "No such option"),
     ],
 )
@@ -208,12 +216,28 @@ def test_unwritable_predictions(models: Path, tmp_path: Path, capsys: pytest.Cap
     assert_one_line(capsys, "cannot write this kind of file")
 
 
+def test_unknown_label_in_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, valid = _file("a.csv", GOOD)(tmp_path), _file("v.csv", b"text,label\nx,good\ny,fair\n")(tmp_path)
+    assert main(["train", data, "--valid", valid, "--output", str(tmp_path / "clf"), *SIZES]) == 2
+    assert_one_line(capsys, "v.csv: row 2: unknown label 'fair'")
+    assert not (tmp_path / "clf").exists()
+
+
+def test_a_step_that_ruins_the_weights_is_never_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One batch: its own loss is finite, what the step leaves behind is not."""
+    data = _file("a.csv", GOOD)(tmp_path)
+    arguments = ["train", data, "--output", str(tmp_path / "clf"), *SIZES, "--batch-size", "64", "--lr", "1e38"]
+    assert main([*arguments, "--clip", "1e30", "--epochs", "1"]) == 2
+    assert_one_line(capsys, "the last good checkpoint is kept")
+    assert not (tmp_path / "clf").exists()
+
+
 def test_a_diverging_loss_is_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(write_task(tmp_path / "a.csv"))
     arguments = ["train", data, "--output", str(tmp_path / "clf"), *SIZES, *SMALL, "--lr", "1e30", "--clip", "1e30"]
     assert main(arguments) == 2
     err = capsys.readouterr().err.strip().splitlines()
-    assert "the loss became" in err[-1]
+    assert "became" in err[-1]
     assert "the last good checkpoint is kept" in err[-1]
 
 

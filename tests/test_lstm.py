@@ -195,6 +195,31 @@ def test_compiles_with_packed_input() -> None:
     torch.testing.assert_close(compiled(packed.data, packed.batch_sizes), expected)
 
 
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "batch_first": True}])
+def test_an_empty_batch(options: dict[str, Any]) -> None:
+    theirs, ours = pair(torch.float32, **options)
+    x = torch.zeros(0, 5, 4) if options.get("batch_first") else torch.zeros(5, 0, 4)
+    (expected, (h, c)), (output, (h_n, c_n)) = theirs(x), ours(x)
+    assert [v.shape for v in (output, h_n, c_n)] == [v.shape for v in (expected, h, c)]
+
+
+def test_on_the_meta_device() -> None:
+    output, (h_n, _) = WeightDropLSTM(4, 6, device="meta")(torch.zeros(5, 3, 4, device="meta"))
+    assert (output.shape, h_n.shape) == ((5, 3, 6), (1, 3, 6))
+
+
+def test_forward_mode_differentiation_says_so() -> None:
+    layer = WeightDropLSTM(4, 6)
+    x = torch.randn(5, 3, 4)
+    with pytest.raises(NotImplementedError, match="forward-mode differentiation"):
+        torch.func.jvp(lambda x: layer(x)[0], (x,), (torch.ones_like(x),))
+
+
+def test_seeds_of_the_wrong_number() -> None:
+    with pytest.raises(ValueError, match=r"one seed a layer and direction \(2\), got 1"):
+        WeightDropLSTM(4, 6, 2)(torch.zeros(5, 3, 4), seeds=[torch.tensor(1)])
+
+
 def test_works_inside_checkpointing() -> None:
     layer = WeightDropLSTM(4, 6, weight_dropout=0.5)
     x = torch.randn(5, 3, 4, requires_grad=True)

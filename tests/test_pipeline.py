@@ -42,6 +42,7 @@ def test_weight_drop_reaches_the_model() -> None:
     """The mistake of several public ports: the model trains, but nothing is dropped."""
     trained = pretrain_lm(make_task(60)[0], PRETRAIN)
     model = trained.model.train()
+    assert all(p.grad is None for p in model.parameters())
     assert {rnn.weight_dropout for rnn in model.encoder.rnns} == {0.2}
     output = model(torch.randint(9, 15, (6, 4)))
     output.raw.sum().backward()
@@ -160,9 +161,13 @@ TEXTS, LABELS = make_task(8)
         ),
         (lambda: finetune_classifier(TEXTS, LABELS, "gone", CLASSIFY), InputError, "gone: no such model folder"),
         (lambda: pretrain_lm(["a"], PRETRAIN), InputError, "too few for 4 lanes"),
-        (lambda: replace(PRETRAIN, epochs=0), InputError, "epochs must be positive, got 0"),
+        (lambda: replace(PRETRAIN, epochs=0), InputError, "epochs must be at least 1, got 0"),
         (lambda: replace(PRETRAIN, precision="float8"), InputError, "precision must be one of float32, bfloat16"),
-        (lambda: pretrain_lm(TEXTS, replace(PRETRAIN, tokenizer="char")), InputError, "must be word or subword"),
+        (lambda: replace(PRETRAIN, tokenizer="char"), InputError, "must be one of word, subword, got 'char'"),
+        (lambda: replace(PRETRAIN, lr=float("nan")), InputError, "lr must be a finite number, got nan"),
+        (lambda: replace(CLASSIFY, batch_size=1), InputError, "batch_size must be at least 2, got 1"),
+        (lambda: pretrain_lm(TEXTS, replace(PRETRAIN, drop_mult=5)), InputError, "drop_mult=5 makes input_p 1.25"),
+        (lambda: pretrain_lm(TEXTS, PRETRAIN, valid_texts=[""]), InputError, "valid_texts holds no text"),
     ],
 )
 def test_bad_input(call: object, error: type[Exception], message: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
+from ulmfit_fast.errors import InputError
 from ulmfit_fast.linear_cross_entropy import linear_cross_entropy
 from ulmfit_fast.lstm import WeightDropLSTM
 
@@ -41,11 +42,16 @@ class AWDLSTMConfig:
             value = getattr(self, field.name)
             if field.name.endswith("_p") and not 0 <= value < 1:
                 raise ValueError(f"AWDLSTMConfig: {field.name} must be in [0, 1), got {value}")
+        if not all(isinstance(getattr(self, f.name), int) for f in fields(self) if not f.name.endswith("_p")):
+            raise ValueError(f"AWDLSTMConfig: sizes and num_layers must be whole numbers, got {self}")
         if min(self.vocab_size, self.embedding_size, self.hidden_size, self.num_layers) < 1:
             raise ValueError(f"AWDLSTMConfig: sizes and num_layers must be positive, got {self}")
 
     def with_dropouts(self, dropouts: dict[str, float], drop_mult: float) -> AWDLSTMConfig:
         """The same sizes with other probabilities, each times ``drop_mult``."""
+        for name, p in dropouts.items():
+            if not 0 <= p * drop_mult < 1:
+                raise InputError(f"drop_mult={drop_mult:g} makes {name} {p * drop_mult:g}; dropouts must be in [0, 1)")
         return AWDLSTMConfig(**asdict(self) | {name: p * drop_mult for name, p in dropouts.items()})
 
     def to_dict(self) -> dict[str, float | int]:
@@ -63,6 +69,7 @@ class DropoutMasks(NamedTuple):
     embedding: Tensor | None  # [V, 1]: whole rows of the embedding
     locked: list[Tensor | None]  # per layer: [B, its input size], the same at every step
     seeds: list[Tensor]  # per layer: DropConnect seed of its recurrent weight
+    weight_p: float  # DropConnect's probability
 
 
 class AWDLSTM(nn.Module):
@@ -107,7 +114,7 @@ class AWDLSTM(nn.Module):
         locked = [
             _scaled_mask((batch, rnn.input_size), p, weight) for p, rnn in zip(probabilities, self._layers, strict=True)
         ]
-        return DropoutMasks(embedding, locked, [ops.draw_seed(weight.device) for _ in self.rnns])
+        return DropoutMasks(embedding, locked, [ops.draw_seed(weight.device) for _ in self.rnns], config.weight_p)
 
     def initial_state(self, batch: int) -> list[LayerState]:
         """Zero states for ``batch`` sequences."""
@@ -149,7 +156,8 @@ class AWDLSTM(nn.Module):
             # Under autocast a layer's state comes back in the lower precision.
             hx = (h.unsqueeze(0).to(x.dtype), c.unsqueeze(0).to(x.dtype))
             seeds = None if masks is None else [masks.seeds[layer]]
-            output, (h_n, c_n) = rnn(PackedSequence(x, batch_sizes), hx, seeds)
+            p = 0.0 if masks is None else masks.weight_p
+            output, (h_n, c_n) = rnn(PackedSequence(x, batch_sizes), hx, seeds, p)
             x = output.data
             new_state.append((h_n[0], c_n[0]))
         return x, new_state

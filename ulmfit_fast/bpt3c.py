@@ -1,6 +1,6 @@
 """BPT3C, back-propagation through time for text classification: whole documents in memory that does not grow.
 
-A document is encoded in chunks of at most ``bptt`` tokens, each starting from the state the last one ended with, and
+A document is encoded in chunks of ``bptt`` tokens, each starting from the state the last one ended with, and
 the top layer's states are pooled over the whole document. Two passes keep memory at one chunk: forward without a graph,
 keeping each chunk's boundary states; backward recomputes a chunk at a time with the same masks and feeds it its share
 of the pooled vector's gradient. (Howard and Ruder, arXiv 1801.06146, section 3.3.)
@@ -81,7 +81,7 @@ class BPT3C(nn.Module):
 
     Args:
         encoder: the AWD-LSTM.
-        bptt: longest chunk, tokens. In eval mode the result does not depend on it.
+        bptt: tokens of a chunk. In eval mode and float32 (or float64) the result does not depend on it.
         backprop: "detached": gradients stay inside a chunk (the paper's way). "exact": they also flow from a chunk into
             the one before it: full back-propagation through the document.
         mask_scope: "document": one draw of all dropout masks for a document. "chunk": a new draw for each chunk.

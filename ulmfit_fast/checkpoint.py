@@ -1,7 +1,7 @@
 """Model folders: ``config.json``, ``model.safetensors``, ``tokenizer.json``, ``labels.json``, ``training_args.json``.
 
-Every file is written under a temporary name and renamed, ``config.json`` last: a folder that has one is complete. No
-pickle is written or read. Also: carrying a language model over to another vocabulary.
+All files are written under temporary names and then renamed, ``config.json`` last and its predecessor removed first:
+All files are written under temporary names and then renamed, ``config.json`` last and its predecessor removed before:
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from ulmfit_fast.atomic_write import write_all_atomically
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig, LanguageModel
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
@@ -28,16 +29,6 @@ _VERSION = 1
 _LANGUAGE_MODEL, _CLASSIFIER = "language_model", "classifier"
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name in its folder, then rename it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def check_output_folder(folder: str | Path, overwrite: bool = False) -> Path:
     """Raise InputError where a model cannot be written to ``folder``, before any work is done."""
     folder = Path(folder)
@@ -45,6 +36,8 @@ def check_output_folder(folder: str | Path, overwrite: bool = False) -> Path:
         raise InputError(f"{folder}: is a file; give a folder for the model")
     if not folder.absolute().parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+    if not os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK):
+        raise InputError(f"{folder}: no permission to write there")
     if folder.is_dir() and (folder / "config.json").exists() and not overwrite:
         raise InputError(f"{folder}: already holds a model; choose another folder or pass --overwrite")
     return folder
@@ -81,12 +74,20 @@ def save_model(
     else:
         config |= {"kind": _LANGUAGE_MODEL, "encoder": model.encoder.config.to_dict()}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / "model.safetensors", safetensors.torch.save(tensors))
-    write_atomically(folder / "tokenizer.json", tokenizer.to_json())
+    contents: dict[str, str | bytes] = {
+        "model.safetensors": safetensors.torch.save(tensors),
+        "tokenizer.json": tokenizer.to_json(),
+        "training_args.json": _to_json(training_args or {}),
+    }
     if labels is not None:
-        write_atomically(folder / "labels.json", _to_json(list(labels)))
-    write_atomically(folder / "training_args.json", _to_json(training_args or {}))
-    write_atomically(folder / "config.json", _to_json(config))
+        contents["labels.json"] = _to_json(list(labels))
+    # Complete under other names before the old model goes.
+    staged = {f"{name}.new": content for name, content in contents.items()} | {"config.json.new": _to_json(config)}
+    write_all_atomically(folder, staged)
+    for name in ("config.json", "labels.json"):
+        (folder / name).unlink(missing_ok=True)
+    for name in (*contents, "config.json"):
+        os.replace(folder / f"{name}.new", folder / name)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -97,6 +98,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     config = _read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise InputError(f"{folder}: config.json is not one of ulmfit_fast: a foreign model folder")
+    if config.get("kind") not in (_LANGUAGE_MODEL, _CLASSIFIER) or not isinstance(config.get("encoder"), dict):
+        raise InputError(f"{folder}: config.json names no kind of model or no encoder; the model folder is damaged")
     if config.get("version") != _VERSION:
         raise InputError(
             f"{folder}: written by another version (format {config.get('version')}, this is {_VERSION}); update"
@@ -189,7 +192,7 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) 
     try:
         model.load_state_dict(safetensors.torch.load_file(path))
     except (safetensors.SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: damaged, or not this model's weights ({reason})") from None
     tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
     if len(tokenizer) != encoder.config.vocab_size:

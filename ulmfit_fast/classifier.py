@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.awd_lstm import AWDLSTM
 from ulmfit_fast.bpt3c import BPT3C
@@ -67,7 +65,7 @@ class TextClassifier(nn.Module):
         return [encoder.encoder, *encoder.rnns, self.head]
 
     def forward(self, documents: PackedSequence) -> Tensor:
-        """Logits [B, K] in the documents' original order; ``documents`` as ``pack_documents`` makes them.
+        """Logits [B, K] in the documents' original order; ``documents`` as ``text.batching.pack_documents`` makes them.
 
         In eval mode a document's logits do not depend, to the bit, on the other documents.
         """
@@ -76,11 +74,3 @@ class TextClassifier(nn.Module):
             return self.head(pooled)
         # Row by row: a BLAS product's rounding depends on the number of its rows.
         return torch.cat([self.head(row) for row in pooled.split(1)])
-
-
-def pack_documents(ids: Sequence[Tensor]) -> PackedSequence:
-    """Token ids of several documents, each int64 [length >= 1], packed in any order."""
-    for index, document in enumerate(ids):
-        if len(document) == 0:
-            raise ValueError(f"pack_documents: document {index} has no tokens; tokenizers begin each with xxbos")
-    return pack_sequence([torch.as_tensor(document, dtype=torch.int64) for document in ids], enforce_sorted=False)

@@ -18,6 +18,7 @@ from ulmfit_fast.pipeline import (
     encode_labels,
     finetune_classifier,
     finetune_lm,
+    list_classes,
     pretrain_lm,
 )
 from ulmfit_fast.prediction import predict_probabilities
@@ -35,6 +36,8 @@ def main(arguments: list[str]) -> int:
         return _fail(error.format_message())
     except (InputError, TrainingDivergedError) as error:
         return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130)
     return 0
@@ -73,6 +76,10 @@ _label_column = click.option("--label-column", default="label", show_default=Tru
 _max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use this many, drawn at random by the seed")
 _output = click.option("--output", required=True, type=Path, help="model folder to write")
 _overwrite = click.option("--overwrite", is_flag=True, help="replace the model in the output folder")
+_batch_size = click.option(
+    "--batch-size", default=64, type=click.IntRange(min=1), show_default=True, help="texts at a time; same result"
+)
+_sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
 _classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")
 
 
@@ -139,6 +146,9 @@ def train_command(
     check_output_folder(output, overwrite)
     documents = _read(source, text_column, label_column, max_texts, config.seed)
     held_out = None if valid is None else _read(valid, text_column, label_column, None, config.seed)
+    classes = list_classes(documents.texts, documents.labels or [], str(source))
+    if held_out is not None:
+        encode_labels(held_out.labels or [], classes, str(valid), held_out.rows)
     finetune_classifier(
         documents.texts, documents.labels or [], language_model, config,
         valid_texts=None if held_out is None else held_out.texts,
@@ -154,8 +164,8 @@ def train_command(
 @click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
 @_text_column
 @_max_texts
-@click.option("--batch-size", default=64, show_default=True, help="texts at a time; no influence on the result")
-@click.option("--seed", default=0, show_default=True, help="of --max-texts")
+@_batch_size
+@_sample_seed
 def predict_command(
     source: Path, folder: Path, output: Path, text_column: str, max_texts: int | None, batch_size: int, seed: int
 ) -> None:
@@ -177,8 +187,8 @@ def predict_command(
 @_text_column
 @_label_column
 @_max_texts
-@click.option("--batch-size", default=64, show_default=True, help="texts at a time; no influence on the result")
-@click.option("--seed", default=0, show_default=True, help="of --max-texts")
+@_batch_size
+@_sample_seed
 def evaluate_command(
     source: Path, folder: Path, text_column: str, label_column: str, max_texts: int | None, batch_size: int, seed: int
 ) -> None:
@@ -188,7 +198,7 @@ def evaluate_command(
     model, tokenizer, labels = load_classifier(folder)
     documents = _read(source, text_column, label_column, max_texts, seed)
     names = [str(label) for label in labels]
-    targets = encode_labels(documents.labels or [], names, str(source)).numpy()
+    targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
     predictions = predict_probabilities(model, tokenizer, documents.texts, batch_size, progress=True).argmax(1)
     click.echo(
         classification_report(
@@ -215,7 +225,13 @@ def info_command(folder: Path) -> None:
 
 @command.command("demo")
 @click.option("--output", default=Path("demo-output"), type=Path, show_default=True, help="folder for models and table")
-@click.option("--seeds", default=3, show_default=True, help="repetitions of the small-label experiment")
+@click.option(
+    "--seeds",
+    default=3,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="repetitions of the small-label experiment",
+)
 def demo_command(output: Path, seeds: int) -> None:
     """The three stages on text that every installation carries; prints a table. About five minutes on two cores."""
     from ulmfit_fast.demo import run_demo

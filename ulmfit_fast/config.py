@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
@@ -12,55 +13,69 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import PRECISIONS
 
 
-def setting(default: Any, help: str) -> Any:
-    """A configuration field with its description, which the command line shows."""
-    return field(default=default, metadata={"help": help})
+def setting(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A configuration field with its description, which the command line shows, and its range."""
+    limits = {"at_least": at_least, "above": above, "at_most": at_most, "choices": choices}
+    return field(default=default, metadata={"help": help, **limits})
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """What all stages share."""
 
-    epochs: int = setting(1, "passes over the texts")
-    batch_size: int = setting(64, "texts (lanes of text for a language model) in a batch")
-    bptt: int = setting(70, "tokens of a chunk")
-    lr: float = setting(4e-3, "highest learning rate")
-    cut_frac: float = setting(0.1, "share of the steps in which the rate rises")
-    ratio: float = setting(32.0, "highest rate over lowest")
-    drop_mult: float = setting(1.0, "factor on all dropout probabilities")
-    weight_decay: float = setting(0.01, "decoupled weight decay")
-    clip: float = setting(0.25, "largest norm of the gradient")
-    precision: str = setting("float32", "float32, or bfloat16 for autocast")
-    seed: int = setting(0, "of everything random")
+    epochs: int = setting(1, "passes over the texts", at_least=1)
+    batch_size: int = setting(64, "texts (lanes of text for a language model) in a batch", at_least=1)
+    bptt: int = setting(70, "tokens of a chunk", at_least=1)
+    lr: float = setting(4e-3, "highest learning rate", above=0)
+    cut_frac: float = setting(0.1, "share of the steps in which the rate rises", at_least=0, at_most=1)
+    ratio: float = setting(32.0, "highest rate over lowest", at_least=1)
+    drop_mult: float = setting(1.0, "factor on all dropout probabilities", at_least=0)
+    weight_decay: float = setting(0.01, "decoupled weight decay", at_least=0)
+    clip: float = setting(0.25, "largest norm of the gradient", above=0)
+    precision: str = setting("float32", "float32, or bfloat16 for autocast", choices=tuple(PRECISIONS))
+    seed: int = setting(0, "of everything random", at_least=0)
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        for key in ("epochs", "batch_size", "bptt", "lr", "ratio", "clip"):
-            if getattr(self, key) <= 0:
-                raise InputError(f"{name}: {key} must be positive, got {getattr(self, key)}")
-        if self.drop_mult < 0:
-            raise InputError(f"{name}: drop_mult must not be negative, got {self.drop_mult}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"{name}: precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        for f in fields(self):
+            value, limits = getattr(self, f.name), f.metadata
+            wrong = None
+            if isinstance(value, float) and not math.isfinite(value):
+                wrong = "a finite number"
+            elif limits["at_least"] is not None and value < limits["at_least"]:
+                wrong = f"at least {limits['at_least']}"
+            elif limits["above"] is not None and value <= limits["above"]:
+                wrong = f"above {limits['above']}"
+            elif limits["at_most"] is not None and value > limits["at_most"]:
+                wrong = f"at most {limits['at_most']}"
+            elif limits["choices"] and value not in limits["choices"]:
+                wrong = f"one of {', '.join(limits['choices'])}"
+            if wrong:
+                raise InputError(f"{type(self).__name__}: {f.name} must be {wrong}, got {value!r}")
 
 
 @dataclass(frozen=True)
 class NewModelConfig(TrainingConfig):
     """Vocabulary and sizes of a model that is made from nothing."""
 
-    embedding_size: int = setting(400, "features of a token")
-    hidden_size: int = setting(1152, "features of the inner layers' state")
-    num_layers: int = setting(3, "LSTM layers")
-    tokenizer: str = setting("word", "word, or subword for byte-pair encodings")
-    vocab_size: int = setting(60_000, "largest vocabulary")
-    min_frequency: int = setting(3, "rarer words are unknown")
+    embedding_size: int = setting(400, "features of a token", at_least=1)
+    hidden_size: int = setting(1152, "features of the inner layers' state", at_least=1)
+    num_layers: int = setting(3, "LSTM layers", at_least=1)
+    tokenizer: str = setting("word", "word, or subword for byte-pair encodings", choices=("word", "subword"))
+    vocab_size: int = setting(60_000, "largest vocabulary", at_least=16)
+    min_frequency: int = setting(3, "rarer words are unknown", at_least=1)
 
     def train_tokenizer(self, texts: Iterable[str]) -> Tokenizer:
         if self.tokenizer == "word":
             return Tokenizer.train_words(texts, self.vocab_size, self.min_frequency)
-        if self.tokenizer == "subword":
-            return Tokenizer.train_subwords(texts, self.vocab_size)
-        raise InputError(f"{type(self).__name__}: tokenizer must be word or subword, got {self.tokenizer!r}")
+        return Tokenizer.train_subwords(texts, self.vocab_size)
 
     def new_encoder(self, tokenizer: Tokenizer) -> AWDLSTM:
         sizes = (len(tokenizer), self.embedding_size, self.hidden_size, self.num_layers)
@@ -71,31 +86,37 @@ class NewModelConfig(TrainingConfig):
 class PretrainConfig(NewModelConfig):
     """Of ``pretrain_lm``."""
 
-    alpha: float = setting(2.0, "weight of activation regularisation (AR)")
-    beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)")
+    alpha: float = setting(2.0, "weight of activation regularisation (AR)", at_least=0)
+    beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)", at_least=0)
 
 
 @dataclass(frozen=True)
 class FinetuneLMConfig(TrainingConfig):
     """Of ``finetune_lm``."""
 
-    discriminative_factor: float = setting(2.6, "learning rate of a layer group over that of the one before it")
-    alpha: float = setting(2.0, "weight of activation regularisation (AR)")
-    beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)")
+    discriminative_factor: float = setting(
+        2.6, "learning rate of a layer group over that of the one before it", at_least=1
+    )
+    alpha: float = setting(2.0, "weight of activation regularisation (AR)", at_least=0)
+    beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)", at_least=0)
     new_vocabulary: bool = setting(True, "word tokenizers: take over the new texts' vocabulary, known words kept")
-    vocab_size: int = setting(60_000, "largest new vocabulary")
-    min_frequency: int = setting(3, "words rarer in the new texts are unknown")
+    vocab_size: int = setting(60_000, "largest new vocabulary", at_least=16)
+    min_frequency: int = setting(3, "words rarer in the new texts are unknown", at_least=1)
 
 
 @dataclass(frozen=True)
 class ClassifierConfig(NewModelConfig):
     """Of ``finetune_classifier``. Sizes and vocabulary matter only without a language model."""
 
-    epochs: int = setting(6, "passes over the texts")
-    batch_size: int = setting(32, "texts in a batch")
-    lr: float = setting(1e-2, "highest learning rate, of the head")
-    drop_mult: float = setting(0.5, "factor on all dropout probabilities")
-    discriminative_factor: float = setting(2.6, "learning rate of a layer group over that of the one before it")
+    epochs: int = setting(6, "passes over the texts", at_least=1)
+    batch_size: int = setting(32, "texts in a batch; BatchNorm needs two", at_least=2)
+    lr: float = setting(1e-2, "highest learning rate, of the head", above=0)
+    drop_mult: float = setting(0.5, "factor on all dropout probabilities", at_least=0)
+    discriminative_factor: float = setting(
+        2.6, "learning rate of a layer group over that of the one before it", at_least=1
+    )
     gradual_unfreezing: bool = setting(True, "train the head first, one more layer group with each epoch")
-    head_size: int = setting(50, "features of the head's hidden layer")
-    backprop: str = setting("detached", "detached: gradients stay inside a chunk; exact: they cross chunks")
+    head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
+    backprop: str = setting(
+        "detached", "detached: gradients stay inside a chunk; exact: they cross chunks", choices=("detached", "exact")
+    )

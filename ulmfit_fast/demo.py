@@ -12,6 +12,7 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -20,7 +21,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from ulmfit_fast.checkpoint import save_model, write_atomically
+from ulmfit_fast.atomic_write import write_atomically
+from ulmfit_fast.checkpoint import save_model
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.lstm import WeightDropLSTM
 from ulmfit_fast.pipeline import (
@@ -46,7 +48,7 @@ POOL_PER_AREA = 150  # texts of an area that take part; stage two sees them all
 MAX_WORDS = 100  # of a text to classify
 
 # Small enough for two cores.
-_SIZES = {"embedding_size": 160, "hidden_size": 256, "num_layers": 2, "vocab_size": 8000}
+_SIZES: dict[str, Any] = {"embedding_size": 160, "hidden_size": 256, "num_layers": 2, "vocab_size": 8000}
 PRETRAIN = PretrainConfig(**_SIZES, batch_size=32, lr=1e-2, drop_mult=0.2)
 FINETUNE = FinetuneLMConfig(
     epochs=5, batch_size=16, lr=1e-2, drop_mult=0.2, new_vocabulary=False, discriminative_factor=1.0

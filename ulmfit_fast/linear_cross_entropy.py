@@ -27,7 +27,7 @@ def linear_cross_entropy(h: Tensor, weight: Tensor, bias: Tensor, target: Tensor
         Mean cross-entropy, [] in float32 (float64 for float64 arguments).
     """
     dtype = h.dtype
-    if torch.is_autocast_enabled(h.device.type):
+    if h.dtype != torch.float64 and torch.is_autocast_enabled(h.device.type):
         dtype = torch.get_autocast_dtype(h.device.type)
     return _LinearCrossEntropy.apply(h, weight, bias, target, dtype, torch.is_grad_enabled())
 

@@ -76,7 +76,11 @@ class WeightDropLSTM(nn.RNNBase):
         return super().extra_repr() + (f", weight_dropout={self.weight_dropout}" if self.weight_dropout else "")
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: State | None = None, seeds: list[Tensor] | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: State | None = None,
+        seeds: list[Tensor] | None = None,
+        weight_dropout: float | None = None,
     ) -> tuple[Any, State]:
         """Run all layers.
 
@@ -85,15 +89,24 @@ class WeightDropLSTM(nn.RNNBase):
             hx: initial state (h0, c0); zeros where None.
             seeds: one DropConnect seed (int64 []) for each layer and direction; drawn where None. Giving them repeats
                 a mask, which recomputation in BPT3C relies on.
+            weight_dropout: for this call; where None, the layer's own in training mode and 0 in eval mode.
 
         Returns:
             output (Tensor or PackedSequence, as the input was), (h_n, c_n).
         """
+        p = weight_dropout
+        if p is None:
+            p = self.weight_dropout if self.training else 0.0
+        masks = self.num_layers * (2 if self.bidirectional else 1)
+        if seeds is not None and len(seeds) != masks:
+            raise ValueError(
+                f"WeightDropLSTM: seeds must have one seed a layer and direction ({masks}), got {len(seeds)}"
+            )
         if isinstance(input, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = input
             batch = int(batch_sizes[0])
             state = self._initial_state(hx, data, batch, sorted_indices, batch_sizes, unbatched=False)
-            output, (h_n, c_n) = self._run_layers(data, batch_sizes, state, seeds)
+            output, (h_n, c_n) = self._run_layers(data, batch_sizes, state, seeds, p)
             packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
             return packed, (_permute(h_n, unsorted_indices), _permute(c_n, unsorted_indices))
 
@@ -105,8 +118,12 @@ class WeightDropLSTM(nn.RNNBase):
         state = self._initial_state(hx, x, batch, None, None, unbatched)
         if steps == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        if batch == 0:
+            width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
+            empty = x.new_zeros(steps, 0, width)
+            return empty.transpose(0, 1) if self.batch_first else empty, state
         batch_sizes = torch.full((steps,), batch, dtype=torch.int64)
-        output, (h_n, c_n) = self._run_layers(x.reshape(steps * batch, x.shape[2]), batch_sizes, state, seeds)
+        output, (h_n, c_n) = self._run_layers(x.reshape(steps * batch, x.shape[2]), batch_sizes, state, seeds, p)
         output = output.view(steps, batch, output.shape[1])
         if unbatched:
             return output.squeeze(1), (h_n.squeeze(1), c_n.squeeze(1))
@@ -148,11 +165,10 @@ class WeightDropLSTM(nn.RNNBase):
         return _permute(h0, sorted_indices), _permute(c0, sorted_indices)
 
     def _run_layers(
-        self, x: Tensor, batch_sizes: Tensor, state: State, seeds: list[Tensor] | None
+        self, x: Tensor, batch_sizes: Tensor, state: State, seeds: list[Tensor] | None, p: float
     ) -> tuple[Tensor, State]:
         h0, c0 = state
         directions = 2 if self.bidirectional else 1
-        p = self.weight_dropout if self.training else 0.0
         h_n, c_n = [], []
         for layer in range(self.num_layers):
             outputs = []

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 try:
     from ulmfit_fast import _C
@@ -21,6 +22,17 @@ except ImportError as error:
 __all__ = ["build_info", "draw_seed", "dropconnect_mask", "lstm"]
 
 _ops = torch.ops.ulmfit_fast
+
+
+def _release(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]
+
+
+if _release(str(_C.build_info()["torch"])) != _release(torch.__version__):
+    raise ImportError(
+        f"ulmfit_fast was built against torch {_C.build_info()['torch']}, but torch {torch.__version__} is installed; "
+        "reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .`"
+    )
 
 
 def build_info() -> dict[str, Any]:
@@ -99,8 +111,10 @@ def lstm(
     Source: Merity et al., "Regularizing and Optimizing LSTM Language Models" (arXiv 1708.02182), section 2.
     """
     floats: tuple[Any, ...] = (input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    if torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
+    _refuse_forward_mode(floats)
+    device = input.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         floats = tuple(x.to(dtype) if x is not None and x.dtype != torch.float64 else x for x in floats)
     if seed is None:
         seed = draw_seed(input.device) if weight_dropout > 0 else torch.zeros((), dtype=torch.int64)
@@ -110,6 +124,17 @@ def lstm(
         x, batch_sizes, h, c, w_ih, w_hh, b_ih, b_hh, w_hr, seed, weight_dropout, reverse, save
     )
     return output, h_n, c_n
+
+
+def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
+    """Forward-mode differentiation would silently give zeros: the op has no such formula."""
+    if forward_ad._current_level < 0:
+        return
+    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            "ulmfit_fast.ops.lstm: forward-mode differentiation (jvp, dual tensors) is not implemented; use backward, "
+            "or torch.nn.LSTM"
+        )
 
 
 # Shapes for tracing.

@@ -42,8 +42,10 @@ from ulmfit_fast.prediction import evaluate_classifier, evaluate_language_model
 from ulmfit_fast.schedules import SlantedTriangularLR
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
 from ulmfit_fast.text.tokenizer import Tokenizer
-from ulmfit_fast.training import BestWeights, History, Loop, Record
+from ulmfit_fast.training import BestWeights, History, Loop, Record, diverged
 from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
+
+_SAMPLE = 4  # training texts that every epoch is checked with
 
 EpochCallback = Callable[[Record], None]
 
@@ -186,6 +188,8 @@ def finetune_classifier(
     _check_texts("finetune_classifier", texts)
     classes = list_classes(texts, labels)
     targets = encode_labels(labels, classes, "labels")
+    if valid_texts is not None and len(valid_texts) == 0:
+        raise InputError("finetune_classifier: valid_texts is empty")
     if (valid_texts is None) != (valid_labels is None):
         raise InputError("finetune_classifier: give both of valid_texts and valid_labels, or neither")
     valid_targets = None if valid_labels is None else encode_labels(valid_labels, classes, "valid_labels")
@@ -205,22 +209,26 @@ def finetune_classifier(
     return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
 
 
-def list_classes(texts: Sequence[str], labels: Sequence[Label]) -> list[Label]:
-    """The distinct labels, sorted. Raises InputError where a classifier cannot be trained on them."""
+def list_classes(texts: Sequence[str], labels: Sequence[Label], source: str = "labels") -> list[Label]:
+    """The distinct labels, sorted. Raises InputError, naming ``source``, where no classifier can be trained on them."""
+    if len(labels) == 0:
+        raise InputError(f"{source}: there are no texts to train on")
     if len(texts) != len(labels):
         raise InputError(
             f"finetune_classifier: texts and labels must have one length, got {len(texts)} and {len(labels)}"
         )
     classes = np.unique(np.asarray(labels)).tolist()
     if len(classes) < 2:
-        raise InputError(f"finetune_classifier: all labels are {classes[0]!r}; a classifier needs at least two")
+        raise InputError(f"{source}: all labels are {classes[0]!r}; a classifier needs at least two")
     return classes
 
 
-def encode_labels(labels: Sequence[Label], classes: Sequence[Label], source: str) -> Tensor:
-    """Each label's position in ``classes``, int64. Raises InputError at the first unknown one."""
+def encode_labels(
+    labels: Sequence[Label], classes: Sequence[Label], source: str, rows: Sequence[int] | None = None
+) -> Tensor:
+    """Each label's position in ``classes``, int64. Raises InputError at the first unknown one (source, row)."""
     position = {label: i for i, label in enumerate(classes)}
-    for row, label in enumerate(labels, start=1):
+    for row, label in zip(rows or range(1, len(labels) + 1), labels, strict=True):
         if label not in position:
             known = ", ".join(map(str, classes[:20])) + (", ..." if len(classes) > 20 else "")
             raise InputError(f"{source}: row {row}: unknown label {label!r}; the model knows {known}")
@@ -249,10 +257,14 @@ def _hold_out(
     texts: Sequence[str], valid_texts: Sequence[str] | None, seed: int
 ) -> tuple[Sequence[str], Sequence[str] | None]:
     """A twentieth of the texts for validation, where none are given and there are enough."""
+    if valid_texts is not None and not any(text.strip() for text in valid_texts):
+        raise InputError("valid_texts holds no text")
     if valid_texts is not None or len(texts) < 20:
         return texts, valid_texts
     order = np.random.default_rng(seed).permutation(len(texts))
     held_out = set(order[: len(texts) // 20].tolist())
+    if not any(texts[i].strip() for i in held_out):
+        return texts, None
     return (
         [text for i, text in enumerate(texts) if i not in held_out],
         [text for i, text in enumerate(texts) if i in held_out],
@@ -332,6 +344,10 @@ class _Stage:
             trainable = {} if unfreezing is None else {"trainable_groups": unfreezing.start_epoch(epoch)}
             batches = document_batches(ids, config.batch_size, random)
             record = loop.train_epoch(title, batches, sum(map(len, ids)), compute_loss) | trainable
+            # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
+            sample_loss, _ = evaluate_classifier(model, ids[:_SAMPLE], targets[:_SAMPLE])
+            if not math.isfinite(sample_loss):
+                raise diverged(title, f"the loss in eval mode became {sample_loss}", sum(map(len, ids)))
             if valid is not None and valid_ids is not None:
                 loss, accuracy = evaluate_classifier(model, valid_ids, valid[1], progress=self.progress)
                 record |= {"valid_loss": loss, "accuracy": accuracy}

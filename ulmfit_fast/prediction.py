@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ulmfit_fast.awd_lstm import LanguageModel, language_model_loss
 from ulmfit_fast.classifier import TextClassifier
+from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import progress_bar
@@ -19,9 +20,16 @@ from ulmfit_fast.training import progress_bar
 def predict_probabilities(
     model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False
 ) -> np.ndarray:
-    """Class probabilities of each text, float32 [len(texts), K]; rows sum to one."""
+    """Class probabilities of each text, float32 [len(texts), K]; rows sum to one.
+
+    Raises:
+        InputError: the model's weights are so large, or NaN, that it computes NaN.
+    """
     ids = list(tokenizer.encode(texts))
-    return _logits(model, ids, batch_size, "predict", progress).softmax(1).numpy()
+    probabilities = _logits(model, ids, batch_size, "predict", progress).softmax(1)
+    if not probabilities.isfinite().all():
+        raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
+    return probabilities.numpy()
 
 
 def evaluate_classifier(

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from ulmfit_fast.atomic_write import write_atomically
 from ulmfit_fast.errors import TrainingDivergedError
 
 Record = dict[str, Any]  # stage, epoch, loss, tokens_per_s, ...
@@ -31,8 +32,6 @@ class History:
 
     def write(self, folder: Path) -> None:
         """Write ``history.jsonl`` and ``curves.png``."""
-        from ulmfit_fast.checkpoint import write_atomically
-
         write_atomically(folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
         write_atomically(folder / "curves.png", plot_curves(self.records))
 
@@ -113,18 +112,20 @@ class Loop:
                     reported, loss, count = compute_loss(batch)
                 value = float(reported.detach())
                 if not math.isfinite(float(loss.detach())):
-                    raise TrainingDivergedError(
-                        f"{title}: the loss became {float(loss.detach())} after {seen} tokens of the epoch; training "
-                        "stopped, the last good checkpoint is kept; try a lower lr"
-                    )
+                    raise diverged(title, f"the loss became {float(loss.detach())}", seen)
                 loss.backward()
-                nn.utils.clip_grad_norm_((p for p in self.model.parameters() if p.grad is not None), self.clip)
+                trained = [p for p in self.model.parameters() if p.grad is not None]
+                norm = float(nn.utils.clip_grad_norm_(trained, self.clip))
+                if not math.isfinite(norm):
+                    raise diverged(title, f"the gradient's norm became {norm}", seen)
                 self.optimizer.step()
                 self.scheduler.step()
                 total_loss += value * count
                 seen += count
                 bar.update(count)
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise diverged(title, "a weight became NaN or infinite", seen)
         seconds = time.perf_counter() - start
         return {
             "loss": total_loss / max(1, seen),
@@ -132,6 +133,14 @@ class Loop:
             "seconds": seconds,
             "tokens_per_s": seen / seconds,
         }
+
+
+def diverged(title: str, what: str, tokens: int) -> TrainingDivergedError:
+    """The error to stop training with."""
+    return TrainingDivergedError(
+        f"{title}: {what} after {tokens} tokens of the epoch; training stopped, the last good checkpoint is kept; try "
+        "a lower lr"
+    )
 
 
 class BestWeights:

@@ -13,6 +13,9 @@
 #define ULMFIT_HOST_DEVICE
 #endif
 
+// For inline members of types that all builds share.
+#define ULMFIT_ALWAYS_INLINE __attribute__((always_inline)) inline
+
 namespace ulmfit_fast {
 
 constexpr uint32_t kPhiloxMultiplier0 = 0xD2511F53u;
@@ -53,8 +56,8 @@ struct DropConnect {
   double p = 0.0;  // drop probability; 0 turns the mask off
   uint64_t seed = 0;
 
-  bool enabled() const { return p > 0.0; }
-  double scale() const { return 1.0 / (1.0 - p); }
+  ULMFIT_ALWAYS_INLINE bool enabled() const { return p > 0.0; }
+  ULMFIT_ALWAYS_INLINE double scale() const { return 1.0 / (1.0 - p); }
 };
 
 }  // namespace ulmfit_fast

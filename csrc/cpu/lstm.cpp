@@ -56,7 +56,12 @@ template <typename Args, typename Scratch, typename Kernel>
 void run_team(Args& args, const at::TensorOptions& options, int64_t units_per_panel, Scratch scratch_elements,
               Kernel kernel) {
   const int64_t panels = (args.sizes.hidden + units_per_panel - 1) / units_per_panel;
+#if AT_PARALLEL_OPENMP
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+#else
+  const int64_t threads =
+      1;  // a thread pool promises no two slices at the same time, and the barrier needs all of them
+#endif
   const int64_t slices = std::max<int64_t>(1, std::min<int64_t>(threads, panels));
   args.scratch_stride = scratch_elements(args.sizes, slices);
   const at::Tensor scratch = at::empty({slices * args.scratch_stride}, options);
@@ -223,8 +228,9 @@ Backward backward(const OptionalTensor& grad_output, const OptionalTensor& grad_
   run_team(args, options, kernels.units_per_panel, kernels.backward_scratch, kernels.backward);
 
   // What remains are products over all rows at once.
-  const at::Tensor none = at::empty({0}, a.input.options());
-  at::Tensor grad_input = none, grad_weight_ih = none, grad_weight_hh = none, grad_bias = none, grad_weight_hr = none;
+  const auto none = [&] { return at::empty({0}, a.input.options()); };
+  at::Tensor grad_input = none(), grad_weight_ih = none(), grad_weight_hh = none(), grad_bias = none(),
+             grad_weight_hr = none();
   if (needs[kInput]) grad_input = at::mm(grad_gates, prepared(a.weight_ih, compute)).to(dtype);
   if (needs[kWeightIh]) grad_weight_ih = at::mm(grad_gates.t(), prepared(a.input, compute)).to(dtype);
   if (needs[kWeightHh]) {
@@ -239,8 +245,8 @@ Backward backward(const OptionalTensor& grad_output, const OptionalTensor& grad_
     grad_weight_hr = at::mm(grad_h.t(), cell_output.to(compute)).to(dtype);
   }
   return {grad_input,
-          needs[kH0] ? grad_h0.to(dtype) : none,
-          needs[kH0] ? grad_c.to(dtype) : none,
+          needs[kH0] ? grad_h0.to(dtype) : none(),
+          needs[kH0] ? grad_c.to(dtype) : none(),
           grad_weight_ih,
           grad_weight_hh,
           grad_bias,

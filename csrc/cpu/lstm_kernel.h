@@ -20,7 +20,7 @@ struct LstmSizes {
   const int64_t* offsets;         // [T]
 
   // The recurrence's s-th step in order of computation.
-  int64_t step(int64_t s) const { return reverse ? steps - 1 - s : s; }
+  ULMFIT_ALWAYS_INLINE int64_t step(int64_t s) const { return reverse ? steps - 1 - s : s; }
 };
 
 template <typename T>

@@ -235,6 +235,7 @@ BAD = {
     "shape": ({"weight_ih": torch.zeros(28, 6)}, ValueError, r"weight_ih must have shape \[28, 5\], got \[28, 6\]"),
     "dtype": ({"weight_hh": torch.zeros(28, 7).double()}, TypeError, r"weight_hh must have the dtype of input"),
     "integers": ({"input": torch.zeros(3, 5, dtype=torch.int64)}, TypeError, "must be floating point, got Long"),
+    "no features": ({"input": torch.zeros(3, 0)}, ValueError, "sizes must be positive"),
     "half": ({"bias_ih": None}, ValueError, "give both of bias_ih and bias_hh or neither"),
     "width": ({"h0": torch.zeros(2, 6), "weight_hh": torch.zeros(28, 6)}, ValueError, "same width without weight_hr"),
     "p": ({"weight_dropout": 1.0}, ValueError, r"weight_dropout must be in \[0, 1\), got 1"),

@@ -84,6 +84,7 @@ def test_sample_is_a_seeded_draw_in_the_files_order(tmp_path: Path) -> None:
     assert documents.sample(None, 0) is documents.sample(100, 0) is documents
 
 
+GOOD_CSV = b"text,label\n" + b"".join(b"text %d,x\n" % (i * i) for i in range(999))
 BAD: dict[str, tuple[str, bytes | None, str]] = {
     "missing": ("gone.csv", None, "gone.csv: no such file"),
     "unknown kind": ("data.doc", b"x", r"unknown kind of file; expected .txt, .csv"),
@@ -95,7 +96,13 @@ BAD: dict[str, tuple[str, bytes | None, str]] = {
     "no label column": ("data.csv", b"text,kind\nx,y\n", "no column 'label'.*--label-column"),
     "empty label": ("data.csv", b"text,label\nx,y\nz,\n", "row 2: column 'label' is empty"),
     "latin1": ("data.csv", b"text,label\nx,y\ncaf\xe9,y\n", "line 3: byte 0xe9 is not UTF-8"),
-    "ragged csv": ("data.csv", b"text,label\nx,y\na,b,c,d\n", "not a readable CSV file .*line 3"),
+    "ragged csv": ("data.csv", b"text,label\nx,y\na,b,c,d\n", "line 3: 4 fields where the header has 2; quote"),
+    "unquoted comma": ("data.csv", b"text,label\ngood, film,pos\n", "line 2: 3 fields where the header has 2"),
+    "short row": ("data.csv", b"text,label\nx,y\nz\n", "line 3: 1 fields"),
+    "open quote": ("data.csv", b'text,label\n"x,y\n', "line 2: not a readable CSV file"),
+    "truncated zst": ("data.csv.zst", zstandard.ZstdCompressor().compress(GOOD_CSV)[:-9], "damaged or truncated"),
+    "corrupt gz": ("data.csv.gz", gzip.compress(GOOD_CSV)[:40] + b"\xff" * 40, "damaged or truncated"),
+    "list in a cell": ("data.jsonl", b'{"text": ["x"], "label": 1}\n', "row 1: column 'text' holds a list"),
     "bad json": ("data.jsonl", b'{"text": "x", "label": 1}\n{"text": \n', "line 2: not JSON"),
     "json list": ("data.jsonl", b"[1]\n", "line 1: expected a JSON object, got list"),
     "bad parquet": ("data.parquet", b"PAR1 nothing", "not a readable parquet file"),
@@ -116,6 +123,34 @@ def test_bad_files(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message) as error:
         read_documents(tmp_path / filename, "text", "label" if "txt" not in name or "has" in name else None)
     assert str(tmp_path / filename) in str(error.value)
+
+
+def test_compressed_frames_one_after_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(b"".join(zstandard.ZstdCompressor().compress(line) for line in (b"one\n", b"two\n")))
+    assert read_documents(path).texts == ["one", "two"]
+
+
+def test_line_ends_are_newlines_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a\u2028b"}\r\n{"text": "c\u0085d"}\n', newline="")
+    assert read_documents(tmp_path / "a.jsonl").texts == ["a\u2028b", "c\u0085d"]
+    (tmp_path / "a.txt").write_bytes("a\u2028b\r\nc\r\n".encode())
+    assert read_documents(tmp_path / "a.txt").texts == ["a\u2028b", "c"]
+
+
+def test_an_empty_line_of_a_one_column_table_is_an_empty_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\ngood\n\nbad\n")
+    assert read_documents(tmp_path / "a.csv").texts == ["good", "", "bad"]
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "cut \\ud83d"}\n')
+    assert read_documents(tmp_path / "a.jsonl").texts == ["cut ?"]
+
+
+def test_a_very_long_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n" + "word " * 100_000 + "\n")
+    assert len(read_documents(tmp_path / "a.csv").texts[0]) == 500_000
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

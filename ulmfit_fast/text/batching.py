@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from ulmfit_fast.classifier import pack_documents
 from ulmfit_fast.errors import InputError
 
 
@@ -55,11 +54,6 @@ class LanguageModelStream:
     def tokens(self) -> int:
         """Tokens predicted in an epoch."""
         return (self.lane_length - 1) * self.batch_size
-
-    def max_batches(self) -> int:
-        """At least as many as an epoch has."""
-        shortest = max(5, self.bptt // 2) if self.variable_length else self.bptt
-        return -(-(self.lane_length - 1) // shortest)
 
     def expected_batches(self) -> int:
         mean = 0.95 * self.bptt + 0.05 * self.bptt / 2 if self.variable_length else self.bptt
@@ -108,3 +102,11 @@ def document_batches(
         random.shuffle(batches)
     for batch in batches:
         yield pack_documents([torch.from_numpy(ids[i]).long() for i in batch]), batch
+
+
+def pack_documents(ids: Sequence[Tensor]) -> PackedSequence:
+    """Token ids of several documents, each int64 [length >= 1], packed in any order."""
+    for index, document in enumerate(ids):
+        if len(document) == 0:
+            raise ValueError(f"pack_documents: document {index} has no tokens; tokenizers begin each with xxbos")
+    return pack_sequence([torch.as_tensor(document, dtype=torch.int64) for document in ids], enforce_sorted=False)

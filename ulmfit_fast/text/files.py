@@ -6,17 +6,22 @@ Every problem is an InputError that names the file and, where there is one, the 
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import json
 import lzma
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+import sys
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import zstandard
 
 from ulmfit_fast.errors import InputError
 
@@ -32,6 +37,7 @@ class Documents:
     labels: list[str] | None
     table: pd.DataFrame | None  # all columns, where the format has columns
     source: str
+    rows: Sequence[int]  # each text's row in the file, from 1
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -40,14 +46,13 @@ class Documents:
         """``count`` of the texts drawn at random, in their order; all where ``count`` is None or not smaller."""
         if count is None or count >= len(self):
             return self
-        import numpy as np
-
-        rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
         return Documents(
-            [self.texts[i] for i in rows],
-            None if self.labels is None else [self.labels[i] for i in rows],
-            None if self.table is None else self.table.iloc[rows].reset_index(drop=True),
+            [self.texts[i] for i in chosen],
+            None if self.labels is None else [self.labels[i] for i in chosen],
+            None if self.table is None else self.table.iloc[chosen].reset_index(drop=True),
             self.source,
+            [self.rows[i] for i in chosen],
         )
 
 
@@ -74,7 +79,7 @@ def read_documents(path: str | Path, text_column: str = "text", label_column: st
     else:
         kind = _kind(path)
         if kind == ".txt":
-            documents = Documents(_split_text(_read_text(path)), None, None, str(path))
+            documents = _documents(_split_text(_read_text(path)), None, None, path)
         else:
             readers: dict[str, Callable[[Path], pd.DataFrame]] = {
                 ".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet,
@@ -100,6 +105,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     try:
         writers[path.suffix.lower()](temporary)
         temporary.replace(path)
+    except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors and TypeErrors
+        raise InputError(f"{path}: cannot be written ({error})") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -111,6 +118,12 @@ def check_writable_table(path: str | Path) -> None:
         raise InputError(f"{path}: cannot write this kind of file; expected .csv, .jsonl or .parquet")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InputError(f"{path}: not a file in an existing folder")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise InputError(f"{path}: no permission to write there")
+
+
+def _documents(texts: list[str], labels: list[str] | None, table: pd.DataFrame | None, path: Path) -> Documents:
+    return Documents(texts, labels, table, str(path), range(1, len(texts) + 1))
 
 
 def _kind(path: Path) -> str:
@@ -124,33 +137,34 @@ def _kind(path: Path) -> str:
     return kind
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
+def _read_bytes(path: Path) -> bytes:
     suffix = path.suffix.lower()
     try:
         if suffix == ".zst":
-            import zstandard
-
-            with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-                yield io.BufferedReader(stream)
-        else:
-            with _COMPRESSED.get(suffix, open)(path, "rb") as file:
-                yield file
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+            return _decompress_zst(path.read_bytes())
+        with _COMPRESSED.get(suffix, open)(path, "rb") as file:
+            return file.read()
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise InputError(f"{path}: damaged or truncated ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:
-        if type(error).__module__.startswith("zstandard"):
-            raise InputError(f"{path}: damaged or truncated ({error})") from None
-        raise
+
+
+def _decompress_zst(data: bytes) -> bytes:
+    parts = []
+    while data:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(data))
+        if not frame.eof:
+            raise EOFError("the last frame is incomplete")
+        data = frame.unused_data
+    return b"".join(parts)
 
 
 def _read_text(path: Path) -> str:
-    with _open(path) as file:
-        data = file.read()
+    data = _read_bytes(path)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(
@@ -160,7 +174,7 @@ def _read_text(path: Path) -> str:
 
 
 def _split_text(text: str) -> list[str]:
-    lines = text.splitlines()
+    lines = text.split("\n")  # not splitlines: it also breaks at U+2028, form feeds and others
     while lines and not lines[-1].strip():
         lines.pop()
     if all(line.strip() for line in lines):
@@ -175,26 +189,46 @@ def _split_text(text: str) -> list[str]:
 
 
 def _read_folder(path: Path) -> Documents:
-    files = sorted(file for file in path.rglob("*") if file.is_file() and ".txt" in file.suffixes[-2:])
+    files = sorted(file for file in path.rglob("*") if _is_text(file))
     if not files:
         raise InputError(f"{path}: the folder holds no .txt files")
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
-    return Documents([_read_text(file) for file in files], None, table, str(path))
+    return _documents([_read_text(file) for file in files], None, table, path)
+
+
+def _is_text(path: Path) -> bool:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in (*_COMPRESSED, ".zst"):
+        suffixes.pop()
+    return path.is_file() and suffixes[-1:] == [".txt"]
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
-        table = pd.read_csv(io.StringIO(_read_text(path)), dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: the file is empty") from None
-    except pd.errors.ParserError as error:
-        raise InputError(f"{path}: not a readable CSV file ({str(error).strip()})") from None
-    return table
+        header = next(reader, None)
+        if header is None:
+            raise InputError(f"{path}: the file is empty")
+        rows = []
+        for fields in reader:
+            if not fields and len(header) > 1:
+                continue  # a blank line; in a table of one column it is an empty text
+            fields = fields or [""]
+            if len(fields) != len(header):
+                raise InputError(
+                    f"{path}: line {reader.line_num}: {len(fields)} fields where the header has {len(header)}; quote "
+                    "texts that hold commas"
+                )
+            rows.append(fields)
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: not a readable CSV file ({error})") from None
+    return pd.DataFrame(rows, columns=header, dtype=object)
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -208,8 +242,7 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    with _open(path) as file:
-        data = file.read()
+    data = _read_bytes(path)
     if not data:
         raise InputError(f"{path}: the file is empty")
     try:
@@ -228,11 +261,20 @@ def _from_table(path: Path, table: pd.DataFrame, text_column: str, label_column:
         for row, label in enumerate(labels, start=1):
             if not label:
                 raise InputError(f"{path}: row {row}: column {label_column!r} is empty; every row needs a label")
-    return Documents(texts, labels, table, str(path))
+    return _documents(texts, labels, table, path)
 
 
 def _column(path: Path, table: pd.DataFrame, name: str, option: str) -> list[str]:
     if name not in table.columns:
         columns = ", ".join(repr(str(column)) for column in table.columns)
         raise InputError(f"{path}: no column {name!r}; its columns are {columns}; choose one with {option}")
-    return ["" if pd.isna(value) else str(value) for value in table[name]]
+    column = table[name]
+    if isinstance(column, pd.DataFrame):
+        raise InputError(f"{path}: column {name!r} occurs twice")
+    values = []
+    for row, value in enumerate(column, start=1):
+        if isinstance(value, list | dict | tuple | np.ndarray):
+            raise InputError(f"{path}: row {row}: column {name!r} holds a {type(value).__name__}; expected text")
+        text = "" if pd.isna(value) else str(value)
+        values.append(text if text.isascii() else text.encode("utf-8", "replace").decode())  # halves of surrogate pairs
+    return values
