@@ -48,16 +48,16 @@ POOL_PER_AREA = 150  # texts of an area that take part; stage two sees them all
 MAX_WORDS = 100  # of a text to classify
 
 # Small enough for two cores.
-_SIZES: dict[str, Any] = {"embedding_size": 160, "hidden_size": 256, "num_layers": 2, "vocab_size": 8000}
+_SIZES: dict[str, Any] = {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "vocab_size": 5000}
 PRETRAIN = PretrainConfig(**_SIZES, batch_size=32, lr=1e-2, drop_mult=0.2)
 FINETUNE = FinetuneLMConfig(
     epochs=5, batch_size=16, lr=1e-2, drop_mult=0.2, new_vocabulary=False, discriminative_factor=1.0
 )
 # A language model this small has less to protect than the paper's: rates fall by 1.3 a layer instead of 2.6.
-CLASSIFY = ClassifierConfig(**_SIZES, epochs=20, batch_size=24, lr=1e-2, drop_mult=1.0, discriminative_factor=1.3)
+CLASSIFY = ClassifierConfig(**_SIZES, epochs=16, batch_size=24, lr=1e-2, drop_mult=1.0, discriminative_factor=1.3)
 # From scratch there is nothing to protect and more to learn: all layers at one rate, half the dropout, more epochs.
 FROM_SCRATCH = replace(
-    CLASSIFY, epochs=30, drop_mult=0.5, discriminative_factor=1.0, gradual_unfreezing=False, min_frequency=1
+    CLASSIFY, epochs=24, drop_mult=0.5, discriminative_factor=1.0, gradual_unfreezing=False, min_frequency=1
 )
 
 
