@@ -8,4 +8,4 @@ class InputError(ValueError):
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite. The last good checkpoint is untouched."""
+    """The loss, a gradient or a weight became NaN or infinite. The last good checkpoint is untouched."""

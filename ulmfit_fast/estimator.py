@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,6 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         return hasattr(self, "model_")
 
     def _seeded(self, config: Any) -> Any:
-        from dataclasses import replace
-
         return config if self.seed is None else replace(config, seed=self.seed)
 
     def _take(self, model: Any, tokenizer: Any, labels: list[Label], history: History) -> None:

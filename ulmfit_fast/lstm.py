@@ -1,4 +1,4 @@
-"""``WeightDropLSTM``: ``torch.nn.LSTM`` with dropped recurrent weights, and as fast on packed sequences as on dense."""
+"""``WeightDropLSTM``: ``torch.nn.LSTM`` with dropped recurrent weights, and packed sequences without padding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WeightDropLSTM(nn.RNNBase):
     loads both ways. In training mode each call drops the elements of every recurrent weight with probability
     ``weight_dropout`` and scales the rest by ``1 / (1 - weight_dropout)``, one mask for all time steps. The parameter
     itself stays whole: its gradient is zero exactly where it was dropped. Packed sequences are computed as packed:
-    without padding, at the speed of dense ones. Works inside ``torch.compile(fullgraph=True)``, and backward works in
+    without padding. Works inside ``torch.compile(fullgraph=True)``, and backward works in
     eval mode.
 
     Args:

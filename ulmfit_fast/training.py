@@ -100,7 +100,7 @@ class Loop:
             Record with loss (mean a token-weighted batch), lr (at the end), seconds and tokens_per_s.
 
         Raises:
-            TrainingDivergedError: the loss is NaN or infinite.
+            TrainingDivergedError: the loss, a gradient or a weight became NaN or infinite.
         """
         self.model.train()
         start = time.perf_counter()

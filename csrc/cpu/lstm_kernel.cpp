@@ -4,8 +4,8 @@
 //
 // One thread owns a range of hidden units for the whole sequence: it packs their weights, projects the inputs onto
 // them (no barrier needed) and steps the recurrence with one barrier a step, two with a projection. No row is ever
-// padded. Limit: FMA throughput for 16 rows or more, the weights' way from L3 below that. Accumulates in T; no
-// reduction crosses threads, so the result depends neither on the thread count nor on the other rows.
+// padded. Limit: FMA throughput for many rows, the weights' way from L3 for few (shares not measured yet). Accumulates
+// in T; no reduction crosses threads, so the result depends neither on the thread count nor on the other rows.
 #include "lstm_kernel.h"
 
 #include "../common/cell.h"

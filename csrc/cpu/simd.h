@@ -67,7 +67,7 @@ static inline Vec<T> broadcast(T value) {
   return value - Vec<T>{};
 }
 
-// e^x within 2 ulp; Cody-Waite reduction and a degree-6 polynomial. NaN stays NaN.
+// e^x by Cody-Waite reduction and a degree-6 polynomial; x is clamped to [-87, 88]. NaN stays NaN.
 static inline Vec<float> exp(Vec<float> x) {
   x = x < -87.0f ? broadcast(-87.0f) : x;
   x = x > 88.0f ? broadcast(88.0f) : x;
