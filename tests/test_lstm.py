@@ -319,7 +319,7 @@ def test_forcing_an_instruction_set() -> None:
     unknown = subprocess.run(
         [sys.executable, "-c", code], env=_environment("sse9"), capture_output=True, text=True, check=False
     )
-    assert "expected avx512, avx2 or portable" in unknown.stderr
+    assert "expected avx512_bf16, avx512, avx2 or portable" in unknown.stderr
 
 
 def _environment(isa: str) -> dict[str, str]:

@@ -153,13 +153,12 @@ def _state_dtype(input: Tensor) -> torch.dtype:
 def _(input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     save = rest[-1]
     rows, hidden = input.shape[0], c0.shape[1]
-    kept = _state_dtype(input)
     return (
         input.new_empty((rows, h0.shape[1])),
         input.new_empty(h0.shape),
         input.new_empty(c0.shape),
-        input.new_empty((rows, 4 * hidden) if save else (0,), dtype=kept),
-        input.new_empty((rows, hidden) if save else (0,), dtype=kept),
+        input.new_empty((rows, 4 * hidden) if save else (0,)),
+        input.new_empty((rows, hidden) if save else (0,), dtype=_state_dtype(input)),
     )
 
 

@@ -10,32 +10,36 @@
 namespace ulmfit_fast {
 
 // Defined once per instruction set by the kernel files.
-#define ULMFIT_DECLARE_KERNELS(isa)             \
-  namespace isa {                               \
-  extern const LstmKernels<float> lstm_float;   \
-  extern const LstmKernels<double> lstm_double; \
-  extern const DropConnectKernels dropconnect;  \
+#define ULMFIT_DECLARE_KERNELS(isa)                 \
+  namespace isa {                                   \
+  extern const LstmKernels<float> lstm_float;       \
+  extern const LstmKernels<double> lstm_double;     \
+  extern const LstmKernels<Bfloat16> lstm_bfloat16; \
+  extern const DropConnectKernels dropconnect;      \
   }
 ULMFIT_DECLARE_KERNELS(portable)
 #ifdef ULMFIT_X86_KERNELS
 ULMFIT_DECLARE_KERNELS(avx2)
 ULMFIT_DECLARE_KERNELS(avx512)
+ULMFIT_DECLARE_KERNELS(avx512_bf16)
 #endif
 
 namespace {
 
 bool supported(Isa isa) {
 #ifdef ULMFIT_X86_KERNELS
-  if (isa == Isa::kAvx512)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("fma");
+  if (isa == Isa::kAvx512Bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
+  if (isa == Isa::kAvx512) return avx512;
   if (isa == Isa::kAvx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
   return isa == Isa::kPortable;
 }
 
 Isa choose_isa() {
-  const Isa best_first[] = {Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
+  const Isa best_first[] = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
   const char* wanted = std::getenv("ULMFIT_FAST_ISA");
   for (const Isa isa : best_first) {
     if (wanted != nullptr && *wanted != '\0') {
@@ -47,12 +51,16 @@ Isa choose_isa() {
     }
     if (supported(isa)) return isa;
   }
-  throw std::runtime_error(std::string("ULMFIT_FAST_ISA=") + wanted + ": expected avx512, avx2 or portable");
+  throw std::runtime_error(std::string("ULMFIT_FAST_ISA=") + wanted +
+                           ": expected avx512_bf16, avx512, avx2 or portable");
 }
 
 template <typename Kernels>
-const Kernels& select(const Kernels& portable_build, const Kernels& avx2_build, const Kernels& avx512_build) {
+const Kernels& select(const Kernels& portable_build, const Kernels& avx2_build, const Kernels& avx512_build,
+                      const Kernels& avx512_bf16_build) {
   switch (active_isa()) {
+    case Isa::kAvx512Bf16:
+      return avx512_bf16_build;
     case Isa::kAvx512:
       return avx512_build;
     case Isa::kAvx2:
@@ -70,13 +78,22 @@ Isa active_isa() {
 }
 
 const char* isa_name(Isa isa) {
-  return isa == Isa::kAvx512 ? "avx512" : isa == Isa::kAvx2 ? "avx2" : "portable";
+  switch (isa) {
+    case Isa::kAvx512Bf16:
+      return "avx512_bf16";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx2:
+      return "avx2";
+    default:
+      return "portable";
+  }
 }
 
 #ifdef ULMFIT_X86_KERNELS
-#define ULMFIT_SELECT(kernels) select(portable::kernels, avx2::kernels, avx512::kernels)
+#define ULMFIT_SELECT(kernels) select(portable::kernels, avx2::kernels, avx512::kernels, avx512_bf16::kernels)
 #else
-#define ULMFIT_SELECT(kernels) select(portable::kernels, portable::kernels, portable::kernels)
+#define ULMFIT_SELECT(kernels) portable::kernels
 #endif
 
 template <>
@@ -87,6 +104,11 @@ const LstmKernels<float>& lstm_kernels<float>() {
 template <>
 const LstmKernels<double>& lstm_kernels<double>() {
   return ULMFIT_SELECT(lstm_double);
+}
+
+template <>
+const LstmKernels<Bfloat16>& lstm_kernels<Bfloat16>() {
+  return ULMFIT_SELECT(lstm_bfloat16);
 }
 
 const DropConnectKernels& dropconnect_kernels() {

@@ -3,7 +3,7 @@
 
 namespace ulmfit_fast {
 
-enum class Isa { kPortable, kAvx2, kAvx512 };
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 
 // Decided once a process. An ULMFIT_FAST_ISA that is unknown or that this processor lacks is an error
 // (std::runtime_error).

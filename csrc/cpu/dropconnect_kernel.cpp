@@ -1,10 +1,10 @@
 #include "dropconnect_kernel.h"
 
-#include "panel_gemm.h"
+#include "dropped_weight.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
 extern const DropConnectKernels dropconnect;
-const DropConnectKernels dropconnect = {keep_bits, drop<float>, drop<double>};
+const DropConnectKernels dropconnect = {keep_bits};
 
 }  // namespace ulmfit_fast::ULMFIT_ISA

@@ -1,29 +1,55 @@
-// lstm on CPU: tensors in, kernel arguments out. bfloat16 is computed in float32 with h rounded after every step.
+// lstm on CPU: tensors in, kernel arguments out.
 #include "../lstm.h"
 
+#include <ATen/Dispatch.h>
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <algorithm>
 
-#include "dropconnect_kernel.h"
 #include "lstm_kernel.h"
+#include "workspace.h"
 
 namespace ulmfit_fast {
 namespace {
 
-constexpr int64_t kChunkRows = 512;  // rows whose input projection is held at a time in inference
+// The kernel's type for a torch element type.
+template <typename T>
+struct ElementOf {
+  using type = T;
+};
+template <>
+struct ElementOf<at::BFloat16> {
+  using type = Bfloat16;
+};
 
-at::ScalarType compute_dtype(const at::Tensor& input) {
-  const at::ScalarType dtype = input.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16,
-                   "ulmfit_fast.ops.lstm: on CPU input must be float32, float64 or bfloat16, got ", dtype);
-  return dtype == at::kBFloat16 ? at::kFloat : dtype;
+#define ULMFIT_DISPATCH(dtype, ...)                                                                         \
+  [&] {                                                                                                     \
+    TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16,                 \
+                     "ulmfit_fast.ops.lstm: on CPU input must be float32, float64 or bfloat16, got ", dtype); \
+    return AT_DISPATCH_SWITCH(dtype, "lstm", AT_DISPATCH_CASE_FLOATING_TYPES(__VA_ARGS__)                   \
+                                                 AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__));             \
+  }()
+
+template <typename E>
+const E* elements(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<const E*>(tensor.const_data_ptr()) : nullptr;
 }
 
-at::Tensor prepared(const at::Tensor& tensor, at::ScalarType dtype) {
-  return tensor.to(dtype).contiguous();
+template <typename E>
+E* mutable_elements(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<E*>(tensor.mutable_data_ptr()) : nullptr;
+}
+
+at::Tensor new_tensor(at::IntArrayRef shape, const at::TensorOptions& options) {
+  at::Tensor tensor = at::empty(shape, options);
+  advise_large_pages(tensor.mutable_data_ptr(), tensor.nbytes());
+  return tensor;
+}
+
+at::Tensor contiguous(const OptionalTensor& tensor) {
+  return tensor.has_value() ? tensor->contiguous() : at::Tensor();
 }
 
 std::vector<int64_t> row_offsets(const LstmInputs& a) {
@@ -51,129 +77,87 @@ DropConnect make_dropconnect(const LstmInputs& a) {
   return {a.weight_dropout, static_cast<uint64_t>(a.seed.item<int64_t>())};
 }
 
-// Cuts the units into slices and runs `kernel(args, member)` for all of them at once.
-template <typename Args, typename Scratch, typename Kernel>
-void run_team(Args& args, const at::TensorOptions& options, int64_t units_per_panel, Scratch scratch_elements,
-              Kernel kernel) {
-  const int64_t panels = (args.sizes.hidden + units_per_panel - 1) / units_per_panel;
+// Splits hidden units first; rows too where that leaves threads with less than the busiest (by 5 % or more).
+Grid make_grid(int64_t hidden, int64_t batch, int64_t lanes, int64_t tile_rows) {
 #if AT_PARALLEL_OPENMP
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
 #else
-  const int64_t threads =
-      1;  // a thread pool promises no two slices at the same time, and the barrier needs all of them
+  const int64_t threads = 1;  // a thread pool promises no two slices at the same time, and the barrier needs all
 #endif
-  const int64_t slices = std::max<int64_t>(1, std::min<int64_t>(threads, panels));
-  args.scratch_stride = scratch_elements(args.sizes, slices);
-  const at::Tensor scratch = at::empty({slices * args.scratch_stride}, options);
-  args.scratch = static_cast<decltype(args.scratch)>(scratch.mutable_data_ptr());
+  const auto parts = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
+  const int64_t vectors = parts(hidden, lanes), tiles = parts(batch, tile_rows);
+  Grid best;
+  double least = 0;
+  for (int64_t row_parts = 1; row_parts <= std::min(threads, tiles); ++row_parts) {
+    const int64_t column_parts = std::min(threads / row_parts, vectors);
+    const double busiest = static_cast<double>(parts(tiles, row_parts) * parts(vectors, column_parts));
+    if (row_parts == 1 || busiest < 0.95 * least) {
+      best = {row_parts, column_parts};
+      least = busiest;
+    }
+  }
+  return best;
+}
+
+// Runs `kernel(args, member)` for all slices of the grid at once.
+template <typename Args, typename Kernel>
+void run_team(const Args& args, Kernel kernel) {
+  const int64_t slices = args.grid.slices();
   Barrier barrier(slices);
   at::parallel_for(0, slices, 1, [&](int64_t begin, int64_t end) { kernel(args, Member(barrier, begin, end)); });
 }
 
-// Row `row_of(r)` of `from` for every sequence r.
-template <typename RowOf>
-at::Tensor gather_rows(const at::Tensor& from, int64_t batch, RowOf row_of) {
-  at::Tensor index = at::empty({batch}, at::kLong);
-  int64_t* value = index.mutable_data_ptr<int64_t>();
-  for (int64_t r = 0; r < batch; ++r) value[r] = row_of(r);
-  return from.index_select(0, index);
-}
-
 // Each sequence's h after its last step of computation.
 at::Tensor final_states(const at::Tensor& output, const LstmSizes& sizes) {
-  std::vector<int64_t> length(sizes.batch, 1);
-  for (int64_t t = 1; t < sizes.steps; ++t)
-    for (int64_t r = 0; r < sizes.batch_sizes[t]; ++r) length[r] = t + 1;
-  return gather_rows(output, sizes.batch,
-                     [&](int64_t r) { return sizes.reverse ? r : sizes.offsets[length[r] - 1] + r; });
-}
-
-// Each row's h one step of computation earlier, [N, P].
-at::Tensor previous_states(const at::Tensor& output, const at::Tensor& h0, const LstmSizes& sizes) {
-  at::Tensor previous = at::empty_like(output);
-  for (int64_t step = 0; step < sizes.steps; ++step) {
-    const int64_t t = sizes.step(step), rows = sizes.batch_sizes[t];
-    int64_t continuing = 0;
-    if (step > 0) {
-      const int64_t before = sizes.step(step - 1);
-      continuing = std::min(rows, sizes.batch_sizes[before]);
-      previous.narrow(0, sizes.offsets[t], continuing).copy_(output.narrow(0, sizes.offsets[before], continuing));
-    }
-    previous.narrow(0, sizes.offsets[t] + continuing, rows - continuing)
-        .copy_(h0.narrow(0, continuing, rows - continuing));
-  }
-  return previous;
-}
-
-template <typename T>
-auto drop_function(const DropConnectKernels& kernels) {
-  if constexpr (std::is_same_v<T, float>)
-    return kernels.drop_float;
-  else
-    return kernels.drop_double;
-}
-
-// grad o M / (1-p), in place.
-template <typename T>
-void drop_gradient(const at::Tensor& grad, const DropConnect& dropconnect) {
-  if (!dropconnect.enabled()) return;
-  T* values = grad.mutable_data_ptr<T>();
-  const auto drop = drop_function<T>(dropconnect_kernels());
-  constexpr int64_t kElements = 4096;
-  at::parallel_for(0, (grad.numel() + kElements - 1) / kElements, 4, [&](int64_t begin, int64_t end) {
-    uint8_t keep[kElements];
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kElements;
-      drop(values + first, keep, dropconnect, first, std::min(kElements, grad.numel() - first));
-    }
-  });
+  at::Tensor index = at::empty({sizes.batch}, at::kLong);
+  int64_t* row = index.mutable_data_ptr<int64_t>();
+  for (int64_t t = 0; t < (sizes.reverse ? 1 : sizes.steps); ++t)
+    for (int64_t r = 0; r < sizes.batch_sizes[t]; ++r) row[r] = sizes.offsets[t] + r;
+  return output.index_select(0, index);
 }
 
 using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-template <typename T>
+template <typename E>
 Forward forward(const LstmInputs& a, bool reverse, bool save) {
-  const at::ScalarType dtype = a.input.scalar_type(), compute = c10::CppTypeToScalarType<T>::value;
-  const at::TensorOptions options = a.input.options().dtype(compute);
+  using Acc = Accumulator<E>;
+  const at::TensorOptions options = a.input.options();
+  const at::TensorOptions state_options = options.dtype(c10::CppTypeToScalarType<Acc>::value);
+  const at::ScalarType state_dtype = c10::typeMetaToScalarType(state_options.dtype());
   const std::vector<int64_t> offsets = row_offsets(a);
 
-  LstmForward<T> args{};
+  LstmForward<E> args{};
   args.sizes = make_sizes(a, offsets, reverse);
   const LstmSizes& sizes = args.sizes;
-  args.chunk_rows = std::max(kChunkRows, sizes.batch);
+  const at::Tensor input = a.input.contiguous(), h0 = a.h0.contiguous();
+  const at::Tensor weight_ih = a.weight_ih.contiguous(), weight_hh = a.weight_hh.contiguous();
+  const at::Tensor weight_hr = contiguous(a.weight_hr);
+  const at::Tensor bias = a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype))
+                                                : at::zeros({4 * sizes.hidden}, state_options);
+  const at::Tensor output = new_tensor({sizes.rows, sizes.output}, options);
+  const at::Tensor gates = save ? new_tensor({sizes.rows, 4 * sizes.hidden}, options) : at::Tensor();
+  const at::Tensor cells = save ? new_tensor({sizes.rows, sizes.hidden}, state_options) : at::Tensor();
+  const at::Tensor c = a.c0.to(state_dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
 
-  const at::Tensor input = prepared(a.input, compute), h0 = prepared(a.h0, compute);
-  const at::Tensor weight_ih = prepared(a.weight_ih, compute), weight_hh = prepared(a.weight_hh, compute);
-  const at::Tensor weight_hr = sizes.projected ? prepared(*a.weight_hr, compute) : at::Tensor();
-  const at::Tensor bias = a.bias_ih.has_value() ? a.bias_ih->to(compute).add(a.bias_hh->to(compute))
-                                                : at::zeros({4 * sizes.hidden}, options);
-  const at::Tensor output = at::empty({sizes.rows, sizes.output}, options);
-  const at::Tensor gates =
-      at::empty({save ? sizes.rows : std::min(args.chunk_rows, sizes.rows), 4 * sizes.hidden}, options);
-  const at::Tensor cells = at::empty({save ? sizes.rows : 0, sizes.hidden}, options);
-  const at::Tensor c = a.c0.to(compute, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
-  const at::Tensor cell_output = sizes.projected ? at::empty({sizes.batch, sizes.hidden}, options) : at::Tensor();
-
+  const LstmKernels<E>& kernels = lstm_kernels<E>();
   args.dropconnect = make_dropconnect(a);
-  args.round_state = dtype == at::kBFloat16;
-  args.save = save;
-  args.input = input.const_data_ptr<T>();
-  args.h0 = h0.const_data_ptr<T>();
-  args.weight_ih = weight_ih.const_data_ptr<T>();
-  args.weight_hh = weight_hh.const_data_ptr<T>();
-  args.weight_hr = sizes.projected ? weight_hr.const_data_ptr<T>() : nullptr;
-  args.bias = bias.const_data_ptr<T>();
-  args.output = output.mutable_data_ptr<T>();
-  args.gates = gates.mutable_data_ptr<T>();
-  args.cells = cells.mutable_data_ptr<T>();
-  args.c = c.mutable_data_ptr<T>();
-  args.cell_output = sizes.projected ? cell_output.mutable_data_ptr<T>() : nullptr;
-
-  const LstmKernels<T>& kernels = lstm_kernels<T>();
-  run_team(args, options, kernels.units_per_panel, kernels.forward_scratch, kernels.forward);
-  return {output.to(dtype), final_states(output, sizes).to(dtype), c.to(dtype), save ? gates : at::empty({0}, options),
-          save ? cells : at::empty({0}, options)};
+  args.grid = make_grid(sizes.hidden, sizes.batch, kernels.lanes, kernels.rows);
+  args.input = elements<E>(input);
+  args.h0 = elements<E>(h0);
+  args.weight_ih = elements<E>(weight_ih);
+  args.weight_hh = elements<E>(weight_hh);
+  args.weight_hr = elements<E>(weight_hr);
+  args.bias = elements<Acc>(bias);
+  args.output = mutable_elements<E>(output);
+  args.gates = mutable_elements<E>(gates);
+  args.cells = mutable_elements<Acc>(cells);
+  args.c = mutable_elements<Acc>(c);
+  const Workspace workspace(kernels.forward_scratch(args));
+  args.scratch = workspace.data();
+  run_team(args, kernels.forward);
+  return {output, final_states(output, sizes), c.to(a.input.scalar_type()), save ? gates : at::empty({0}, options),
+          save ? cells : at::empty({0}, state_options)};
 }
 
 Forward lstm_cpu(const at::Tensor& input, const at::Tensor& batch_sizes, const at::Tensor& h0, const at::Tensor& c0,
@@ -183,74 +167,85 @@ Forward lstm_cpu(const at::Tensor& input, const at::Tensor& batch_sizes, const a
   const LstmInputs a{input,   batch_sizes, h0,        c0,   weight_ih,     weight_hh,
                      bias_ih, bias_hh,     weight_hr, seed, weight_dropout};
   check_lstm(a);
-  return compute_dtype(input) == at::kDouble ? forward<double>(a, reverse, save_for_backward)
-                                             : forward<float>(a, reverse, save_for_backward);
+  return ULMFIT_DISPATCH(input.scalar_type(), [&] {
+    return forward<ElementOf<scalar_t>::type>(a, reverse, save_for_backward);
+  });
 }
 
 // Indices into `needs`, as the schema orders them.
 enum Need { kInput, kH0, kWeightIh, kWeightHh, kBias, kWeightHr };
 
-template <typename T>
+template <typename E>
 Backward backward(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
                   const LstmInputs& a, bool reverse, const at::Tensor& output, const at::Tensor& gates,
                   const at::Tensor& cells, std::array<bool, 6> needs) {
-  const at::ScalarType dtype = a.input.scalar_type(), compute = c10::CppTypeToScalarType<T>::value;
-  const at::TensorOptions options = a.input.options().dtype(compute);
+  using Acc = Accumulator<E>;
+  const at::TensorOptions options = a.input.options();
+  const at::TensorOptions state_options = options.dtype(c10::CppTypeToScalarType<Acc>::value);
+  const at::ScalarType state_dtype = c10::typeMetaToScalarType(state_options.dtype());
   const std::vector<int64_t> offsets = row_offsets(a);
 
-  LstmBackward<T> args{};
+  LstmBackward<E> args{};
   args.sizes = make_sizes(a, offsets, reverse);
   const LstmSizes& sizes = args.sizes;
-  const at::Tensor out_grad = grad_output.has_value() ? prepared(*grad_output, compute) : at::Tensor();
-  const at::Tensor h_grad = grad_h_n.has_value() ? prepared(*grad_h_n, compute) : at::Tensor();
-  const at::Tensor c0 = prepared(a.c0, compute), weight_hh = prepared(a.weight_hh, compute);
-  const at::Tensor weight_hr = sizes.projected ? prepared(*a.weight_hr, compute) : at::Tensor();
-  const at::Tensor grad_gates = at::empty({sizes.rows, 4 * sizes.hidden}, options);
-  const at::Tensor grad_h = sizes.projected ? at::empty({sizes.rows, sizes.output}, options) : at::Tensor();
-  const at::Tensor grad_h0 = at::empty({sizes.batch, sizes.output}, options);
+  const at::Tensor input = a.input.contiguous(), h0 = a.h0.contiguous();
+  const at::Tensor c0 = a.c0.to(state_dtype).contiguous(), h_states = output.contiguous();
+  const at::Tensor weight_ih = a.weight_ih.contiguous(), weight_hh = a.weight_hh.contiguous();
+  const at::Tensor weight_hr = contiguous(a.weight_hr);
+  const at::Tensor out_grad = contiguous(grad_output), h_grad = contiguous(grad_h_n);
   const at::Tensor grad_c =
-      grad_c_n.has_value() ? grad_c_n->to(compute, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
-                           : at::zeros({sizes.batch, sizes.hidden}, options);
+      grad_c_n.has_value()
+          ? grad_c_n->to(state_dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
+          : at::zeros({sizes.batch, sizes.hidden}, state_options);
+  const auto when = [&](bool needed, at::IntArrayRef shape) {
+    return needed ? new_tensor(shape, options) : at::Tensor();
+  };
+  const at::Tensor grad_h = when(sizes.projected, {sizes.rows, sizes.output});
+  const at::Tensor grad_h0 = when(true, {sizes.batch, sizes.output});
+  const at::Tensor grad_input = when(needs[kInput], {sizes.rows, sizes.input});
+  const at::Tensor grad_weight_ih = when(needs[kWeightIh], weight_ih.sizes());
+  const at::Tensor grad_weight_hh = when(needs[kWeightHh], weight_hh.sizes());
+  const at::Tensor grad_bias = when(needs[kBias], {4 * sizes.hidden});
 
+  const LstmKernels<E>& kernels = lstm_kernels<E>();
   args.dropconnect = make_dropconnect(a);
-  args.grad_output = out_grad.defined() ? out_grad.const_data_ptr<T>() : nullptr;
-  args.grad_h_n = h_grad.defined() ? h_grad.const_data_ptr<T>() : nullptr;
-  args.c0 = c0.const_data_ptr<T>();
-  args.weight_hh = weight_hh.const_data_ptr<T>();
-  args.weight_hr = sizes.projected ? weight_hr.const_data_ptr<T>() : nullptr;
-  args.gates = gates.const_data_ptr<T>();
-  args.cells = cells.const_data_ptr<T>();
-  args.grad_gates = grad_gates.mutable_data_ptr<T>();
-  args.grad_h = sizes.projected ? grad_h.mutable_data_ptr<T>() : nullptr;
-  args.grad_h0 = grad_h0.mutable_data_ptr<T>();
-  args.grad_c = grad_c.mutable_data_ptr<T>();
-  const LstmKernels<T>& kernels = lstm_kernels<T>();
-  run_team(args, options, kernels.units_per_panel, kernels.backward_scratch, kernels.backward);
+  args.grid = make_grid(sizes.hidden, sizes.batch, kernels.lanes, kernels.rows);
+  args.input = elements<E>(input);
+  args.h0 = elements<E>(h0);
+  args.c0 = elements<Acc>(c0);
+  args.weight_ih = elements<E>(weight_ih);
+  args.weight_hh = elements<E>(weight_hh);
+  args.weight_hr = elements<E>(weight_hr);
+  args.output = elements<E>(h_states);
+  args.gates = elements<E>(gates);
+  args.cells = elements<Acc>(cells);
+  args.grad_output = elements<E>(out_grad);
+  args.grad_h_n = elements<E>(h_grad);
+  args.grad_c = mutable_elements<Acc>(grad_c);
+  args.grad_h = mutable_elements<E>(grad_h);
+  args.grad_h0 = mutable_elements<E>(grad_h0);
+  args.grad_input = mutable_elements<E>(grad_input);
+  args.grad_weight_ih = mutable_elements<E>(grad_weight_ih);
+  args.grad_weight_hh = mutable_elements<E>(grad_weight_hh);
+  args.grad_bias = mutable_elements<E>(grad_bias);
+  const Workspace workspace(kernels.backward_scratch(args));
+  args.scratch = workspace.data();
+  run_team(args, kernels.backward);
 
-  // What remains are products over all rows at once.
-  const auto none = [&] { return at::empty({0}, a.input.options()); };
-  at::Tensor grad_input = none(), grad_weight_ih = none(), grad_weight_hh = none(), grad_bias = none(),
-             grad_weight_hr = none();
-  if (needs[kInput]) grad_input = at::mm(grad_gates, prepared(a.weight_ih, compute)).to(dtype);
-  if (needs[kWeightIh]) grad_weight_ih = at::mm(grad_gates.t(), prepared(a.input, compute)).to(dtype);
-  if (needs[kWeightHh]) {
-    const at::Tensor previous = previous_states(prepared(output, compute), prepared(a.h0, compute), sizes);
-    const at::Tensor grad = at::mm(grad_gates.t(), previous);
-    drop_gradient<T>(grad, args.dropconnect);
-    grad_weight_hh = grad.to(dtype);
-  }
-  if (needs[kBias]) grad_bias = grad_gates.sum(0).to(dtype);
+  at::Tensor grad_weight_hr;
   if (needs[kWeightHr]) {
-    const at::Tensor cell_output = gates.narrow(1, 3 * sizes.hidden, sizes.hidden).mul(cells.tanh()).to(dtype);
-    grad_weight_hr = at::mm(grad_h.t(), cell_output.to(compute)).to(dtype);
+    const at::Tensor cell_output =
+        gates.narrow(1, 3 * sizes.hidden, sizes.hidden).to(state_dtype).mul(cells.tanh()).to(a.input.scalar_type());
+    grad_weight_hr = at::mm(grad_h.t(), cell_output);
   }
-  return {grad_input,
-          needs[kH0] ? grad_h0.to(dtype) : none(),
-          needs[kH0] ? grad_c.to(dtype) : none(),
-          grad_weight_ih,
-          grad_weight_hh,
-          grad_bias,
-          grad_weight_hr};
+  const auto or_empty = [&](bool needed, const at::Tensor& grad) { return needed ? grad : at::empty({0}, options); };
+  return {or_empty(needs[kInput], grad_input),
+          or_empty(needs[kH0], grad_h0),
+          or_empty(needs[kH0], grad_c.to(a.input.scalar_type())),
+          or_empty(needs[kWeightIh], grad_weight_ih),
+          or_empty(needs[kWeightHh], grad_weight_hh),
+          or_empty(needs[kBias], grad_bias),
+          or_empty(needs[kWeightHr], grad_weight_hr)};
 }
 
 Backward lstm_backward_cpu(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
@@ -267,9 +262,10 @@ Backward lstm_backward_cpu(const OptionalTensor& grad_output, const OptionalTens
   TORCH_CHECK(gates.size(0) == a.rows(),
               "ulmfit_fast.ops.lstm: backward needs the forward's gates; call it with "
               "save_for_backward=True");
-  return compute_dtype(input) == at::kDouble
-             ? backward<double>(grad_output, grad_h_n, grad_c_n, a, reverse, output, gates, cells, needs)
-             : backward<float>(grad_output, grad_h_n, grad_c_n, a, reverse, output, gates, cells, needs);
+  return ULMFIT_DISPATCH(input.scalar_type(), [&] {
+    return backward<ElementOf<scalar_t>::type>(grad_output, grad_h_n, grad_c_n, a, reverse, output, gates, cells,
+                                               needs);
+  });
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
-// What lstm.cpp (torch) and lstm_kernel.cpp (compiled once per instruction set, no torch) agree on.
+// What lstm.cpp (torch) and the lstm_*_kernel.cpp files (compiled once per instruction set, no torch) agree on.
 //
 // Rows are packed, time-major: step t holds rows offsets[t] .. offsets[t] + batch_sizes[t]. All tensors are contiguous,
-// row-major; T is float or double. Nothing aliases unless said.
+// row-major; E is float, double or Bfloat16, and Accumulator<E> (float for Bfloat16) holds sums and cell states.
+// Nothing aliases unless said.
 #pragma once
 
 #include <cstdint>
 
+#include "../common/bfloat16.h"
 #include "../common/philox.h"
 #include "team.h"
 
@@ -23,60 +25,64 @@ struct LstmSizes {
   ULMFIT_ALWAYS_INLINE int64_t step(int64_t s) const { return reverse ? steps - 1 - s : s; }
 };
 
-template <typename T>
+template <typename E>
 struct LstmForward {
   LstmSizes sizes;
   DropConnect dropconnect;
-  bool round_state;    // round h to bfloat16 after each step (the caller's dtype); c stays as it is
-  bool save;           // keep gates and cells for backward
-  const T* input;      // [N, F]
-  const T* h0;         // [B, P]
-  const T* weight_ih;  // [4H, F]
-  const T* weight_hh;  // [4H, P]
-  const T* weight_hr;  // [P, H] or null
-  const T* bias;       // [4H], both biases summed
-  T* output;           // [N, P]       written
-  T* gates;            // [N, 4H] written if save (activated i, f, g, o), else scratch [chunk_rows, 4H]
-  T* cells;            // [N, H] written if save, else null
-  T* c;                // [B, H] holds c0; on return each row's last cell state
-  T* cell_output;      // scratch [B, H] with a projection (o tanh(c) of the step), else null
-  int64_t chunk_rows;  // rows whose input projection is computed at a time: at least B
-  T* scratch;
-  int64_t scratch_stride;
+  Grid grid;
+  const E* input;              // [N, F]
+  const E* h0;                 // [B, P]
+  const E* weight_ih;          // [4H, F]
+  const E* weight_hh;          // [4H, P]
+  const E* weight_hr;          // [P, H] or null
+  const Accumulator<E>* bias;  // [4H], both biases summed
+  E* output;                   // [N, P]   written
+  E* gates;                    // [N, 4H]  written: activated i, f, g, o for backward; or null
+  Accumulator<E>* cells;       // [N, H]   written with gates, else null
+  Accumulator<E>* c;           // [B, H] holds c0; on return each row's last cell state
+  std::byte* scratch;          // forward_scratch(...) bytes, 64-byte aligned
 };
 
-template <typename T>
+template <typename E>
 struct LstmBackward {
   LstmSizes sizes;
   DropConnect dropconnect;
-  const T* grad_output;  // [N, P] or null
-  const T* grad_h_n;     // [B, P] or null
-  const T* c0;           // [B, H]
-  const T* weight_hh;    // [4H, P]
-  const T* weight_hr;    // [P, H] or null
-  const T* gates;        // [N, 4H]
-  const T* cells;        // [N, H]
-  T* grad_gates;         // [N, 4H]   written: before the non-linearities
-  T* grad_h;             // [N, P]    written with a projection (total gradient of each h), else null
-  T* grad_h0;            // [B, P]    written
-  T* grad_c;             // [B, H] holds grad_c_n; on return grad_c0
-  T* scratch;
-  int64_t scratch_stride;
+  Grid grid;
+  const E* input;              // [N, F]
+  const E* h0;                 // [B, P]
+  const Accumulator<E>* c0;    // [B, H]
+  const E* weight_ih;          // [4H, F]
+  const E* weight_hh;          // [4H, P]
+  const E* weight_hr;          // [P, H] or null
+  const E* output;             // [N, P]   the forward's, as are gates and cells
+  const E* gates;              // [N, 4H]
+  const Accumulator<E>* cells; // [N, H]
+  const E* grad_output;        // [N, P] or null
+  const E* grad_h_n;           // [B, P] or null
+  Accumulator<E>* grad_c;      // [B, H] holds grad_c_n; on return grad_c0
+  E* grad_h;                   // [N, P]  written with a projection (total gradient of each h), else null
+  E* grad_h0;                  // [B, P]  written
+  E* grad_input;               // [N, F]  written unless null, as are the next three
+  E* grad_weight_ih;           // [4H, F]
+  E* grad_weight_hh;           // [4H, P]
+  E* grad_bias;                // [4H]
+  std::byte* scratch;          // backward_scratch(...) bytes, 64-byte aligned
 };
 
-// The entry points of one instruction set. `forward` and `backward` run on every thread of the team at once; `scratch`
-// is shared, `scratch_stride` elements a slice, as the two *_scratch functions say.
-template <typename T>
+// The entry points of one instruction set. `forward` and `backward` run on every thread of the team at once, each with
+// its own slices of the grid; together they cover all.
+template <typename E>
 struct LstmKernels {
-  int64_t units_per_panel;  // hidden units in the smallest piece of work that can go to a thread
-  int64_t (*forward_scratch)(const LstmSizes&, int64_t slices);
-  int64_t (*backward_scratch)(const LstmSizes&, int64_t slices);
-  void (*forward)(const LstmForward<T>&, Member);
-  void (*backward)(const LstmBackward<T>&, Member);
+  int64_t lanes;  // hidden units in the smallest piece of work that can go to a thread
+  int64_t rows;   // rows of the batch in it
+  int64_t (*forward_scratch)(const LstmForward<E>&);
+  int64_t (*backward_scratch)(const LstmBackward<E>&);
+  void (*forward)(const LstmForward<E>&, Member);
+  void (*backward)(const LstmBackward<E>&, Member);
 };
 
 // Of the instruction set in use.
-template <typename T>
-const LstmKernels<T>& lstm_kernels();
+template <typename E>
+const LstmKernels<E>& lstm_kernels();
 
 }  // namespace ulmfit_fast

@@ -1,8 +1,8 @@
-// Small things that the LSTM's forward and backward kernels share: where a row's neighbour in time is, scratch.
+// What the LSTM's forward and backward kernels share: where a row's neighbour in time is, which part of a step is whose.
 #pragma once
 
 #include "lstm_kernel.h"
-#include "simd.h"
+#include "pack.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
@@ -13,36 +13,40 @@ static inline int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
 
-// The most panels one slice of `slices` gets.
-static inline int64_t share(int64_t panels, int64_t slices) {
-  return (panels + slices - 1) / slices;
-}
+// One slice of the grid.
+struct Slice {
+  Slice(const Grid& grid, int64_t slice_index)
+      : index(slice_index), row_part(slice_index / grid.column_parts), column_part(slice_index % grid.column_parts),
+        row_parts(grid.row_parts), column_parts(grid.column_parts) {}
 
-// One thread's panels.
-struct PanelRange {
-  PanelRange(const Member& member, int64_t panels) : first(member.first(panels)), last(member.last(panels)) {}
-  int64_t count() const { return last - first; }
-  const int64_t first, last;
-};
-
-// Hands out 64-byte aligned pieces of one block. With a null block it only counts.
-template <typename T>
-class Carver {
- public:
-  explicit Carver(T* block) : block_(block) {}
-
-  T* take(int64_t elements) {
-    T* piece = block_ == nullptr ? nullptr : block_ + taken_;
-    constexpr int64_t kAlign = 64 / sizeof(T);
-    taken_ += (elements + kAlign - 1) / kAlign * kAlign;
-    return piece;
+  // Its share of `count` rows, whole tiles of them.
+  Range rows(int64_t count) const {
+    Range range((count + kTileRows - 1) / kTileRows, row_part, row_parts);
+    range.first = smaller(range.first * kTileRows, count);
+    range.last = smaller(range.last * kTileRows, count);
+    return range;
   }
-  int64_t taken() const { return taken_; }
+  // Its share of `count` panels or column vectors. Slices that differ in rows alone have the same...
+  Range columns(int64_t count) const { return Range(count, column_part, column_parts); }
+  // ...and divide the packing of its panels first .. last among themselves.
+  Range packing(int64_t first, int64_t last) const {
+    Range range(last - first, row_part, row_parts);
+    range.first += first;
+    range.last += first;
+    return range;
+  }
 
- private:
-  T* block_;
-  int64_t taken_ = 0;
+  const int64_t index, row_part, column_part, row_parts, column_parts;
 };
+
+// The most rows of `count`, and the most of `count` columns, that a slice of the grid gets.
+static inline int64_t most_rows(const Grid& grid, int64_t count) {
+  const int64_t tiles = (count + kTileRows - 1) / kTileRows;
+  return smaller((tiles + grid.row_parts - 1) / grid.row_parts * kTileRows, count);
+}
+static inline int64_t most_columns(const Grid& grid, int64_t count) {
+  return (count + grid.column_parts - 1) / grid.column_parts;
+}
 
 // Rows of `step` (in order of computation) that were already running in the step before it.
 static inline int64_t continuing_rows(const LstmSizes& sizes, int64_t step) {
@@ -57,5 +61,30 @@ static inline T* previous_row(const LstmSizes& sizes, int64_t step, int64_t r, T
   if (r < continuing_rows(sizes, step)) return states + (sizes.offsets[sizes.step(step - 1)] + r) * width;
   return initial + r * width;
 }
+
+// A sum that starts from nothing.
+template <typename E>
+static inline Start<E> zeros() {
+  static constexpr Accumulator<E> kZeros[kPanelVectors * kLanes<E>] = {};
+  return {kZeros, 0};
+}
+
+// Rows of a tile, `width` vectors each, into columns column .. of row-major `to` [rows, columns].
+template <typename E>
+static inline void store_tile(E* to, int64_t columns, int64_t column, const Accumulator<E>* tile, int64_t rows,
+                              int width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int v = 0; v < width; ++v) {
+      const int64_t at = column + v * kLanes<E>;
+      if (at < columns) store(to + r * columns + at, load(tile + (r * width + v) * kLanes<E>), columns - at);
+    }
+  }
+}
+
+// lstm_backward_kernel.cpp
+template <typename E>
+int64_t backward_scratch(const LstmBackward<E>& args);
+template <typename E>
+void backward(const LstmBackward<E>& args, Member member);
 
 }  // namespace ulmfit_fast::ULMFIT_ISA

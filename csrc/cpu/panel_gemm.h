@@ -1,205 +1,267 @@
-// The matrix multiply under every CPU kernel: a few rows times one packed panel of weights.
+// The matrix multiply under every CPU kernel: rows times one packed panel of weights.
 //
-// A panel holds 4 vectors of output columns for every depth k, contiguous: panel[(k * 4 + v) * lanes + lane]. Which
-// columns those are is the packer's choice:
-//   gate layout   vector v = gate v of the same `lanes` hidden units, so that a tile ends holding i, f, g, o together;
-//   plain layout  4 * lanes neighbouring columns.
-// Limit: the FMA ports, and the load ports close behind: GCC 12 folds the weight loads into the FMAs, 30 loads for 24
-// of them in a full AVX-512 tile. The share of the peak reached is not measured yet. A row's sum runs over k in order,
-// in one accumulator, whatever the other rows are: results do not depend on the batch.
+// A panel holds 1 to 4 vectors of output columns for every depth. Which columns is the packer's choice (pack.h): in gate
+// layout vector v is gate v of the same hidden units, so that a tile ends holding i, f, g, o together.
+//
+// Depth is consumed in groups: one element, or a pair of bfloat16. A group takes `kWords` vectors of words in a panel:
+//   float, double   one word an element
+//   bfloat16        one word a pair with AVX512-BF16, multiplied by vdpbf16ps; else two floats, converted by the packer
+//
+// Limit: the FMA ports. On 2 cores of Zen 4 the tile alone reached 0.97 of the FMA peak at 1152 -> 4608 from 6 rows on,
+// in float32 and in bfloat16 (W from L3); weights are pinned in registers, as GCC would fold each load into six FMAs and
+// be bound by loads at 0.8. A row's sum runs over the depth in order, in one accumulator, whatever the other rows are:
+// results do not depend on the batch.
 #pragma once
 
-#include "../common/philox.h"
 #include "simd.h"
+
+#if defined(__AVX512F__)
+#define ULMFIT_PIN(vector) asm("" : "+v"(vector))
+#elif defined(__AVX2__)
+#define ULMFIT_PIN(vector) asm("" : "+x"(vector))
+#else
+#define ULMFIT_PIN(vector)
+#endif
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
-constexpr int kVectors = 4;  // vectors of output columns in a panel
+constexpr int kPanelVectors = 4;  // at most, and always in gate layout
+constexpr int kTileRows = 6;
+// 6 x 4 accumulators + 4 weights + 1 broadcast of 32 registers; 6 x 2 + 2 + 1 of 16: a panel is then two side by side.
+constexpr int kTileVectors = ULMFIT_VECTOR_BYTES == 64 ? 4 : 2;
 
-template <typename T>
-constexpr int64_t kPanelColumns = kVectors * kLanes<T>;
-
-constexpr int64_t kDepthBlock = 512;  // a panel's slab of this depth (128 KB in AVX-512) stays in L2 over all rows
-
-template <typename T>
-static inline int64_t gate_panels(int64_t hidden) {
-  return (hidden + kLanes<T> - 1) / kLanes<T>;
-}
-
-template <typename T>
-static inline int64_t plain_panels(int64_t columns) {
-  return (columns + kPanelColumns<T> - 1) / kPanelColumns<T>;
-}
-
-// tile[Rows][4 * lanes] (+)= rows[Rows][depth] x panel
-template <typename T, int Rows, bool Accumulate>
-static inline void multiply_tile(T* tile, const T* const* rows, int64_t offset, const T* panel, int64_t depth) {
-  Vec<T> sum[Rows][kVectors];
-#pragma GCC unroll 8
-  for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = Accumulate ? load(tile + (r * kVectors + v) * kLanes<T>) : Vec<T>{};
-  }
-  const T* row[Rows];
-#pragma GCC unroll 8
-  for (int r = 0; r < Rows; ++r) row[r] = rows[r] + offset;
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec<T> weight[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) weight[v] = load(panel + (k * kVectors + v) * kLanes<T>);
-#pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) {
-      const Vec<T> value = broadcast(row[r][k]);
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v] += value * weight[v];
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) store(tile + (r * kVectors + v) * kLanes<T>, sum[r][v]);
-  }
-}
-
-template <typename T, bool Accumulate>
-static inline void multiply_rows(int64_t count, T* tile, const T* const* rows, int64_t offset, const T* panel,
-                                 int64_t depth) {
-  switch (count) {
-    case 1:
-      return multiply_tile<T, 1, Accumulate>(tile, rows, offset, panel, depth);
-    case 2:
-      return multiply_tile<T, 2, Accumulate>(tile, rows, offset, panel, depth);
-#if ULMFIT_TILE_ROWS > 3
-    case 3:
-      return multiply_tile<T, 3, Accumulate>(tile, rows, offset, panel, depth);
-    case 4:
-      return multiply_tile<T, 4, Accumulate>(tile, rows, offset, panel, depth);
-    case 5:
-      return multiply_tile<T, 5, Accumulate>(tile, rows, offset, panel, depth);
+template <typename E>
+struct PanelFormat {
+  using Word = E;
+  static constexpr int64_t kGroup = 1, kWords = 1;
+};
+template <>
+struct PanelFormat<Bfloat16> {
+  static constexpr int64_t kGroup = 2;
+#if defined(__AVX512BF16__)
+  using Word = uint32_t;
+  static constexpr int64_t kWords = 1;
+#else
+  using Word = float;
+  static constexpr int64_t kWords = 2;
 #endif
-    default:
-      return multiply_tile<T, ULMFIT_TILE_ROWS, Accumulate>(tile, rows, offset, panel, depth);
+};
+template <typename E>
+using Word = typename PanelFormat<E>::Word;
+template <typename E>
+constexpr int64_t kGroup = PanelFormat<E>::kGroup;
+
+template <typename E>
+static inline int64_t depth_groups(int64_t depth) {
+  return (depth + kGroup<E> - 1) / kGroup<E>;
+}
+
+// Word vectors that one column vector of a panel has.
+template <typename E>
+static inline int64_t panel_depth(int64_t depth) {
+  return depth_groups<E>(depth) * PanelFormat<E>::kWords;
+}
+
+// Words of all panels over `vectors` column vectors.
+template <typename E>
+static inline int64_t packed_words(int64_t vectors, int64_t depth) {
+  return vectors * panel_depth<E>(depth) * kLanes<E>;
+}
+
+template <typename E>
+static inline int64_t column_vectors(int64_t columns) {
+  return (columns + kLanes<E> - 1) / kLanes<E>;
+}
+
+// A packed panel of `width` column vectors, one tile's width after the other.
+template <typename E>
+struct Panel {
+  Word<E>* words;
+  int width;
+  int64_t depth;  // elements
+
+  // Word vector `d` of column vector `v`.
+  Word<E>* at(int v, int64_t d) const {
+    const int tile = v / kTileVectors;
+    return words + ((tile * panel_depth<E>(depth) * kTileVectors) + d * tile_width(tile) + v % kTileVectors) * kLanes<E>;
   }
-}
-
-// tile[count][4 * lanes] = rows[count][depth] x panel; `rows` holds a pointer to each row.
-template <typename T>
-static inline void multiply_panel(T* tile, const T* const* rows, int64_t count, const T* panel, int64_t depth) {
-  for (int64_t k = 0; k < depth; k += kDepthBlock) {
-    const int64_t block = depth - k < kDepthBlock ? depth - k : kDepthBlock;
-    const T* slab = panel + k * kPanelColumns<T>;
-    for (int64_t r = 0; r < count; r += ULMFIT_TILE_ROWS) {
-      const int64_t n = count - r < ULMFIT_TILE_ROWS ? count - r : ULMFIT_TILE_ROWS;
-      T* out = tile + r * kPanelColumns<T>;
-      if (k == 0)
-        multiply_rows<T, false>(n, out, rows + r, k, slab, block);
-      else
-        multiply_rows<T, true>(n, out, rows + r, k, slab, block);
-    }
-  }
-}
-
-// keep[j] = whether DropConnect keeps element `first + j` of the flattened weight, j < count.
-static inline void keep_bits(uint8_t* keep, const DropConnect& drop, int64_t first, int64_t count) {
-  constexpr int kBlock = 16;  // counters at a time, in arrays that the compiler turns into vectors
-  const uint64_t threshold = keep_threshold(drop.p);
-  const uint32_t key0 = static_cast<uint32_t>(drop.seed), key1 = static_cast<uint32_t>(drop.seed >> 32);
-  for (int64_t counter = first / 4; counter * 4 < first + count; counter += kBlock) {
-    uint32_t c0[kBlock], c1[kBlock], c2[kBlock] = {}, c3[kBlock] = {};
-    for (int i = 0; i < kBlock; ++i) {
-      c0[i] = static_cast<uint32_t>(counter + i);
-      c1[i] = static_cast<uint32_t>(static_cast<uint64_t>(counter + i) >> 32);
-    }
-    uint32_t k0 = key0, k1 = key1;
-    for (int round = 0; round < kPhiloxRounds; ++round, k0 += kPhiloxWeyl0, k1 += kPhiloxWeyl1) {
-      for (int i = 0; i < kBlock; ++i) {
-        const uint64_t product0 = static_cast<uint64_t>(kPhiloxMultiplier0) * c0[i];
-        const uint64_t product1 = static_cast<uint64_t>(kPhiloxMultiplier1) * c2[i];
-        c0[i] = static_cast<uint32_t>(product1 >> 32) ^ c1[i] ^ k0;
-        c1[i] = static_cast<uint32_t>(product1);
-        c2[i] = static_cast<uint32_t>(product0 >> 32) ^ c3[i] ^ k1;
-        c3[i] = static_cast<uint32_t>(product0);
-      }
-    }
-    uint8_t block[kBlock * 4];
-    for (int i = 0; i < kBlock; ++i) {
-      block[4 * i + 0] = c0[i] >= threshold;
-      block[4 * i + 1] = c1[i] >= threshold;
-      block[4 * i + 2] = c2[i] >= threshold;
-      block[4 * i + 3] = c3[i] >= threshold;
-    }
-    const int64_t begin = counter * 4 - first;  // may be negative in the first block
-    const int64_t from = begin < 0 ? -begin : 0;
-    const int64_t to = count - begin < kBlock * 4 ? count - begin : kBlock * 4;
-    for (int64_t j = from; j < to; ++j) keep[begin + j] = block[j];
-  }
-}
-
-// values[j] *= mask * scale for the weight's elements first + j, j < count. `keep` is scratch of `count` bytes.
-template <typename T>
-static inline void drop(T* values, uint8_t* keep, const DropConnect& dropconnect, int64_t first, int64_t count) {
-  keep_bits(keep, dropconnect, first, count);
-  const T scale = static_cast<T>(dropconnect.scale());
-  for (int64_t j = 0; j < count; ++j) values[j] = keep[j] ? values[j] * scale : T(0);
-}
-
-// A weight as the packers read it: DropConnect applied row by row in a buffer, never to the whole tensor.
-template <typename T>
-struct DroppedWeight {
-  const T* weight;  // [rows, columns] row-major
-  int64_t columns;
-  DropConnect dropconnect;
-  T* values;      // scratch [columns]
-  uint8_t* keep;  // scratch [columns]
-
-  const T* row(int64_t index, int64_t begin, int64_t count) const {
-    const int64_t first = index * columns + begin;
-    if (!dropconnect.enabled()) return weight + first;
-    std::memcpy(values, weight + first, count * sizeof(T));
-    drop(values, keep, dropconnect, first, count);
-    return values;
+  int tiles() const { return (width + kTileVectors - 1) / kTileVectors; }
+  int tile_width(int tile) const {
+    const int rest = width - tile * kTileVectors;
+    return rest < kTileVectors ? rest : kTileVectors;
   }
 };
 
-// One panel of weight^T in gate layout; weight [4 * hidden, depth], depth is the dimension summed over.
-template <typename T>
-static inline void pack_gate_panel(T* to, const DroppedWeight<T>& weight, int64_t hidden, int64_t panel) {
-  const int64_t depth = weight.columns;
-  for (int gate = 0; gate < kVectors; ++gate) {
-    for (int lane = 0; lane < kLanes<T>; ++lane) {
-      const int64_t unit = panel * kLanes<T> + lane;
-      T* column = to + gate * kLanes<T> + lane;
-      if (unit >= hidden) {
-        for (int64_t k = 0; k < depth; ++k) column[k * kPanelColumns<T>] = T(0);
-        continue;
-      }
-      const T* row = weight.row(gate * hidden + unit, 0, depth);
-      for (int64_t k = 0; k < depth; ++k) column[k * kPanelColumns<T>] = row[k];
+// The left operand: element k of row r stands at rows[r] + (k / kGroup) * step + k % kGroup. Row-major: step = kGroup.
+template <typename E>
+struct RowBlock {
+  const E* const* rows;
+  int64_t count;
+  int64_t step = kGroup<E>;
+};
+
+// Where a tile's sums start from: row r at from + r * stride. One row for all (a bias) has stride 0.
+template <typename E>
+struct Start {
+  const Accumulator<E>* from;
+  int64_t stride;
+};
+
+template <int V, typename T>
+static inline void load_weights(Vec<T> (&weight)[V], const T* from) {
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    weight[v] = load(from + v * kLanes<T>);
+    ULMFIT_PIN(weight[v]);
+  }
+}
+
+template <int V, typename Vector>
+static inline void multiply_add(Vector (&sum)[V], Vector value, const Vector (&weight)[V]) {
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) sum[v] += value * weight[v];
+}
+
+// sum[r] += one group of row r, at row[r] + offset, times the panel's words of it.
+template <int R, int V, typename T>
+static inline void multiply_group(Vec<T> (&sum)[R][V], const T* const (&row)[R], int64_t offset, const T* words) {
+  Vec<T> weight[V];
+  load_weights<V>(weight, words);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    Vec<T> value = broadcast(row[r][offset]);
+    ULMFIT_PIN(value);
+    multiply_add<V>(sum[r], value, weight);
+  }
+}
+
+// A pair, or with `Half` only the first of it, the second counting as zero.
+template <bool Half = false>
+static inline uint32_t load_pair(const Bfloat16* from) {
+  uint32_t pair = 0;
+  std::memcpy(&pair, from, Half ? 2 : 4);
+  return pair;
+}
+
+#if defined(__AVX512BF16__)
+
+template <int R, int V, bool Half = false>
+static inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)[R], int64_t offset,
+                                  const uint32_t* words) {
+  WordVec weight[V];
+  load_weights<V>(weight, words);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const auto value = bit_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(load_pair<Half>(row[r] + offset))));
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], value, bit_cast<__m512bh>(weight[v]));
+  }
+}
+
+#else
+
+template <int R, int V, bool Half = false>
+static inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)[R], int64_t offset,
+                                  const float* words) {
+  for (int element = 0; element < (Half ? 1 : 2); ++element) {
+    Vec<float> weight[V];
+    load_weights<V>(weight, words + element * V * kLanes<float>);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const WordVec pair = broadcast(load_pair<Half>(row[r] + offset));
+      multiply_add<V>(sum[r], bit_cast<Vec<float>>(element == 0 ? pair << 16 : pair & 0xFFFF0000u), weight);
     }
   }
 }
 
-// One panel of weight^T in plain layout; weight [columns, depth] row-major.
-template <typename T>
-static inline void pack_transposed_panel(T* to, const T* weight, int64_t columns, int64_t depth, int64_t panel) {
-  for (int64_t lane = 0; lane < kPanelColumns<T>; ++lane) {
-    const int64_t column = panel * kPanelColumns<T> + lane;
-    for (int64_t k = 0; k < depth; ++k)
-      to[k * kPanelColumns<T> + lane] = column < columns ? weight[column * depth + k] : T(0);
+#endif
+
+// One tile over `groups` groups, and half a group more with `half`.
+template <typename E, int R, int V>
+static inline void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<E> start, const E* const* rows,
+                                 int64_t offset, int64_t step, const Word<E>* words, int64_t groups, bool half) {
+  using Acc = Accumulator<E>;
+  constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>;
+  Vec<Acc> sum[R][V];
+  const E* row[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    row[r] = rows[r];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] = load(start.from + r * start.stride + v * kLanes<E>);
+  }
+  for (int64_t g = 0; g < groups; ++g, offset += step, words += kAdvance)
+    multiply_group<R, V>(sum, row, offset, words);
+  if constexpr (kGroup<E> > 1) {
+    if (half) multiply_group<R, V, true>(sum, row, offset, words);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(out + r * out_stride + v * kLanes<E>, sum[r][v]);
   }
 }
 
-// Panels [first, last) of weight [depth, columns] in plain layout, depth * 4 * lanes apart, `to` being panel `first`.
-template <typename T>
-static inline void pack_plain_panels(T* to, const DroppedWeight<T>& weight, int64_t depth, int64_t first,
-                                     int64_t last) {
-  constexpr int64_t kWidth = kPanelColumns<T>;
-  const int64_t begin = first * kWidth;
-  const int64_t end = last * kWidth < weight.columns ? last * kWidth : weight.columns;
-  for (int64_t k = 0; k < depth; ++k) {
-    const T* row = weight.row(k, begin, end - begin);
-    for (int64_t j = 0; j < (last - first) * kWidth; ++j)
-      to[((j / kWidth) * depth + k) * kWidth + j % kWidth] = j < end - begin ? row[j] : T(0);
+template <typename E, int V, typename... Args>
+static inline void multiply_rows(int64_t count, Args... args) {
+  switch (count) {
+    case 1:
+      return multiply_tile<E, 1, V>(args...);
+    case 2:
+      return multiply_tile<E, 2, V>(args...);
+    case 3:
+      return multiply_tile<E, 3, V>(args...);
+    case 4:
+      return multiply_tile<E, 4, V>(args...);
+    case 5:
+      return multiply_tile<E, 5, V>(args...);
+    default:
+      return multiply_tile<E, kTileRows, V>(args...);
+  }
+}
+
+template <typename E, typename... Args>
+static inline void multiply_vectors(int width, Args... args) {
+  switch (width) {
+    case 1:
+      return multiply_rows<E, 1>(args...);
+    case 2:
+      return multiply_rows<E, 2>(args...);
+#if ULMFIT_VECTOR_BYTES == 64
+    case 3:
+      return multiply_rows<E, 3>(args...);
+    case 4:
+      return multiply_rows<E, 4>(args...);
+#endif
+  }
+}
+
+// A slab of a panel that stays in L2 while all rows pass: depth is cut into equal slabs of at most this.
+constexpr int64_t kSlabBytes = 300 << 10;
+
+// out[r] = start[r] + rows[r] x panel; a row of `out` has panel.width vectors. `start` may be `out` itself.
+template <typename E>
+static inline void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& block,
+                                  const Panel<E>& panel) {
+  const int64_t stride = panel.width * kLanes<E>;
+  const int64_t groups = panel.depth / kGroup<E>, all_groups = depth_groups<E>(panel.depth);
+  const int64_t group_bytes = PanelFormat<E>::kWords * panel.width * ULMFIT_VECTOR_BYTES;
+  const int64_t slabs = (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
+  for (int64_t slab = 0; slab < slabs; ++slab) {
+    const int64_t begin = groups * slab / slabs, end = groups * (slab + 1) / slabs;
+    const bool half = slab + 1 == slabs && all_groups > groups;
+    for (int tile = 0; tile < panel.tiles(); ++tile) {
+      const Word<E>* words = panel.at(tile * kTileVectors, begin * PanelFormat<E>::kWords);
+      const int64_t column = tile * kTileVectors * kLanes<E>;
+      for (int64_t r = 0; r < block.count; r += kTileRows) {
+        const int64_t count = block.count - r < kTileRows ? block.count - r : kTileRows;
+        Accumulator<E>* to = out + r * stride + column;
+        const Start<E> from = slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride}
+                                        : Start<E>{to, stride};
+        multiply_vectors<E>(panel.tile_width(tile), count, to, stride, from, block.rows + r, begin * block.step,
+                            block.step, words, end - begin, half);
+      }
+    }
   }
 }
 

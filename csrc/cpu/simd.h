@@ -1,25 +1,32 @@
-// Vectors of the instruction set this file is compiled for, and the few functions the kernels need on them.
+// Vectors of the instruction set this file is compiled for: loading, storing, converting, transposing.
 //
 // Built on the compiler's vector extension: one source serves AVX-512, AVX2 and plain SSE2. Everything is `static` or
 // inside the instruction set's own namespace, so that no two builds share a symbol (see philox.h).
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
-#if defined(__AVX512F__)
+#include "../common/bfloat16.h"
+
+#if defined(__AVX512BF16__)
+#define ULMFIT_ISA avx512_bf16
+#include <immintrin.h>
+#elif defined(__AVX512F__)
 #define ULMFIT_ISA avx512
-#define ULMFIT_VECTOR_BYTES 64
-#define ULMFIT_TILE_ROWS 6  // 6 x 4 accumulators + 4 weights + 1 broadcast of 32 registers
 #elif defined(__AVX2__)
 #define ULMFIT_ISA avx2
-#define ULMFIT_VECTOR_BYTES 32
-#define ULMFIT_TILE_ROWS 3  // 3 x 4 accumulators + 3 broadcasts + 1 weight of 16 registers
 #else
 #define ULMFIT_ISA portable
+#endif
+
+#if defined(__AVX512F__)
+#define ULMFIT_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define ULMFIT_VECTOR_BYTES 32
+#else
 #define ULMFIT_VECTOR_BYTES 16
-#define ULMFIT_TILE_ROWS 3
 #endif
 
 namespace ulmfit_fast::ULMFIT_ISA {
@@ -28,12 +35,31 @@ template <typename T>
 struct VectorOf {
   typedef T type __attribute__((vector_size(ULMFIT_VECTOR_BYTES)));
 };
+template <>
+struct VectorOf<Bfloat16> : VectorOf<Accumulator<Bfloat16>> {};  // converted as it is loaded and stored
 template <typename T>
 using Vec = typename VectorOf<T>::type;
-typedef int32_t IntVec __attribute__((vector_size(ULMFIT_VECTOR_BYTES)));
+using IntVec = Vec<int32_t>;
+using WordVec = Vec<uint32_t>;
+typedef uint16_t HalfVec __attribute__((vector_size(ULMFIT_VECTOR_BYTES / 2)));
 
 template <typename T>
 constexpr int kLanes = ULMFIT_VECTOR_BYTES / sizeof(T);
+template <>
+constexpr int kLanes<Bfloat16> = ULMFIT_VECTOR_BYTES / 4;  // as many as of its accumulator
+
+template <typename To, typename From>
+static inline To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+template <typename T>
+static inline Vec<T> broadcast(T value) {
+  return value - Vec<T>{};
+}
 
 template <typename T>
 static inline Vec<T> load(const T* from) {
@@ -42,94 +68,69 @@ static inline Vec<T> load(const T* from) {
   return value;
 }
 
+static inline Vec<float> load(const Bfloat16* from) {
+  HalfVec half;
+  std::memcpy(&half, from, sizeof(half));
+  return bit_cast<Vec<float>>(__builtin_convertvector(half, WordVec) << 16);
+}
+
 template <typename T>
 static inline void store(T* to, Vec<T> value) {
   std::memcpy(to, &value, sizeof(value));
 }
 
+// To the nearest, ties to even. NaN stays NaN.
+static inline void store(Bfloat16* to, Vec<float> value) {
+#if defined(__AVX512BF16__)
+  const __m256bh half = _mm512_cvtneps_pbh(value);
+#else
+  const WordVec bits = bit_cast<WordVec>(value);
+  const WordVec rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  const WordVec quiet = (bits >> 16) | 0x40;
+  const HalfVec half = __builtin_convertvector(value == value ? rounded : quiet, HalfVec);
+#endif
+  std::memcpy(to, &half, sizeof(half));
+}
+
 // The first `count` lanes; the rest read as zero and are never written.
-template <typename T>
-static inline Vec<T> load(const T* from, int64_t count) {
-  if (count >= kLanes<T>) return load(from);
-  Vec<T> value = {};
-  std::memcpy(&value, from, count * sizeof(T));
-  return value;
+template <typename E>
+static inline Vec<E> load(const E* from, int64_t count) {
+  if (count >= kLanes<E>) return load(from);
+  E lanes[kLanes<E>] = {};
+  std::memcpy(lanes, from, count * sizeof(E));
+  return load(lanes);
 }
 
-template <typename T>
-static inline void store(T* to, Vec<T> value, int64_t count) {
-  if (count >= kLanes<T>) return store(to, value);
-  std::memcpy(to, &value, count * sizeof(T));
+template <typename E>
+static inline void store(E* to, Vec<E> value, int64_t count) {
+  if (count >= kLanes<E>) return store(to, value);
+  E lanes[kLanes<E>];
+  store(lanes, value);
+  std::memcpy(to, lanes, count * sizeof(E));
 }
 
-template <typename T>
-static inline Vec<T> broadcast(T value) {
-  return value - Vec<T>{};
+// low[j] | high[j] << 16, the bits of two bfloat16 rows side by side.
+static inline WordVec interleave(const Bfloat16* low, const Bfloat16* high) {
+  return bit_cast<WordVec>(load(low)) >> 16 | bit_cast<WordVec>(load(high));
 }
 
-// e^x by Cody-Waite reduction and a degree-6 polynomial; x is clamped to [-87, 88]. NaN stays NaN.
-static inline Vec<float> exp(Vec<float> x) {
-  x = x < -87.0f ? broadcast(-87.0f) : x;
-  x = x > 88.0f ? broadcast(88.0f) : x;
-  const Vec<float> rounder = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
-  const Vec<float> n = (x * 1.44269504088896341f + rounder) - rounder;
-  const Vec<float> r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Vec<float> p = broadcast(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const IntVec exponent = (__builtin_convertvector(n, IntVec) + 127) << 23;
-  Vec<float> power;
-  std::memcpy(&power, &exponent, sizeof(power));
-  return p * power;
+template <int Bit, typename V, int... J>
+static inline void exchange(V& a, V& b, std::integer_sequence<int, J...>) {
+  constexpr int kCount = sizeof...(J);
+  const V low = __builtin_shufflevector(a, b, ((J & Bit) ? kCount + (J ^ Bit) : J)...);
+  b = __builtin_shufflevector(a, b, ((J & Bit) ? kCount + J : (J | Bit))...);
+  a = low;
 }
 
-// The cell's non-linearities, for common/cell.h.
-struct Math {
-  static inline Vec<float> sigmoid(Vec<float> x) { return 1.0f / (1.0f + exp(-x)); }
-
-  // Polynomial near zero (no cancellation), 1 - 2 / (e^2|x| + 1) elsewhere.
-  static inline Vec<float> tanh(Vec<float> x) {
-    const Vec<float> magnitude = x < 0.0f ? -x : x;
-    const Vec<float> square = x * x;
-    Vec<float> p = broadcast(-5.70498872745e-3f);
-    p = p * square + 2.06390887954e-2f;
-    p = p * square + -5.37397155531e-2f;
-    p = p * square + 1.33314422036e-1f;
-    p = p * square + -3.33332819422e-1f;
-    const Vec<float> near_zero = x + x * square * p;
-    const Vec<float> saturating = 1.0f - 2.0f / (exp(magnitude + magnitude) + 1.0f);
-    const Vec<float> signed_saturating = x < 0.0f ? -saturating : saturating;
-    return magnitude < 0.625f ? near_zero : signed_saturating;
+// block[i][j] <-> block[j][i]
+template <int Bit = 1, typename V, int Lanes>
+static inline void transpose(V (&block)[Lanes]) {
+  if constexpr (Bit < Lanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Lanes; ++i)
+      if ((i & Bit) == 0) exchange<Bit>(block[i], block[i | Bit], std::make_integer_sequence<int, Lanes>());
+    transpose<Bit * 2>(block);
   }
-
-  // float64 serves gradient checks: exactness before speed.
-  static inline Vec<double> sigmoid(Vec<double> x) {
-    for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = 1.0 / (1.0 + std::exp(-x[lane]));
-    return x;
-  }
-
-  static inline Vec<double> tanh(Vec<double> x) {
-    for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = std::tanh(x[lane]);
-    return x;
-  }
-};
-
-// Round to the nearest bfloat16 (ties to even), kept as float. NaN stays NaN.
-static inline Vec<float> round_to_bfloat16(Vec<float> x) {
-  IntVec bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & static_cast<int32_t>(0xFFFF0000);
-  Vec<float> rounded;
-  std::memcpy(&rounded, &bits, sizeof(rounded));
-  return x == x ? rounded : x;
-}
-
-static inline Vec<double> round_to_bfloat16(Vec<double> x) {
-  return x;
 }
 
 }  // namespace ulmfit_fast::ULMFIT_ISA

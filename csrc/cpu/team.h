@@ -4,14 +4,31 @@
 #include <sched.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "../common/philox.h"  // ULMFIT_ALWAYS_INLINE
 
 namespace ulmfit_fast {
 
-// Work is cut into `slices`; each thread owns a range of them and arrives for all it owns. The count only grows, so
-// that any number of threads works as long as the ranges cover all slices, one thread owning everything included.
+// Work is cut into slices, a grid of row parts x column parts. Splitting columns (hidden units) alone lets each thread
+// read only its own weights; rows are split too where the columns do not divide evenly among the threads.
+struct Grid {
+  int64_t row_parts = 1, column_parts = 1;
+
+  ULMFIT_ALWAYS_INLINE int64_t slices() const { return row_parts * column_parts; }
+};
+
+// Part `index` of `parts` of 0 .. count.
+struct Range {
+  ULMFIT_ALWAYS_INLINE Range(int64_t count, int64_t index, int64_t parts)
+      : first(count * index / parts), last(count * (index + 1) / parts) {}
+  ULMFIT_ALWAYS_INLINE int64_t count() const { return last - first; }
+  int64_t first, last;
+};
+
+// Each thread owns a range of slices and arrives for all it owns. The count only grows, so that any number of threads
+// works as long as the ranges cover all slices, one thread owning everything included.
 struct Barrier {
   ULMFIT_ALWAYS_INLINE explicit Barrier(int64_t slice_count) : slices(slice_count) {}
 
@@ -22,23 +39,15 @@ struct Barrier {
 // One thread's view of the team.
 class Member {
  public:
-  ULMFIT_ALWAYS_INLINE Member(Barrier& barrier, int64_t begin, int64_t end)
-      : barrier_(barrier), begin_(begin), end_(end) {}
+  ULMFIT_ALWAYS_INLINE Member(Barrier& barrier, int64_t first_slice, int64_t last_slice)
+      : first(first_slice), last(last_slice), barrier_(barrier) {}
 
-  // This thread's share of `count` panels.
-  ULMFIT_ALWAYS_INLINE int64_t first(int64_t count) const { return count * begin_ / barrier_.slices; }
-  ULMFIT_ALWAYS_INLINE int64_t last(int64_t count) const { return count * end_ / barrier_.slices; }
-
-  // Where this thread's scratch begins in a block of `stride` elements a slice.
-  template <typename T>
-  ULMFIT_ALWAYS_INLINE T* scratch(T* block, int64_t stride) const {
-    return block + begin_ * stride;
-  }
+  const int64_t first, last;  // its slices
 
   // Everything any member wrote before its call is visible to every member after its own.
   ULMFIT_ALWAYS_INLINE void wait() {
     target_ += barrier_.slices;
-    barrier_.arrived.fetch_add(end_ - begin_, std::memory_order_acq_rel);
+    barrier_.arrived.fetch_add(last - first, std::memory_order_acq_rel);
     for (int64_t spins = 0; barrier_.arrived.load(std::memory_order_acquire) < target_; ++spins) {
       if (spins < kSpinsBeforeYield)
         pause();
@@ -57,7 +66,6 @@ class Member {
   }
 
   Barrier& barrier_;
-  const int64_t begin_, end_;
   int64_t target_ = 0;
 };
 
@@ -71,6 +79,24 @@ class FlushDenormals {
  private:
   const unsigned saved_;
 #endif
+};
+
+// Hands out 64-byte aligned pieces of one block. With a null block it only counts.
+class Carver {
+ public:
+  ULMFIT_ALWAYS_INLINE explicit Carver(std::byte* block) : block_(block) {}
+
+  template <typename T>
+  ULMFIT_ALWAYS_INLINE T* take(int64_t elements) {
+    T* piece = block_ == nullptr ? nullptr : reinterpret_cast<T*>(block_ + taken_);
+    taken_ += (elements * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return piece;
+  }
+  ULMFIT_ALWAYS_INLINE int64_t taken() const { return taken_; }
+
+ private:
+  std::byte* block_;
+  int64_t taken_ = 0;
 };
 
 }  // namespace ulmfit_fast

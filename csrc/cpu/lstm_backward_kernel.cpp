@@ -1,0 +1,290 @@
+// The LSTM's backward on CPU, compiled once per instruction set.
+//
+//   grad h_t = grad_output_t + grad a_{t+1} (M o W_hh) / (1-p);  grad a_t from it by the cell's derivatives
+//   grad x = grad a W_ih;  grad W_ih = grad a^T x;  grad W_hh = (grad a^T h_{t-1}) o M / (1-p);  grad b = sum grad a
+//
+// First the forward's steps in the opposite order: a slice owns some columns of h (hidden units), packs their part of
+// W_hh with the same mask bits, and meets the others once a step (twice with a projection). Then the large products over
+// all rows at once, in the same parallel region. Limit: FMA throughput (shares: benchmarks/results). Deterministic: no
+// reduction crosses threads.
+#include <vector>
+
+#include "../common/cell.h"
+#include "cell_math.h"
+#include "weight_gradient.h"
+
+namespace ulmfit_fast::ULMFIT_ISA {
+namespace {
+
+constexpr int64_t kInputRows = 192;  // rows of grad x computed at a time against all of W_ih
+
+template <typename E>
+struct BackwardShared {
+  Word<E>*packed_hh, *packed_hr, *packed_ih;  // packed_ih replaces packed_hh when the recurrence is done
+  E* grad_gates;                              // [N, 4H] before the non-linearities
+  const E** previous;                         // [N] each row's h one step of computation earlier
+
+  int64_t carve(const LstmSizes& sizes, std::byte* at) {
+    Carver carver(at);
+    packed_hh = carver.take<Word<E>>(
+        packed_words<E>(column_vectors<E>(larger(sizes.output, sizes.input)), 4 * sizes.hidden));
+    packed_ih = packed_hh;
+    packed_hr = carver.take<Word<E>>(
+        sizes.projected ? packed_words<E>(column_vectors<E>(sizes.hidden), sizes.output) : 0);
+    grad_gates = carver.take<E>(sizes.rows * 4 * sizes.hidden);
+    previous = carver.take<const E*>(sizes.rows);
+    return carver.taken();
+  }
+};
+
+template <typename E>
+struct BackwardScratch {
+  using Acc = Accumulator<E>;
+  Acc* tile;       // [rows of a step, or of grad x][4 * lanes]
+  const E** rows;  // as many
+  E* dropped;      // [kGroup][P]
+  BlockScratch<E> block;
+
+  int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
+    const int64_t rows_at_a_time = larger(most_rows(grid, sizes.batch), kInputRows);
+    Carver carver(at);
+    tile = carver.take<Acc>(rows_at_a_time * kPanelVectors * kLanes<E>);
+    rows = carver.take<const E*>(rows_at_a_time);
+    dropped = carver.take<E>(kGroup<E> * sizes.output);
+    std::byte* rest = carver.take<std::byte>(block.carve(nullptr));
+    if (at != nullptr) block.carve(rest);
+    return carver.taken();
+  }
+};
+
+template <typename E>
+class BackwardSlice {
+  using Acc = Accumulator<E>;
+
+ public:
+  BackwardSlice(const LstmBackward<E>& args, int64_t index) : a_(args), s_(args.sizes), slice_(args.grid, index) {
+    std::byte* own = a_.scratch + shared_.carve(s_, a_.scratch);
+    own += index * scratch_.carve(s_, a_.grid, nullptr);
+    scratch_.carve(s_, a_.grid, own);
+  }
+
+  void pack() {
+    const PanelSet<E> output = output_panels();
+    const Range packing = slice_.packing(0, output.count());
+    pack_panels(output, packing.first, packing.last, {a_.weight_hh, s_.output, a_.dropconnect, scratch_.dropped});
+    if (!s_.projected) return;
+    const PanelSet<E> hidden = hidden_panels();
+    const Range hidden_packing = slice_.packing(0, hidden.count());
+    pack_panels(hidden, hidden_packing.first, hidden_packing.last, {a_.weight_hr, s_.hidden, {}, nullptr});
+  }
+
+  // grad h of one step and, without a projection, grad a.
+  void run_step(int64_t step) {
+    const int64_t t = s_.step(step), first_row = s_.offsets[t];
+    const Range rows = slice_.rows(s_.batch_sizes[t]);
+    // Rows that the next step also has.
+    const int64_t continued = step + 1 < s_.steps ? continuing_rows(s_, step + 1) : 0;
+    const int64_t count = larger(0, smaller(continued, rows.last) - rows.first);
+    for (int64_t r = 0; r < count; ++r)
+      scratch_.rows[r] = shared_.grad_gates + (s_.offsets[s_.step(step + 1)] + rows.first + r) * 4 * s_.hidden;
+    const PanelSet<E> set = output_panels();
+    for (int64_t p = 0; p < set.count(); ++p) {
+      const Panel<E> panel = set.panel(p);
+      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, count}, panel);
+      for (int64_t r = rows.first; r < rows.last; ++r) {
+        for (int v = 0; v < panel.width; ++v) {
+          const int64_t column = set.column(p) + v * kLanes<E>, tile_row = r - rows.first;
+          const Acc* tile = scratch_.tile + (tile_row * panel.width + v) * kLanes<E>;
+          const Vec<E> grad = grad_of_h(first_row + r, r, column, tile_row < count ? tile : nullptr);
+          if (s_.projected)
+            store(a_.grad_h + (first_row + r) * s_.output + column, grad, s_.output - column);
+          else
+            update_cell(step, first_row + r, r, column, grad);
+        }
+      }
+    }
+  }
+
+  // grad (o tanh(c)) = grad_h W_hr, when every column of grad_h is there; then the cell.
+  void project_step(int64_t step) {
+    const int64_t t = s_.step(step), first_row = s_.offsets[t];
+    const Range rows = slice_.rows(s_.batch_sizes[t]);
+    for (int64_t r = rows.first; r < rows.last; ++r)
+      scratch_.rows[r - rows.first] = a_.grad_h + (first_row + r) * s_.output;
+    const PanelSet<E> set = hidden_panels();
+    for (int64_t p = 0; p < set.count(); ++p) {
+      const Panel<E> panel = set.panel(p);
+      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, rows.count()}, panel);
+      for (int64_t r = rows.first; r < rows.last; ++r) {
+        for (int v = 0; v < panel.width; ++v) {
+          const Acc* tile = scratch_.tile + ((r - rows.first) * panel.width + v) * kLanes<E>;
+          update_cell(step, first_row + r, r, set.column(p) + v * kLanes<E>, load(tile));
+        }
+      }
+    }
+  }
+
+  // grad_h0 from each row's first step, which is not the same step for all rows in the reverse direction.
+  void finish_h0() {
+    const Range rows = slice_.rows(s_.batch);
+    for (int64_t step = 0; step < s_.steps; ++step) {
+      const int64_t t = s_.step(step), begin = larger(continuing_rows(s_, step), rows.first);
+      for (int64_t r = begin; r < smaller(s_.batch_sizes[t], rows.last); ++r)
+        scratch_.rows[r - rows.first] = shared_.grad_gates + (s_.offsets[t] + r) * 4 * s_.hidden;
+    }
+    const PanelSet<E> set = output_panels();
+    for (int64_t p = 0; p < set.count(); ++p) {
+      const Panel<E> panel = set.panel(p);
+      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, rows.count()}, panel);
+      store_tile(a_.grad_h0 + rows.first * s_.output, s_.output, set.column(p), scratch_.tile, rows.count(),
+                 panel.width);
+    }
+  }
+
+  void prepare_products() {
+    const Range steps(s_.steps, slice_.index, a_.grid.slices());
+    for (int64_t step = steps.first; a_.grad_weight_hh != nullptr && step < steps.last; ++step) {
+      const int64_t t = s_.step(step);
+      for (int64_t r = 0; r < s_.batch_sizes[t]; ++r)
+        shared_.previous[s_.offsets[t] + r] = previous_row<const E>(s_, step, r, a_.output, a_.h0, s_.output);
+    }
+    if (a_.grad_input == nullptr) return;
+    const PanelSet<E> set = input_panels();
+    const Range packing(set.count(), slice_.index, a_.grid.slices());
+    pack_panels(set, packing.first, packing.last, {a_.weight_ih, s_.input, {}, nullptr});
+  }
+
+  // This slice's rows of grad x = grad a W_ih.
+  void grad_input() {
+    const PanelSet<E> set = input_panels();
+    const Range tiles((s_.rows + kTileRows - 1) / kTileRows, slice_.index, a_.grid.slices());
+    const int64_t last = smaller(tiles.last * kTileRows, s_.rows);
+    for (int64_t row = tiles.first * kTileRows; row < last; row += kInputRows) {
+      const int64_t count = smaller(kInputRows, last - row);
+      for (int64_t r = 0; r < count; ++r) scratch_.rows[r] = shared_.grad_gates + (row + r) * 4 * s_.hidden;
+      for (int64_t p = 0; p < set.count(); ++p) {
+        const Panel<E> panel = set.panel(p);
+        multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, count}, panel);
+        store_tile(a_.grad_input + row * s_.input, s_.input, set.column(p), scratch_.tile, count, panel.width);
+      }
+    }
+  }
+
+  // This slice's blocks of the weights' gradients.
+  void grad_weights() {
+    const auto input_row = [this](int64_t n) { return a_.input + n * s_.input; };
+    const auto previous_h = [this](int64_t n) { return shared_.previous[n]; };
+    E* bias = a_.grad_bias;
+    if (a_.grad_weight_ih != nullptr) {
+      compute_blocks(input_row, s_.input, a_.grad_weight_ih, bias, DropConnect());
+      bias = nullptr;
+    }
+    if (a_.grad_weight_hh != nullptr) {
+      compute_blocks(previous_h, s_.output, a_.grad_weight_hh, bias, a_.dropconnect);
+      bias = nullptr;
+    }
+    if (bias == nullptr) return;
+    const Range units(4 * s_.hidden, slice_.index, a_.grid.slices());  // the bias alone
+    for (int64_t j = units.first; j < units.last; j += kLanes<E>) {
+      Vec<E> sum = {};
+      for (int64_t n = 0; n < s_.rows; ++n) sum += load(shared_.grad_gates + n * 4 * s_.hidden + j, units.last - j);
+      store(bias + j, sum, units.last - j);
+    }
+  }
+
+ private:
+  PanelSet<E> output_panels() const {
+    const Range columns = slice_.columns(column_vectors<E>(s_.output));
+    return {shared_.packed_hh, 4 * s_.hidden, columns.first, columns.last};
+  }
+  PanelSet<E> hidden_panels() const {
+    const Range columns = slice_.columns(column_vectors<E>(s_.hidden));
+    return {shared_.packed_hr, s_.output, columns.first, columns.last};
+  }
+  PanelSet<E> input_panels() const { return {shared_.packed_ih, 4 * s_.hidden, 0, column_vectors<E>(s_.input)}; }
+
+  // All that flows into h of this row: from the outside, and from the next step (`tile`) or, at its end, grad_h_n.
+  Vec<E> grad_of_h(int64_t row, int64_t r, int64_t column, const Acc* tile) const {
+    const int64_t count = s_.output - column;
+    Vec<E> grad = {};
+    if (a_.grad_output != nullptr) grad = load(a_.grad_output + row * s_.output + column, count);
+    if (tile != nullptr) return grad + load(tile);
+    if (a_.grad_h_n != nullptr) grad += load(a_.grad_h_n + r * s_.output + column, count);
+    return grad;
+  }
+
+  void update_cell(int64_t step, int64_t row, int64_t r, int64_t unit, Vec<E> grad_output) {
+    const int64_t units = s_.hidden - unit;
+    const E* saved = a_.gates + row * 4 * s_.hidden + unit;
+    const Gates<Vec<E>> gate = {load(saved, units), load(saved + s_.hidden, units),
+                                  load(saved + 2 * s_.hidden, units), load(saved + 3 * s_.hidden, units)};
+    const Vec<E> cell = load(a_.cells + row * s_.hidden + unit, units);
+    const Acc* previous = previous_row<const Acc>(s_, step, r, a_.cells, a_.c0, s_.hidden) + unit;
+    Acc* running = a_.grad_c + r * s_.hidden + unit;
+    const CellGradient<Vec<E>> grad =
+        cell_backward<Math>(gate, cell, load(previous, units), grad_output, load(running, units));
+    store(running, grad.cell_previous, units);
+    E* out = shared_.grad_gates + row * 4 * s_.hidden + unit;
+    store(out, grad.pre_activation.i, units);
+    store(out + s_.hidden, grad.pre_activation.f, units);
+    store(out + 2 * s_.hidden, grad.pre_activation.g, units);
+    store(out + 3 * s_.hidden, grad.pre_activation.o, units);
+  }
+
+  template <typename RightRow>
+  void compute_blocks(RightRow right_row, int64_t columns, E* gradient, E* bias, const DropConnect& dropconnect) {
+    const GradientProduct<E, RightRow> product{shared_.grad_gates, s_.rows,  4 * s_.hidden, columns,
+                                               right_row,     gradient, bias,          dropconnect};
+    const Range blocks(product.blocks(), slice_.index, a_.grid.slices());
+    for (int64_t block = blocks.first; block < blocks.last; ++block) product.compute(block, scratch_.block);
+  }
+
+  const LstmBackward<E>& a_;
+  const LstmSizes& s_;
+  const Slice slice_;
+  BackwardShared<E> shared_;
+  BackwardScratch<E> scratch_;
+};
+
+}  // namespace
+
+template <typename E>
+int64_t backward_scratch(const LstmBackward<E>& args) {
+  return BackwardShared<E>().carve(args.sizes, nullptr) +
+         args.grid.slices() * BackwardScratch<E>().carve(args.sizes, args.grid, nullptr);
+}
+
+template <typename E>
+void backward(const LstmBackward<E>& args, Member member) {
+  const FlushDenormals flush;
+  std::vector<BackwardSlice<E>> slices;
+  slices.reserve(member.last - member.first);
+  for (int64_t index = member.first; index < member.last; ++index) slices.emplace_back(args, index);
+  for (BackwardSlice<E>& slice : slices) slice.pack();
+  if (args.grid.row_parts > 1) member.wait();  // others packed part of this slice's panels
+  for (int64_t step = args.sizes.steps - 1; step >= 0; --step) {
+    for (BackwardSlice<E>& slice : slices) slice.run_step(step);
+    if (args.sizes.projected) {
+      member.wait();
+      for (BackwardSlice<E>& slice : slices) slice.project_step(step);
+    }
+    member.wait();  // every unit's grad_gates of this step are there
+  }
+  for (BackwardSlice<E>& slice : slices) slice.finish_h0();
+  member.wait();  // W_hh's panels make room for W_ih's
+  for (BackwardSlice<E>& slice : slices) slice.prepare_products();
+  member.wait();
+  for (BackwardSlice<E>& slice : slices) {
+    if (args.grad_input != nullptr) slice.grad_input();
+    slice.grad_weights();
+  }
+}
+
+template int64_t backward_scratch(const LstmBackward<float>&);
+template int64_t backward_scratch(const LstmBackward<double>&);
+template int64_t backward_scratch(const LstmBackward<Bfloat16>&);
+template void backward(const LstmBackward<float>&, Member);
+template void backward(const LstmBackward<double>&, Member);
+template void backward(const LstmBackward<Bfloat16>&, Member);
+
+}  // namespace ulmfit_fast::ULMFIT_ISA

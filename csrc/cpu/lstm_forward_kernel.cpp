@@ -1,0 +1,223 @@
+// The LSTM's forward on CPU, compiled once per instruction set; backward is in lstm_backward_kernel.cpp.
+//
+//   a_t = x_t W_ih^T + b + h_{t-1} (M o W_hh)^T / (1-p),  c_t = s(f) c_{t-1} + s(i) tanh(g),  h_t = s(o) tanh(c_t)
+//
+// A slice owns some hidden units (and, with many threads, only some rows of each step) for the whole sequence: it packs
+// their weights, projects a chunk of steps' inputs onto them, and steps the recurrence on top of that projection with
+// one barrier a step, two with a projection of h. No row is ever padded. Limit: FMA throughput for 6 rows and more, the
+// weights' way from L3 for fewer (shares: benchmarks/results). No reduction crosses threads, so the result depends
+// neither on the thread count nor on the other rows.
+#include <vector>
+
+#include "../common/cell.h"
+#include "cell_math.h"
+#include "lstm_steps.h"
+
+namespace ulmfit_fast::ULMFIT_ISA {
+namespace {
+
+constexpr int64_t kChunkRows = 512;  // rows whose projection a slice holds at a time; one step's at least
+
+// Used by all slices.
+template <typename E>
+struct ForwardShared {
+  Word<E>*packed_ih, *packed_hh, *packed_hr;  // all panels
+  E* cell_output;                             // [B, H] with a projection: o tanh(c) of the step
+
+  int64_t carve(const LstmSizes& sizes, std::byte* at) {
+    const int64_t gate_vectors = column_vectors<E>(sizes.hidden) * 4;
+    Carver carver(at);
+    packed_ih = carver.take<Word<E>>(packed_words<E>(gate_vectors, sizes.input));
+    packed_hh = carver.take<Word<E>>(packed_words<E>(gate_vectors, sizes.output));
+    packed_hr = carver.take<Word<E>>(
+        sizes.projected ? packed_words<E>(column_vectors<E>(sizes.output), sizes.hidden) : 0);
+    cell_output = carver.take<E>(sizes.projected ? sizes.batch * sizes.hidden : 0);
+    return carver.taken();
+  }
+};
+
+// A slice's own.
+template <typename E>
+struct ForwardScratch {
+  using Acc = Accumulator<E>;
+  int64_t chunk_rows;   // the most rows of one chunk
+  Acc* bias;            // [its panels][4 * lanes]
+  Acc* gates;           // [its panels][chunk_rows][4 * lanes], before the non-linearities
+  Acc* tile;            // [its rows][4 * lanes], for the projection of h
+  const E** rows;       // [chunk_rows]
+  E* dropped;           // [lanes][P]
+
+  int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
+    const int64_t panels = most_columns(grid, column_vectors<E>(sizes.hidden));
+    const int64_t step_rows = most_rows(grid, sizes.batch), width = 4 * kLanes<E>;
+    chunk_rows = larger(smaller(kChunkRows, sizes.rows), step_rows);
+    Carver carver(at);
+    bias = carver.take<Acc>(panels * width);
+    gates = carver.take<Acc>(panels * chunk_rows * width);
+    tile = carver.take<Acc>(sizes.projected ? step_rows * width : 0);
+    rows = carver.take<const E*>(chunk_rows);
+    dropped = carver.take<E>(kLanes<E> * sizes.output);
+    return carver.taken();
+  }
+};
+
+template <typename E>
+class ForwardSlice {
+  using Acc = Accumulator<E>;
+
+ public:
+  ForwardSlice(const LstmForward<E>& args, int64_t index)
+      : a_(args), s_(args.sizes), slice_(args.grid, index), panels_(slice_.columns(column_vectors<E>(s_.hidden))) {
+    const int64_t shared = shared_.carve(s_, a_.scratch);
+    std::byte* own = a_.scratch + shared;
+    own += index * scratch_.carve(s_, a_.grid, nullptr);
+    scratch_.carve(s_, a_.grid, own);
+  }
+
+  void pack() {
+    const DroppedWeight<E> ih{a_.weight_ih, s_.input, {}, nullptr};
+    const DroppedWeight<E> hh{a_.weight_hh, s_.output, a_.dropconnect, scratch_.dropped};
+    const Range packing = slice_.packing(panels_.first, panels_.last);
+    for (int64_t p = packing.first; p < packing.last; ++p) {
+      pack_gate_panel(gate_panel(shared_.packed_ih, p, s_.input), ih, s_.hidden, p * kLanes<E>);
+      pack_gate_panel(gate_panel(shared_.packed_hh, p, s_.output), hh, s_.hidden, p * kLanes<E>);
+    }
+    for (int64_t p = panels_.first; p < panels_.last; ++p) {
+      const int64_t unit = p * kLanes<E>;
+      for (int gate = 0; gate < 4; ++gate)
+        store(scratch_.bias + ((p - panels_.first) * 4 + gate) * kLanes<E>,
+              load(a_.bias + gate * s_.hidden + unit, s_.hidden - unit));
+    }
+    if (!s_.projected) return;
+    const PanelSet<E> set = output_panels();
+    const Range output_packing = slice_.packing(0, set.count());
+    for (int64_t p = output_packing.first; p < output_packing.last; ++p)
+      pack_transposed_panel(set.panel(p), a_.weight_hr, s_.output, set.column(p));
+  }
+
+  // h of one step, or with a projection what it is projected from.
+  void run_step(int64_t step) {
+    if (step == chunk_end_) project_chunk(step);
+    const int64_t t = s_.step(step), first_row = s_.offsets[t];
+    const Range rows = slice_.rows(s_.batch_sizes[t]);
+    for (int64_t r = rows.first; r < rows.last; ++r)
+      scratch_.rows[r - rows.first] = previous_row<const E>(s_, step, r, a_.output, a_.h0, s_.output);
+    for (int64_t p = panels_.first; p < panels_.last; ++p) {
+      Acc* gates = chunk_gates(p) + chunk_row_ * 4 * kLanes<E>;
+      multiply_panel<E>(gates, {gates, 4 * kLanes<E>}, {scratch_.rows, rows.count()},
+                        gate_panel(shared_.packed_hh, p, s_.output));
+      for (int64_t r = rows.first; r < rows.last; ++r)
+        update_cell(p, first_row + r, r, gates + (r - rows.first) * 4 * kLanes<E>);
+    }
+    chunk_row_ += rows.count();
+  }
+
+  // h = (o tanh(c)) W_hr^T, when every unit's o tanh(c) is there.
+  void project_step(int64_t step) {
+    const int64_t t = s_.step(step), first_row = s_.offsets[t];
+    const Range rows = slice_.rows(s_.batch_sizes[t]);
+    for (int64_t r = rows.first; r < rows.last; ++r)
+      scratch_.rows[r - rows.first] = shared_.cell_output + r * s_.hidden;
+    const PanelSet<E> set = output_panels();
+    for (int64_t p = 0; p < set.count(); ++p) {
+      const Panel<E> panel = set.panel(p);
+      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, rows.count()}, panel);
+      store_tile(a_.output + (first_row + rows.first) * s_.output, s_.output, set.column(p), scratch_.tile,
+                 rows.count(), panel.width);
+    }
+  }
+
+ private:
+  PanelSet<E> output_panels() const {
+    const Range columns = slice_.columns(column_vectors<E>(s_.output));
+    return {shared_.packed_hr, s_.hidden, columns.first, columns.last};
+  }
+  Panel<E> gate_panel(Word<E>* packed, int64_t p, int64_t depth) const {
+    return {packed + packed_words<E>(4 * p, depth), 4, depth};
+  }
+  Acc* chunk_gates(int64_t p) const {
+    return scratch_.gates + (p - panels_.first) * scratch_.chunk_rows * 4 * kLanes<E>;
+  }
+
+  // a = x W_ih^T + b for this slice's rows of as many steps from `begin` as a chunk has room for.
+  void project_chunk(int64_t begin) {
+    int64_t count = 0;
+    for (chunk_end_ = begin; chunk_end_ < s_.steps; ++chunk_end_) {
+      const int64_t t = s_.step(chunk_end_);
+      const Range rows = slice_.rows(s_.batch_sizes[t]);
+      if (count + rows.count() > scratch_.chunk_rows) break;
+      for (int64_t r = rows.first; r < rows.last; ++r)
+        scratch_.rows[count++] = a_.input + (s_.offsets[t] + r) * s_.input;
+    }
+    for (int64_t p = panels_.first; p < panels_.last; ++p)
+      multiply_panel<E>(chunk_gates(p), {scratch_.bias + (p - panels_.first) * 4 * kLanes<E>, 0},
+                        {scratch_.rows, count}, gate_panel(shared_.packed_ih, p, s_.input));
+    chunk_row_ = 0;
+  }
+
+  // Row `row` of the packed batch, `r` of its step: gates, cell and output of one vector of units.
+  void update_cell(int64_t p, int64_t row, int64_t r, const Acc* a) {
+    constexpr int kCount = kLanes<E>;
+    const int64_t unit = p * kCount, units = s_.hidden - unit;
+    const Gates<Vec<E>> gate = activate<Math>(load(a), load(a + kCount), load(a + 2 * kCount), load(a + 3 * kCount));
+    Acc* running = a_.c + r * s_.hidden + unit;
+    const Vec<E> cell = cell_state(gate, load(running, units));
+    store(running, cell, units);
+    E* output = s_.projected ? shared_.cell_output + r * s_.hidden : a_.output + row * s_.output;
+    store(output + unit, gate.o * Math::tanh(cell), units);
+    if (a_.gates == nullptr) return;
+    E* saved = a_.gates + row * 4 * s_.hidden + unit;
+    store(saved, gate.i, units);
+    store(saved + s_.hidden, gate.f, units);
+    store(saved + 2 * s_.hidden, gate.g, units);
+    store(saved + 3 * s_.hidden, gate.o, units);
+    store(a_.cells + row * s_.hidden + unit, cell, units);
+  }
+
+  const LstmForward<E>& a_;
+  const LstmSizes& s_;
+  const Slice slice_;
+  const Range panels_;  // its hidden units
+  ForwardShared<E> shared_;
+  ForwardScratch<E> scratch_;
+  int64_t chunk_end_ = 0;  // the first step that is not projected yet
+  int64_t chunk_row_ = 0;  // where the next step's rows stand in the chunk
+};
+
+template <typename E>
+int64_t forward_scratch(const LstmForward<E>& args) {
+  return ForwardShared<E>().carve(args.sizes, nullptr) +
+         args.grid.slices() * ForwardScratch<E>().carve(args.sizes, args.grid, nullptr);
+}
+
+template <typename E>
+void forward(const LstmForward<E>& args, Member member) {
+  const FlushDenormals flush;
+  std::vector<ForwardSlice<E>> slices;
+  slices.reserve(member.last - member.first);
+  for (int64_t index = member.first; index < member.last; ++index) slices.emplace_back(args, index);
+  for (ForwardSlice<E>& slice : slices) slice.pack();
+  if (args.grid.row_parts > 1) member.wait();  // others packed part of this slice's panels
+  for (int64_t step = 0; step < args.sizes.steps; ++step) {
+    if (step > 0) member.wait();  // the step before is complete
+    for (ForwardSlice<E>& slice : slices) slice.run_step(step);
+    if (!args.sizes.projected) continue;
+    member.wait();
+    for (ForwardSlice<E>& slice : slices) slice.project_step(step);
+  }
+}
+
+template <typename E>
+constexpr LstmKernels<E> kernels = {kLanes<E>,   kTileRows,   forward_scratch<E>, backward_scratch<E>,
+                                    forward<E>, backward<E>};
+
+}  // namespace
+
+extern const LstmKernels<float> lstm_float;
+extern const LstmKernels<double> lstm_double;
+extern const LstmKernels<Bfloat16> lstm_bfloat16;
+const LstmKernels<float> lstm_float = kernels<float>;
+const LstmKernels<double> lstm_double = kernels<double>;
+const LstmKernels<Bfloat16> lstm_bfloat16 = kernels<Bfloat16>;
+
+}  // namespace ulmfit_fast::ULMFIT_ISA
