@@ -1,4 +1,5 @@
-// Every op's schema, in one place, and the Python module (build information only; ops are reached through torch.ops).
+// Every op's schema, in one place, and the Python module (build information and the FMA probe; ops are reached through
+// torch.ops).
 //
 // A device's implementation is registered at the end of its own file: cpu/<op>.cpp, cuda/<op>.cu. Shapes, checks and
 // the meaning of arguments stand in <op>.h.
@@ -7,6 +8,7 @@
 #include <torch/version.h>
 
 #include "cpu/dispatch.h"
+#include "cpu/fma_probe.h"
 
 TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");
@@ -38,4 +40,6 @@ PYBIND11_MODULE(_C, m) {
     info["isa"] = ulmfit_fast::isa_name(ulmfit_fast::active_isa());
     return info;
   });
+  m.def("measure_fma_peak", &ulmfit_fast::measure_fma_peak, pybind11::arg("dtype"), pybind11::arg("seconds") = 0.1,
+        pybind11::call_guard<pybind11::gil_scoped_release>());
 }

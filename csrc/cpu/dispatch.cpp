@@ -5,6 +5,7 @@
 #include <string>
 
 #include "dropconnect_kernel.h"
+#include "fma_probe_kernel.h"
 #include "lstm_kernel.h"
 
 namespace ulmfit_fast {
@@ -16,6 +17,7 @@ namespace ulmfit_fast {
   extern const LstmKernels<double> lstm_double;     \
   extern const LstmKernels<Bfloat16> lstm_bfloat16; \
   extern const DropConnectKernels dropconnect;      \
+  extern const FmaProbeKernels fma_probe;           \
   }
 ULMFIT_DECLARE_KERNELS(portable)
 #ifdef ULMFIT_X86_KERNELS
@@ -113,6 +115,10 @@ const LstmKernels<Bfloat16>& lstm_kernels<Bfloat16>() {
 
 const DropConnectKernels& dropconnect_kernels() {
   return ULMFIT_SELECT(dropconnect);
+}
+
+const FmaProbeKernels& fma_probe_kernels() {
+  return ULMFIT_SELECT(fma_probe);
 }
 
 }  // namespace ulmfit_fast

@@ -2,6 +2,7 @@
 #include "../lstm.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/EmptyTensor.h>
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -24,12 +25,12 @@ struct ElementOf<at::BFloat16> {
   using type = Bfloat16;
 };
 
-#define ULMFIT_DISPATCH(dtype, ...)                                                                         \
-  [&] {                                                                                                     \
-    TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16,                 \
-                     "ulmfit_fast.ops.lstm: on CPU input must be float32, float64 or bfloat16, got ", dtype); \
-    return AT_DISPATCH_SWITCH(dtype, "lstm", AT_DISPATCH_CASE_FLOATING_TYPES(__VA_ARGS__)                   \
-                                                 AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__));             \
+#define ULMFIT_DISPATCH(dtype, ...)                                                                                \
+  [&] {                                                                                                            \
+    TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16,                        \
+                     "ulmfit_fast.ops.lstm: on CPU input must be float32, float64 or bfloat16, got ", dtype);      \
+    return AT_DISPATCH_SWITCH(                                                                                     \
+        dtype, "lstm", AT_DISPATCH_CASE_FLOATING_TYPES(__VA_ARGS__) AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__)); \
   }()
 
 template <typename E>
@@ -42,10 +43,27 @@ E* mutable_elements(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<E*>(tensor.mutable_data_ptr()) : nullptr;
 }
 
+// Hands torch the memory that the kernels keep (workspace.h).
+class KeptMemory final : public at::Allocator {
+ public:
+  at::DataPtr allocate(size_t bytes) override {
+    auto* workspace = new Workspace(static_cast<int64_t>(bytes));
+    return {workspace->data(), workspace, &release, at::Device(at::kCPU)};
+  }
+  at::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+
+ private:
+  static void release(void* workspace) { delete static_cast<Workspace*>(workspace); }
+};
+
 at::Tensor new_tensor(at::IntArrayRef shape, const at::TensorOptions& options) {
-  at::Tensor tensor = at::empty(shape, options);
-  advise_large_pages(tensor.mutable_data_ptr(), tensor.nbytes());
-  return tensor;
+  static KeptMemory kept_memory;
+  constexpr int64_t kSmall = 1 << 20;  // malloc reuses these by itself
+  const auto bytes = c10::multiply_integers(shape) * static_cast<int64_t>(options.dtype().itemsize());
+  if (bytes < kSmall) return at::empty(shape, options);
+  return at::detail::empty_generic(shape, &kept_memory, c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                   c10::typeMetaToScalarType(options.dtype()), std::nullopt);
 }
 
 at::Tensor contiguous(const OptionalTensor& tensor) {
@@ -167,9 +185,8 @@ Forward lstm_cpu(const at::Tensor& input, const at::Tensor& batch_sizes, const a
   const LstmInputs a{input,   batch_sizes, h0,        c0,   weight_ih,     weight_hh,
                      bias_ih, bias_hh,     weight_hr, seed, weight_dropout};
   check_lstm(a);
-  return ULMFIT_DISPATCH(input.scalar_type(), [&] {
-    return forward<ElementOf<scalar_t>::type>(a, reverse, save_for_backward);
-  });
+  return ULMFIT_DISPATCH(input.scalar_type(),
+                         [&] { return forward<ElementOf<scalar_t>::type>(a, reverse, save_for_backward); });
 }
 
 // Indices into `needs`, as the schema orders them.
@@ -193,10 +210,9 @@ Backward backward(const OptionalTensor& grad_output, const OptionalTensor& grad_
   const at::Tensor weight_ih = a.weight_ih.contiguous(), weight_hh = a.weight_hh.contiguous();
   const at::Tensor weight_hr = contiguous(a.weight_hr);
   const at::Tensor out_grad = contiguous(grad_output), h_grad = contiguous(grad_h_n);
-  const at::Tensor grad_c =
-      grad_c_n.has_value()
-          ? grad_c_n->to(state_dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
-          : at::zeros({sizes.batch, sizes.hidden}, state_options);
+  const at::Tensor grad_c = grad_c_n.has_value() ? grad_c_n->to(state_dtype, /*non_blocking=*/false, /*copy=*/true,
+                                                                at::MemoryFormat::Contiguous)
+                                                 : at::zeros({sizes.batch, sizes.hidden}, state_options);
   const auto when = [&](bool needed, at::IntArrayRef shape) {
     return needed ? new_tensor(shape, options) : at::Tensor();
   };

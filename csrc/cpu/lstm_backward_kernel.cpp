@@ -4,9 +4,9 @@
 //   grad x = grad a W_ih;  grad W_ih = grad a^T x;  grad W_hh = (grad a^T h_{t-1}) o M / (1-p);  grad b = sum grad a
 //
 // First the forward's steps in the opposite order: a slice owns some columns of h (hidden units), packs their part of
-// W_hh with the same mask bits, and meets the others once a step (twice with a projection). Then the large products over
-// all rows at once, in the same parallel region. Limit: FMA throughput (shares: benchmarks/results). Deterministic: no
-// reduction crosses threads.
+// W_hh with the same mask bits, and meets the others once a step (twice with a projection). Then the large products
+// over all rows at once, in the same parallel region. Limit: FMA throughput (shares: benchmarks/results).
+// Deterministic: no reduction crosses threads.
 #include <vector>
 
 #include "../common/cell.h"
@@ -22,17 +22,22 @@ template <typename E>
 struct BackwardShared {
   Word<E>*packed_hh, *packed_hr, *packed_ih;  // packed_ih replaces packed_hh when the recurrence is done
   E* grad_gates;                              // [N, 4H] before the non-linearities
-  const E** previous;                         // [N] each row's h one step of computation earlier
+  ProductShared<E> product;                   // its sums replace packed_ih when grad_input is done
 
   int64_t carve(const LstmSizes& sizes, std::byte* at) {
+    const int64_t gates = 4 * sizes.hidden, widest = larger(sizes.output, sizes.input);
+    const int64_t weight_bytes = packed_words<E>(column_vectors<E>(widest), gates) * sizeof(Word<E>);
+    const int64_t sum_bytes = ProductShared<E>::sum_count(gates, widest) * sizeof(Accumulator<E>);
     Carver carver(at);
-    packed_hh = carver.take<Word<E>>(
-        packed_words<E>(column_vectors<E>(larger(sizes.output, sizes.input)), 4 * sizes.hidden));
-    packed_ih = packed_hh;
-    packed_hr = carver.take<Word<E>>(
-        sizes.projected ? packed_words<E>(column_vectors<E>(sizes.hidden), sizes.output) : 0);
-    grad_gates = carver.take<E>(sizes.rows * 4 * sizes.hidden);
-    previous = carver.take<const E*>(sizes.rows);
+    std::byte* big = carver.take<std::byte>(larger(weight_bytes, sum_bytes));
+    packed_hh = packed_ih = reinterpret_cast<Word<E>*>(big);
+    product.sums = reinterpret_cast<Accumulator<E>*>(big);
+    packed_hr =
+        carver.take<Word<E>>(sizes.projected ? packed_words<E>(column_vectors<E>(sizes.hidden), sizes.output) : 0);
+    grad_gates = carver.take<E>(sizes.rows * gates);
+    for (Word<E>*& right : product.right) right = carver.take<Word<E>>(ProductShared<E>::right_words(widest));
+    product.left_sums = carver.take<Accumulator<E>>(gates);
+    product.right_rows = carver.take<const E*>(sizes.rows);
     return carver.taken();
   }
 };
@@ -43,7 +48,7 @@ struct BackwardScratch {
   Acc* tile;       // [rows of a step, or of grad x][4 * lanes]
   const E** rows;  // as many
   E* dropped;      // [kGroup][P]
-  BlockScratch<E> block;
+  ProductScratch<E> product;
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
     const int64_t rows_at_a_time = larger(most_rows(grid, sizes.batch), kInputRows);
@@ -51,8 +56,7 @@ struct BackwardScratch {
     tile = carver.take<Acc>(rows_at_a_time * kPanelVectors * kLanes<E>);
     rows = carver.take<const E*>(rows_at_a_time);
     dropped = carver.take<E>(kGroup<E> * sizes.output);
-    std::byte* rest = carver.take<std::byte>(block.carve(nullptr));
-    if (at != nullptr) block.carve(rest);
+    product.carve(carver, larger(sizes.output, sizes.input));
     return carver.taken();
   }
 };
@@ -141,14 +145,7 @@ class BackwardSlice {
     }
   }
 
-  void prepare_products() {
-    const Range steps(s_.steps, slice_.index, a_.grid.slices());
-    for (int64_t step = steps.first; a_.grad_weight_hh != nullptr && step < steps.last; ++step) {
-      const int64_t t = s_.step(step);
-      for (int64_t r = 0; r < s_.batch_sizes[t]; ++r)
-        shared_.previous[s_.offsets[t] + r] = previous_row<const E>(s_, step, r, a_.output, a_.h0, s_.output);
-    }
-    if (a_.grad_input == nullptr) return;
+  void pack_input_weights() {
     const PanelSet<E> set = input_panels();
     const Range packing(set.count(), slice_.index, a_.grid.slices());
     pack_panels(set, packing.first, packing.last, {a_.weight_ih, s_.input, {}, nullptr});
@@ -170,25 +167,33 @@ class BackwardSlice {
     }
   }
 
-  // This slice's blocks of the weights' gradients.
-  void grad_weights() {
-    const auto input_row = [this](int64_t n) { return a_.input + n * s_.input; };
-    const auto previous_h = [this](int64_t n) { return shared_.previous[n]; };
-    E* bias = a_.grad_bias;
-    if (a_.grad_weight_ih != nullptr) {
-      compute_blocks(input_row, s_.input, a_.grad_weight_ih, bias, DropConnect());
-      bias = nullptr;
+  // The products below read x and, for the recurrent weight, each row's h one step of computation earlier. Slices list
+  // the rows of their share of the steps.
+  void list_input_rows() {
+    const Range rows(s_.rows, slice_.index, a_.grid.slices());
+    for (int64_t n = rows.first; n < rows.last; ++n) shared_.product.right_rows[n] = a_.input + n * s_.input;
+  }
+  void list_previous_rows() {
+    const Range steps(s_.steps, slice_.index, a_.grid.slices());
+    for (int64_t step = steps.first; step < steps.last; ++step) {
+      const int64_t t = s_.step(step);
+      for (int64_t r = 0; r < s_.batch_sizes[t]; ++r)
+        shared_.product.right_rows[s_.offsets[t] + r] = previous_row<const E>(s_, step, r, a_.output, a_.h0, s_.output);
     }
-    if (a_.grad_weight_hh != nullptr) {
-      compute_blocks(previous_h, s_.output, a_.grad_weight_hh, bias, a_.dropconnect);
-      bias = nullptr;
-    }
-    if (bias == nullptr) return;
-    const Range units(4 * s_.hidden, slice_.index, a_.grid.slices());  // the bias alone
+  }
+
+  GradientProduct<E> input_product() const { return product(s_.input, a_.grad_weight_ih, a_.grad_bias, DropConnect()); }
+  GradientProduct<E> recurrent_product() const {
+    return product(s_.output, a_.grad_weight_hh, a_.grad_weight_ih == nullptr ? a_.grad_bias : nullptr, a_.dropconnect);
+  }
+
+  // The bias's gradient when no weight's is wanted.
+  void grad_bias() const {
+    const Range units(4 * s_.hidden, slice_.index, a_.grid.slices());
     for (int64_t j = units.first; j < units.last; j += kLanes<E>) {
       Vec<E> sum = {};
       for (int64_t n = 0; n < s_.rows; ++n) sum += load(shared_.grad_gates + n * 4 * s_.hidden + j, units.last - j);
-      store(bias + j, sum, units.last - j);
+      store(a_.grad_bias + j, sum, units.last - j);
     }
   }
 
@@ -216,8 +221,8 @@ class BackwardSlice {
   void update_cell(int64_t step, int64_t row, int64_t r, int64_t unit, Vec<E> grad_output) {
     const int64_t units = s_.hidden - unit;
     const E* saved = a_.gates + row * 4 * s_.hidden + unit;
-    const Gates<Vec<E>> gate = {load(saved, units), load(saved + s_.hidden, units),
-                                  load(saved + 2 * s_.hidden, units), load(saved + 3 * s_.hidden, units)};
+    const Gates<Vec<E>> gate = {load(saved, units), load(saved + s_.hidden, units), load(saved + 2 * s_.hidden, units),
+                                load(saved + 3 * s_.hidden, units)};
     const Vec<E> cell = load(a_.cells + row * s_.hidden + unit, units);
     const Acc* previous = previous_row<const Acc>(s_, step, r, a_.cells, a_.c0, s_.hidden) + unit;
     Acc* running = a_.grad_c + r * s_.hidden + unit;
@@ -231,12 +236,9 @@ class BackwardSlice {
     store(out + 3 * s_.hidden, grad.pre_activation.o, units);
   }
 
-  template <typename RightRow>
-  void compute_blocks(RightRow right_row, int64_t columns, E* gradient, E* bias, const DropConnect& dropconnect) {
-    const GradientProduct<E, RightRow> product{shared_.grad_gates, s_.rows,  4 * s_.hidden, columns,
-                                               right_row,     gradient, bias,          dropconnect};
-    const Range blocks(product.blocks(), slice_.index, a_.grid.slices());
-    for (int64_t block = blocks.first; block < blocks.last; ++block) product.compute(block, scratch_.block);
+  GradientProduct<E> product(int64_t columns, E* gradient, E* bias, const DropConnect& dropconnect) const {
+    return {shared_.grad_gates, s_.rows,         4 * s_.hidden,    columns,      gradient,        bias,
+            dropconnect,        shared_.product, scratch_.product, slice_.index, a_.grid.slices()};
   }
 
   const LstmBackward<E>& a_;
@@ -245,6 +247,21 @@ class BackwardSlice {
   BackwardShared<E> shared_;
   BackwardScratch<E> scratch_;
 };
+
+// One weight's gradient; `listing` and `product_of` are the slices' functions for it.
+template <typename E, typename Listing, typename ProductOf>
+void multiply_gradient(std::vector<BackwardSlice<E>>& slices, Member& member, Listing listing, ProductOf product_of) {
+  member.wait();  // the memory of the work before is free
+  for (BackwardSlice<E>& slice : slices) (slice.*listing)();
+  member.wait();
+  const int64_t chunks = (slices.front().*product_of)().chunks();
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    for (BackwardSlice<E>& slice : slices) (slice.*product_of)().pack_right(chunk);
+    member.wait();  // packed; the chunk before may still be in use, this one has the other buffer
+    for (BackwardSlice<E>& slice : slices) (slice.*product_of)().multiply_chunk(chunk);
+  }
+  for (BackwardSlice<E>& slice : slices) (slice.*product_of)().store_rows();
+}
 
 }  // namespace
 
@@ -271,13 +288,18 @@ void backward(const LstmBackward<E>& args, Member member) {
     member.wait();  // every unit's grad_gates of this step are there
   }
   for (BackwardSlice<E>& slice : slices) slice.finish_h0();
-  member.wait();  // W_hh's panels make room for W_ih's
-  for (BackwardSlice<E>& slice : slices) slice.prepare_products();
-  member.wait();
-  for (BackwardSlice<E>& slice : slices) {
-    if (args.grad_input != nullptr) slice.grad_input();
-    slice.grad_weights();
+  using Slice = BackwardSlice<E>;
+  if (args.grad_input != nullptr) {
+    member.wait();  // W_hh's panels make room for W_ih's
+    for (Slice& slice : slices) slice.pack_input_weights();
+    member.wait();
+    for (Slice& slice : slices) slice.grad_input();
   }
+  if (args.grad_weight_ih != nullptr) multiply_gradient(slices, member, &Slice::list_input_rows, &Slice::input_product);
+  if (args.grad_weight_hh != nullptr)
+    multiply_gradient(slices, member, &Slice::list_previous_rows, &Slice::recurrent_product);
+  if (args.grad_bias != nullptr && args.grad_weight_ih == nullptr && args.grad_weight_hh == nullptr)
+    for (Slice& slice : slices) slice.grad_bias();
 }
 
 template int64_t backward_scratch(const LstmBackward<float>&);

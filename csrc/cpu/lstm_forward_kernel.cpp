@@ -29,8 +29,8 @@ struct ForwardShared {
     Carver carver(at);
     packed_ih = carver.take<Word<E>>(packed_words<E>(gate_vectors, sizes.input));
     packed_hh = carver.take<Word<E>>(packed_words<E>(gate_vectors, sizes.output));
-    packed_hr = carver.take<Word<E>>(
-        sizes.projected ? packed_words<E>(column_vectors<E>(sizes.output), sizes.hidden) : 0);
+    packed_hr =
+        carver.take<Word<E>>(sizes.projected ? packed_words<E>(column_vectors<E>(sizes.output), sizes.hidden) : 0);
     cell_output = carver.take<E>(sizes.projected ? sizes.batch * sizes.hidden : 0);
     return carver.taken();
   }
@@ -40,12 +40,12 @@ struct ForwardShared {
 template <typename E>
 struct ForwardScratch {
   using Acc = Accumulator<E>;
-  int64_t chunk_rows;   // the most rows of one chunk
-  Acc* bias;            // [its panels][4 * lanes]
-  Acc* gates;           // [its panels][chunk_rows][4 * lanes], before the non-linearities
-  Acc* tile;            // [its rows][4 * lanes], for the projection of h
-  const E** rows;       // [chunk_rows]
-  E* dropped;           // [lanes][P]
+  int64_t chunk_rows;  // the most rows of one chunk
+  Acc* bias;           // [its panels][4 * lanes]
+  Acc* gates;          // [its panels][chunk_rows][4 * lanes], before the non-linearities
+  Acc* tile;           // [its rows][4 * lanes], for the projection of h
+  const E** rows;      // [chunk_rows]
+  E* dropped;          // [lanes][P]
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
     const int64_t panels = most_columns(grid, column_vectors<E>(sizes.hidden));
@@ -74,20 +74,24 @@ class ForwardSlice {
     scratch_.carve(s_, a_.grid, own);
   }
 
-  void pack() {
+  void pack_input_weights() {
     const DroppedWeight<E> ih{a_.weight_ih, s_.input, {}, nullptr};
-    const DroppedWeight<E> hh{a_.weight_hh, s_.output, a_.dropconnect, scratch_.dropped};
     const Range packing = slice_.packing(panels_.first, panels_.last);
-    for (int64_t p = packing.first; p < packing.last; ++p) {
+    for (int64_t p = packing.first; p < packing.last; ++p)
       pack_gate_panel(gate_panel(shared_.packed_ih, p, s_.input), ih, s_.hidden, p * kLanes<E>);
-      pack_gate_panel(gate_panel(shared_.packed_hh, p, s_.output), hh, s_.hidden, p * kLanes<E>);
-    }
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       const int64_t unit = p * kLanes<E>;
       for (int gate = 0; gate < 4; ++gate)
         store(scratch_.bias + ((p - panels_.first) * 4 + gate) * kLanes<E>,
               load(a_.bias + gate * s_.hidden + unit, s_.hidden - unit));
     }
+  }
+
+  void pack_recurrent_weights() {
+    const DroppedWeight<E> hh{a_.weight_hh, s_.output, a_.dropconnect, scratch_.dropped};
+    const Range packing = slice_.packing(panels_.first, panels_.last);
+    for (int64_t p = packing.first; p < packing.last; ++p)
+      pack_gate_panel(gate_panel(shared_.packed_hh, p, s_.output), hh, s_.hidden, p * kLanes<E>);
     if (!s_.projected) return;
     const PanelSet<E> set = output_panels();
     const Range output_packing = slice_.packing(0, set.count());
@@ -95,9 +99,25 @@ class ForwardSlice {
       pack_transposed_panel(set.panel(p), a_.weight_hr, s_.output, set.column(p));
   }
 
+  // a = x W_ih^T + b, unless it is there already, for this slice's rows of as many steps from `begin` as a chunk takes.
+  void project_ahead(int64_t begin) {
+    if (begin < chunk_end_) return;
+    int64_t count = 0;
+    for (chunk_end_ = begin; chunk_end_ < s_.steps; ++chunk_end_) {
+      const int64_t t = s_.step(chunk_end_);
+      const Range rows = slice_.rows(s_.batch_sizes[t]);
+      if (count + rows.count() > scratch_.chunk_rows) break;
+      for (int64_t r = rows.first; r < rows.last; ++r)
+        scratch_.rows[count++] = a_.input + (s_.offsets[t] + r) * s_.input;
+    }
+    for (int64_t p = panels_.first; p < panels_.last; ++p)
+      multiply_panel<E>(chunk_gates(p), {scratch_.bias + (p - panels_.first) * 4 * kLanes<E>, 0},
+                        {scratch_.rows, count}, gate_panel(shared_.packed_ih, p, s_.input));
+    chunk_row_ = 0;
+  }
+
   // h of one step, or with a projection what it is projected from.
   void run_step(int64_t step) {
-    if (step == chunk_end_) project_chunk(step);
     const int64_t t = s_.step(step), first_row = s_.offsets[t];
     const Range rows = slice_.rows(s_.batch_sizes[t]);
     for (int64_t r = rows.first; r < rows.last; ++r)
@@ -139,22 +159,6 @@ class ForwardSlice {
     return scratch_.gates + (p - panels_.first) * scratch_.chunk_rows * 4 * kLanes<E>;
   }
 
-  // a = x W_ih^T + b for this slice's rows of as many steps from `begin` as a chunk has room for.
-  void project_chunk(int64_t begin) {
-    int64_t count = 0;
-    for (chunk_end_ = begin; chunk_end_ < s_.steps; ++chunk_end_) {
-      const int64_t t = s_.step(chunk_end_);
-      const Range rows = slice_.rows(s_.batch_sizes[t]);
-      if (count + rows.count() > scratch_.chunk_rows) break;
-      for (int64_t r = rows.first; r < rows.last; ++r)
-        scratch_.rows[count++] = a_.input + (s_.offsets[t] + r) * s_.input;
-    }
-    for (int64_t p = panels_.first; p < panels_.last; ++p)
-      multiply_panel<E>(chunk_gates(p), {scratch_.bias + (p - panels_.first) * 4 * kLanes<E>, 0},
-                        {scratch_.rows, count}, gate_panel(shared_.packed_ih, p, s_.input));
-    chunk_row_ = 0;
-  }
-
   // Row `row` of the packed batch, `r` of its step: gates, cell and output of one vector of units.
   void update_cell(int64_t p, int64_t row, int64_t r, const Acc* a) {
     constexpr int kCount = kLanes<E>;
@@ -167,11 +171,11 @@ class ForwardSlice {
     store(output + unit, gate.o * Math::tanh(cell), units);
     if (a_.gates == nullptr) return;
     E* saved = a_.gates + row * 4 * s_.hidden + unit;
-    store(saved, gate.i, units);
-    store(saved + s_.hidden, gate.f, units);
-    store(saved + 2 * s_.hidden, gate.g, units);
-    store(saved + 3 * s_.hidden, gate.o, units);
-    store(a_.cells + row * s_.hidden + unit, cell, units);
+    stream(saved, gate.i, units);
+    stream(saved + s_.hidden, gate.f, units);
+    stream(saved + 2 * s_.hidden, gate.g, units);
+    stream(saved + 3 * s_.hidden, gate.o, units);
+    stream(a_.cells + row * s_.hidden + unit, cell, units);
   }
 
   const LstmForward<E>& a_;
@@ -196,10 +200,16 @@ void forward(const LstmForward<E>& args, Member member) {
   std::vector<ForwardSlice<E>> slices;
   slices.reserve(member.last - member.first);
   for (int64_t index = member.first; index < member.last; ++index) slices.emplace_back(args, index);
-  for (ForwardSlice<E>& slice : slices) slice.pack();
+  for (ForwardSlice<E>& slice : slices) slice.pack_input_weights();
   if (args.grid.row_parts > 1) member.wait();  // others packed part of this slice's panels
+  for (ForwardSlice<E>& slice : slices) slice.project_ahead(0);
+  for (ForwardSlice<E>& slice : slices) slice.pack_recurrent_weights();  // late, to find them in the caches
+  if (args.grid.row_parts > 1) member.wait();
   for (int64_t step = 0; step < args.sizes.steps; ++step) {
-    if (step > 0) member.wait();  // the step before is complete
+    if (step > 0) {
+      for (ForwardSlice<E>& slice : slices) slice.project_ahead(step);
+      member.wait();  // the step before is complete
+    }
     for (ForwardSlice<E>& slice : slices) slice.run_step(step);
     if (!args.sizes.projected) continue;
     member.wait();
@@ -208,8 +218,8 @@ void forward(const LstmForward<E>& args, Member member) {
 }
 
 template <typename E>
-constexpr LstmKernels<E> kernels = {kLanes<E>,   kTileRows,   forward_scratch<E>, backward_scratch<E>,
-                                    forward<E>, backward<E>};
+constexpr LstmKernels<E> kernels = {kLanes<E>,           kTileRows,  forward_scratch<E>,
+                                    backward_scratch<E>, forward<E>, backward<E>};
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// What the LSTM's forward and backward kernels share: where a row's neighbour in time is, which part of a step is whose.
+// What the LSTM's forward and backward kernels share: where a row's neighbour in time is, which part of a step is
+// whose.
 #pragma once
 
 #include "lstm_kernel.h"
@@ -16,8 +17,11 @@ static inline int64_t larger(int64_t a, int64_t b) {
 // One slice of the grid.
 struct Slice {
   Slice(const Grid& grid, int64_t slice_index)
-      : index(slice_index), row_part(slice_index / grid.column_parts), column_part(slice_index % grid.column_parts),
-        row_parts(grid.row_parts), column_parts(grid.column_parts) {}
+      : index(slice_index),
+        row_part(slice_index / grid.column_parts),
+        column_part(slice_index % grid.column_parts),
+        row_parts(grid.row_parts),
+        column_parts(grid.column_parts) {}
 
   // Its share of `count` rows, whole tiles of them.
   Range rows(int64_t count) const {

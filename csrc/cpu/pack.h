@@ -6,6 +6,20 @@
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
+// A vector of words of a row.
+template <typename T>
+static inline Vec<T> load_whole_words(const T* from) {
+  return load(from);
+}
+
+static inline Vec<Word<Bfloat16>> load_whole_words(const Bfloat16* from) {
+#if defined(__AVX512BF16__)
+  return load(reinterpret_cast<const uint32_t*>(from));
+#else
+  return load(from);
+#endif
+}
+
 // Words word .. word + lanes of a row of `depth` elements; what lies beyond the row is zero.
 template <typename T>
 static inline Vec<T> load_words(const T* row, int64_t word, int64_t depth) {
@@ -24,26 +38,32 @@ static inline Vec<Word<Bfloat16>> load_words(const Bfloat16* row, int64_t word, 
 #endif
 }
 
-// Column vector `v` of a panel from the rows of a matrix: lane l is row(l), or zero where it is null.
+// Column vector `v` of a panel from the rows of a matrix: lane l is row[l], or zero where it is null.
 template <typename E>
 static inline void pack_column_vector(const Panel<E>& panel, int v, const E* const* row) {
   constexpr int kCount = kLanes<E>;
-  const int64_t words = panel_depth<E>(panel.depth);
-  for (int64_t word = 0; word < words; word += kCount) {
-    Vec<Word<E>> block[kCount];
+  constexpr int64_t kElements = ULMFIT_VECTOR_BYTES / sizeof(Word<E>) * kGroup<E> / PanelFormat<E>::kWords;
+  const int64_t words = panel_depth<E>(panel.depth), stride = panel.tile_width(v / kTileVectors) * kLanes<E>;
+  bool whole = true;  // no lane is null
+  for (int lane = 0; lane < kCount; ++lane) whole = whole && row[lane] != nullptr;
+  Word<E>* to = panel.at(v, 0);
+  Vec<Word<E>> block[kCount];
+  int64_t word = 0;
+  for (int64_t k = 0; whole && k + kElements <= panel.depth; k += kElements, word += kCount) {
 #pragma GCC unroll 16
+    for (int lane = 0; lane < kCount; ++lane) {
+      __builtin_prefetch(row[lane] + k + 8 * kElements, 0, 2);
+      block[lane] = load_whole_words(row[lane] + k);
+    }
+    transpose(block);
+#pragma GCC unroll 16
+    for (int j = 0; j < kCount; ++j) store(to + (word + j) * stride, block[j]);
+  }
+  for (; word < words; word += kCount) {
     for (int lane = 0; lane < kCount; ++lane)
       block[lane] = row[lane] == nullptr ? Vec<Word<E>>{} : load_words(row[lane], word, panel.depth);
     transpose(block);
-    const int64_t stride = panel.tile_width(v / kTileVectors) * kLanes<E>;
-    Word<E>* to = panel.at(v, word);
-    const int64_t count = words - word < kCount ? words - word : kCount;
-    if (count == kCount) {
-#pragma GCC unroll 16
-      for (int j = 0; j < kCount; ++j) store(to + j * stride, block[j]);
-    } else {
-      for (int64_t j = 0; j < count; ++j) store(to + j * stride, block[j]);
-    }
+    for (int64_t j = 0; j < kCount && word + j < words; ++j) store(to + (word + j) * stride, block[j]);
   }
 }
 
@@ -93,8 +113,8 @@ static inline void pack_group(const Panel<E>& panel, int64_t group, const E* con
   }
 }
 
-// Column vectors first .. last of a matrix, cut into panels as equal as possible. Those of the whole matrix lie one after
-// the other at `words`, whoever packs them.
+// Column vectors first .. last of a matrix, cut into panels as equal as possible. Those of the whole matrix lie one
+// after the other at `words`, whoever packs them.
 template <typename E>
 struct PanelSet {
   Word<E>* words;
@@ -103,9 +123,8 @@ struct PanelSet {
   int64_t count() const { return (last - first + kPanelVectors - 1) / kPanelVectors; }
   int64_t vector(int64_t i) const { return first + (last - first) * i / count(); }
   int64_t column(int64_t i) const { return vector(i) * kLanes<E>; }
-  Panel<E> panel(int64_t i) const {
-    return {words + packed_words<E>(vector(i), depth), static_cast<int>(vector(i + 1) - vector(i)), depth};
-  }
+  int width(int64_t i) const { return static_cast<int>(vector(i + 1) - vector(i)); }
+  Panel<E> panel(int64_t i) const { return {words + packed_words<E>(vector(i), depth), width(i), depth}; }
 };
 
 // Panels first .. last of the set from weight [depth, weight.columns]: the product sums over the weight's rows.
@@ -129,21 +148,43 @@ static inline void pack_panels(const PanelSet<E>& set, int64_t first, int64_t la
   }
 }
 
-// A left operand turned round: to[group][column][i] = rows[group * kGroup + i][column], `count` columns of `rows` rows.
+// to[j] = low[j], high[j]; null: zeros.
+static inline void pair_up(Bfloat16* to, const Bfloat16* low, const Bfloat16* high, int64_t count) {
+  int64_t j = 0;
+  for (; high != nullptr && j + kLanes<float> <= count; j += kLanes<float>)
+    store(reinterpret_cast<uint32_t*>(to + 2 * j), interleave(low + j, high + j));
+  for (; j < count; ++j) {
+    to[2 * j] = low[j];
+    to[2 * j + 1] = high != nullptr ? high[j] : Bfloat16{0};
+  }
+}
+
+// A left operand turned round: columns of `rows` become the rows of tiles, kTileRows of them side by side,
+// to[tile][group][row of the tile][element of the group]. Elements beyond the last row are zero.
 template <typename E>
-static inline void pack_columns(E* to, const E* const* rows, int64_t row_count, int64_t count) {
-  for (int64_t group = 0; group < depth_groups<E>(row_count); ++group, to += count * kGroup<E>) {
-    const E* row = rows[group * kGroup<E>];
-    if constexpr (kGroup<E> == 1) {
-      std::memcpy(to, row, count * sizeof(E));
-    } else {
-      const E* next = group * 2 + 1 < row_count ? rows[group * 2 + 1] : nullptr;
-      int64_t j = 0;
-      for (; j + kLanes<E> <= count && next != nullptr; j += kLanes<E>)
-        store(reinterpret_cast<uint32_t*>(to + 2 * j), interleave(row + j, next + j));
-      for (; j < count; ++j) {
-        to[2 * j] = row[j];
-        to[2 * j + 1] = next != nullptr ? next[j] : Bfloat16{0};
+static inline void pack_tiles(E* to, const E* const* rows, int64_t row_count, int64_t count) {
+  constexpr int64_t kTile = kTileRows * kGroup<E>;
+  const int64_t groups = depth_groups<E>(row_count), whole = count / kTileRows, rest = count % kTileRows;
+  for (int64_t group = 0; group < groups; ++group) {
+    const E* from = rows[group * kGroup<E>];
+    E pairs[kGroup<E> == 1 ? 1 : kTileRows * kGroup<E> * 64];  // at most 64 tiles at a time
+    for (int64_t tile = 0; tile < whole; ++tile) {
+      if constexpr (kGroup<E> == 2) {
+        if (tile % 64 == 0) {
+          const int64_t first = tile * kTileRows,
+                        last = first + 64 * kTileRows < count ? first + 64 * kTileRows : count;
+          const E* next = group * 2 + 1 < row_count ? rows[group * 2 + 1] + first : nullptr;
+          pair_up(pairs, rows[group * 2] + first, next, last - first);
+          from = pairs - first * 2;
+        }
+      }
+      std::memcpy(to + (tile * groups + group) * kTile, from + tile * kTile, kTile * sizeof(E));
+    }
+    for (int64_t r = 0; r < rest; ++r) {
+      const int64_t column = whole * kTileRows + r;
+      for (int64_t i = 0; i < kGroup<E>; ++i) {
+        const int64_t k = group * kGroup<E> + i;
+        to[(whole * groups + group) * kTile + r * kGroup<E> + i] = k < row_count ? rows[k][column] : E{};
       }
     }
   }

@@ -1,16 +1,16 @@
 // The matrix multiply under every CPU kernel: rows times one packed panel of weights.
 //
-// A panel holds 1 to 4 vectors of output columns for every depth. Which columns is the packer's choice (pack.h): in gate
-// layout vector v is gate v of the same hidden units, so that a tile ends holding i, f, g, o together.
+// A panel holds 1 to 4 vectors of output columns for every depth. Which columns is the packer's choice (pack.h): in
+// gate layout vector v is gate v of the same hidden units, so that a tile ends holding i, f, g, o together.
 //
 // Depth is consumed in groups: one element, or a pair of bfloat16. A group takes `kWords` vectors of words in a panel:
 //   float, double   one word an element
 //   bfloat16        one word a pair with AVX512-BF16, multiplied by vdpbf16ps; else two floats, converted by the packer
 //
 // Limit: the FMA ports. On 2 cores of Zen 4 the tile alone reached 0.97 of the FMA peak at 1152 -> 4608 from 6 rows on,
-// in float32 and in bfloat16 (W from L3); weights are pinned in registers, as GCC would fold each load into six FMAs and
-// be bound by loads at 0.8. A row's sum runs over the depth in order, in one accumulator, whatever the other rows are:
-// results do not depend on the batch.
+// in float32 and in bfloat16 (W from L3); weights are pinned in registers, as GCC would fold each load into six FMAs
+// and be bound by loads at 0.8. A row's sum runs over the depth in order, in one accumulator, whatever the other rows
+// are: results do not depend on the batch.
 #pragma once
 
 #include "simd.h"
@@ -83,7 +83,8 @@ struct Panel {
   // Word vector `d` of column vector `v`.
   Word<E>* at(int v, int64_t d) const {
     const int tile = v / kTileVectors;
-    return words + ((tile * panel_depth<E>(depth) * kTileVectors) + d * tile_width(tile) + v % kTileVectors) * kLanes<E>;
+    return words +
+           ((tile * panel_depth<E>(depth) * kTileVectors) + d * tile_width(tile) + v % kTileVectors) * kLanes<E>;
   }
   int tiles() const { return (width + kTileVectors - 1) / kTileVectors; }
   int tile_width(int tile) const {
@@ -169,17 +170,19 @@ static inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const WordVec pair = broadcast(load_pair<Half>(row[r] + offset));
-      multiply_add<V>(sum[r], bit_cast<Vec<float>>(element == 0 ? pair << 16 : pair & 0xFFFF0000u), weight);
+      multiply_add<V>(sum[r], bit_cast<Vec<float> >(element == 0 ? pair << 16 : pair & 0xFFFF0000u), weight);
     }
   }
 }
 
 #endif
 
-// One tile over `groups` groups, and half a group more with `half`.
+// One tile over `groups` groups, and half a group more with `half`. Meanwhile the same elements of `next_count` rows
+// further on, the next tile's, are fetched to L2.
 template <typename E, int R, int V>
 static inline void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<E> start, const E* const* rows,
-                                 int64_t offset, int64_t step, const Word<E>* words, int64_t groups, bool half) {
+                                 int64_t next_count, int64_t offset, int64_t step, const Word<E>* words, int64_t groups,
+                                 bool half) {
   using Acc = Accumulator<E>;
   constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>;
   Vec<Acc> sum[R][V];
@@ -190,8 +193,12 @@ static inline void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = load(start.from + r * start.stride + v * kLanes<E>);
   }
-  for (int64_t g = 0; g < groups; ++g, offset += step, words += kAdvance)
-    multiply_group<R, V>(sum, row, offset, words);
+  constexpr int64_t kLineGroups = 64 / sizeof(E) / kGroup<E>;
+  for (int64_t g = 0; g < groups;) {
+    for (int64_t r = 0; r < next_count; ++r) __builtin_prefetch(rows[kTileRows + r] + offset, 0, 2);
+    const int64_t end = g + kLineGroups < groups ? g + kLineGroups : groups;
+    for (; g < end; ++g, offset += step, words += kAdvance) multiply_group<R, V>(sum, row, offset, words);
+  }
   if constexpr (kGroup<E> > 1) {
     if (half) multiply_group<R, V, true>(sum, row, offset, words);
   }
@@ -256,10 +263,13 @@ static inline void multiply_panel(Accumulator<E>* out, Start<E> start, const Row
       for (int64_t r = 0; r < block.count; r += kTileRows) {
         const int64_t count = block.count - r < kTileRows ? block.count - r : kTileRows;
         Accumulator<E>* to = out + r * stride + column;
-        const Start<E> from = slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride}
-                                        : Start<E>{to, stride};
-        multiply_vectors<E>(panel.tile_width(tile), count, to, stride, from, block.rows + r, begin * block.step,
-                            block.step, words, end - begin, half);
+        const Start<E> from =
+            slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : Start<E>{to, stride};
+        // A block that was turned round is in L2 already.
+        const int64_t rest = block.count - r - kTileRows, next = rest < kTileRows ? rest : kTileRows;
+        multiply_vectors<E>(panel.tile_width(tile), count, to, stride, from, block.rows + r,
+                            block.step == kGroup<E> ? next : 0, begin * block.step, block.step, words, end - begin,
+                            half);
       }
     }
   }

@@ -12,13 +12,16 @@
 
 #if defined(__AVX512BF16__)
 #define ULMFIT_ISA avx512_bf16
-#include <immintrin.h>
 #elif defined(__AVX512F__)
 #define ULMFIT_ISA avx512
 #elif defined(__AVX2__)
 #define ULMFIT_ISA avx2
 #else
 #define ULMFIT_ISA portable
+#endif
+
+#if defined(__AVX2__)
+#include <immintrin.h>
 #endif
 
 #if defined(__AVX512F__)
@@ -107,6 +110,21 @@ static inline void store(E* to, Vec<E> value, int64_t count) {
   E lanes[kLanes<E>];
   store(lanes, value);
   std::memcpy(to, lanes, count * sizeof(E));
+}
+
+// Past the caches, for what is not read again soon. Falls back to a plain store where the address or width does not
+// fit.
+template <typename E>
+static inline void stream(E* to, Vec<E> value, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(E) > 2) {
+    if (count >= kLanes<E> && reinterpret_cast<uintptr_t>(to) % ULMFIT_VECTOR_BYTES == 0) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), bit_cast<__m512i>(value));
+      return;
+    }
+  }
+#endif
+  store(to, value, count);
 }
 
 // low[j] | high[j] << 16, the bits of two bfloat16 rows side by side.

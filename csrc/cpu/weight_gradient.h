@@ -1,135 +1,155 @@
 // The weights' gradients: left^T [M, N] x right [N, columns] over all N rows of a batch, both operands row-major.
 //
-// Cut into blocks of the result that stay in L2 while both operands stream past: a chunk of rows is packed, the left
-// operand turned round, and multiplied in. One slice computes a block from first to last row: no reduction crosses
-// threads. Limit: FMA throughput; packing and re-reading the sums cost a few percent.
+// Chunk after chunk of the N rows: the team packs the chunk's right rows, each slice then multiplies them into its own
+// rows of the result, a block at a time whose left operand is turned round and stays in L2. The sums pass through the
+// caches once a chunk, fetched ahead. No reduction crosses threads. Limit: FMA throughput.
 #pragma once
 
 #include "lstm_steps.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
-constexpr int64_t kBlockRows = 192;     // of the result (the left operand's columns)
-constexpr int64_t kBlockVectors = 16;   // of the result's columns
-constexpr int64_t kBlockDepth = 256;    // groups of batch rows packed at a time
+constexpr int64_t kBlockTiles = 48;    // of kTileRows rows of the result
+constexpr int64_t kChunkGroups = 256;  // groups of the N rows packed at a time
 
+// Memory that all slices use.
 template <typename E>
-struct BlockScratch {
-  using Acc = Accumulator<E>;
-  Acc* sums;             // [panels of a block][kBlockRows][panel's width * lanes]
-  Acc* row_sums;         // [kBlockRows] sums of the left operand's columns
-  E* left;               // [kBlockDepth][kBlockRows][kGroup]
-  Word<E>* right;        // a packed chunk of the block's columns
-  const E** left_rows;   // [kBlockDepth * kGroup]
-  const E** right_rows;  // as many
-  const E** turned;      // [kBlockRows] into `left`
-  E* row;                // [kBlockVectors * lanes]
+struct ProductShared {
+  Word<E>* right[2];          // a packed chunk, and the one after it
+  Accumulator<E>* sums;       // [panels][left columns, whole tiles][panel's width * lanes]
+  Accumulator<E>* left_sums;  // [left columns]
+  const E** right_rows;       // [N]
 
-  int64_t carve(std::byte* at) {
-    constexpr int64_t kElements = kBlockDepth * kGroup<E>;
-    Carver carver(at);
-    sums = carver.take<Acc>(kBlockRows * kBlockVectors * kLanes<E>);
-    row_sums = carver.take<Acc>(kBlockRows);
-    left = carver.take<E>(kElements * kBlockRows);
-    right = carver.take<Word<E>>(packed_words<E>(kBlockVectors, kElements));
-    left_rows = carver.take<const E*>(kElements);
-    right_rows = carver.take<const E*>(kElements);
-    turned = carver.take<const E*>(kBlockRows);
-    row = carver.take<E>(kBlockVectors * kLanes<E>);
-    return carver.taken();
+  static int64_t right_words(int64_t columns) {
+    return packed_words<E>(column_vectors<E>(columns), kChunkGroups * kGroup<E>);
+  }
+  static int64_t sum_count(int64_t left_columns, int64_t columns) {
+    return (left_columns + kTileRows - 1) / kTileRows * kTileRows * column_vectors<E>(columns) * kLanes<E>;
   }
 };
 
-// What is multiplied. `right_row(n)` is the right operand's row n.
-template <typename E, typename RightRow>
+// A slice's own.
+template <typename E>
+struct ProductScratch {
+  E* left;              // a block's chunk, in tiles
+  const E** left_rows;  // [kChunkGroups * kGroup]
+  const E** tile_rows;  // [kBlockTiles * kTileRows] into `left`
+  E* row;               // [columns]
+
+  void carve(Carver& carver, int64_t columns) {
+    constexpr int64_t kRows = kBlockTiles * kTileRows;
+    left = carver.take<E>(kRows * kChunkGroups * kGroup<E>);
+    left_rows = carver.take<const E*>(kChunkGroups * kGroup<E>);
+    tile_rows = carver.take<const E*>(kRows);
+    row = carver.take<E>(column_vectors<E>(columns) * kLanes<E>);
+  }
+};
+
+template <typename E>
 struct GradientProduct {
+  using Acc = Accumulator<E>;
+
   const E* left;  // [rows, left_columns]
   int64_t rows, left_columns, right_columns;
-  RightRow right_row;
-  E* gradient;             // [left_columns, right_columns]
-  E* left_sums;            // [left_columns], the bias's gradient, or null
+  E* gradient;              // [left_columns, right_columns]
+  E* left_sums;             // [left_columns], the bias's gradient, or null
   DropConnect dropconnect;  // applied to the gradient
+  ProductShared<E> shared;
+  ProductScratch<E> scratch;
+  int64_t slice, slices;
 
-  int64_t row_blocks() const { return (left_columns + kBlockRows - 1) / kBlockRows; }
-  int64_t column_blocks() const { return (column_vectors<E>(right_columns) + kBlockVectors - 1) / kBlockVectors; }
-  int64_t blocks() const { return row_blocks() * column_blocks(); }
+  static constexpr int64_t kChunk = kChunkGroups * kGroup<E>;
+  int64_t chunks() const { return (rows + kChunk - 1) / kChunk; }
 
-  void compute(int64_t block, const BlockScratch<E>& scratch) const {
-    using Acc = Accumulator<E>;
-    const Range tiles((left_columns + kTileRows - 1) / kTileRows, block / column_blocks(), row_blocks());
-    const int64_t begin = tiles.first * kTileRows, height = smaller(tiles.last * kTileRows, left_columns) - begin;
-    const Range vectors(column_vectors<E>(right_columns), block % column_blocks(), column_blocks());
-    const bool with_sums = left_sums != nullptr && block % column_blocks() == 0;
-    for (int64_t r = 0; r < height; ++r) {
-      scratch.turned[r] = scratch.left + r * kGroup<E>;
-      scratch.row_sums[r] = 0;
-    }
-    const int64_t column = vectors.first * kLanes<E>;
-    for (int64_t n = 0; n < rows; n += kBlockDepth * kGroup<E>) {
-      const int64_t depth = smaller(kBlockDepth * kGroup<E>, rows - n);
-      for (int64_t k = 0; k < depth; ++k) {
-        scratch.left_rows[k] = left + (n + k) * left_columns + begin;
-        scratch.right_rows[k] = right_row(n + k) + column;
+  // This slice's panels of a chunk of the right operand.
+  void pack_right(int64_t chunk) const {
+    const PanelSet<E> set = panels();
+    const Range own(set.count(), slice, slices);
+    for (int64_t p = own.first; p < own.last; ++p) {
+      const Panel<E> panel = chunk_panel(p, chunk);
+      const int64_t first = chunk * kChunk, last = first + chunk_depth(chunk), column = set.column(p);
+      for (int64_t n = first; n < last; n += kGroup<E>) {
+        const E* row[kGroup<E>];
+        for (int64_t i = 0; i < kGroup<E>; ++i) row[i] = n + i < last ? shared.right_rows[n + i] + column : nullptr;
+        pack_group(panel, (n - first) / kGroup<E>, row, right_columns - column);
       }
-      pack_columns(scratch.left, scratch.left_rows, depth, height);
-      if (with_sums) add_rows(scratch.row_sums, scratch.left_rows, depth, height);
-      const PanelSet<E> set = chunk_panels(vectors, depth, scratch);
-      pack_rows(set, scratch.right_rows, depth, right_columns - column);
+    }
+  }
+
+  // This slice's rows of the result, a chunk on.
+  void multiply_chunk(int64_t chunk) const {
+    const Range own = tiles();
+    for (int64_t tile = own.first; tile < own.last; tile += kBlockTiles) {
+      const int64_t begin = tile * kTileRows;
+      multiply_block(chunk, begin, smaller(smaller(tile + kBlockTiles, own.last) * kTileRows, left_columns) - begin);
+    }
+  }
+
+  // When all chunks are in: this slice's rows of the gradient.
+  void store_rows() const {
+    const Range own = tiles();
+    const PanelSet<E> set = panels();
+    for (int64_t r = own.first * kTileRows; r < smaller(own.last * kTileRows, left_columns); ++r) {
       for (int64_t p = 0; p < set.count(); ++p) {
-        const Panel<E> panel = set.panel(p);
-        Acc* sums = scratch.sums + set.column(p) * kBlockRows;
-        const Start<E> start = n == 0 ? zeros<E>() : Start<E>{sums, panel.width * kLanes<E>};
-        multiply_panel<E>(sums, start, {scratch.turned, height, height * kGroup<E>}, panel);
+        const int width = set.width(p);
+        store_tile(scratch.row, right_columns, set.column(p), panel_sums(set, p) + r * width * kLanes<E>, 1, width);
       }
+      const int64_t first = r * right_columns;
+      if (dropconnect.enabled())
+        drop(gradient + first, scratch.row, dropconnect, first, right_columns);
+      else
+        std::memcpy(gradient + first, scratch.row, right_columns * sizeof(E));
     }
-    store_block(begin, height, vectors, scratch);
-    for (int64_t r = 0; with_sums && r < height; r += kLanes<E>)
-      store(left_sums + begin + r, load(scratch.row_sums + r, height - r), height - r);
+    if (left_sums == nullptr) return;
+    const int64_t begin = own.first * kTileRows, end = smaller(own.last * kTileRows, left_columns);
+    for (int64_t j = begin; j < end; j += kLanes<E>)
+      store(left_sums + j, load<Acc>(shared.left_sums + j, end - j), end - j);
   }
 
  private:
-  // Rows beyond the chunk's last pad its last group with zeros: depth counts whole groups.
-  static PanelSet<E> chunk_panels(const Range& vectors, int64_t depth, const BlockScratch<E>& scratch) {
-    return {scratch.right, depth_groups<E>(depth) * kGroup<E>, 0, vectors.count()};
+  Range tiles() const { return Range((left_columns + kTileRows - 1) / kTileRows, slice, slices); }
+  PanelSet<E> panels() const { return {nullptr, 0, 0, column_vectors<E>(right_columns)}; }
+  int64_t chunk_depth(int64_t chunk) const { return smaller(kChunk, rows - chunk * kChunk); }
+
+  // Rows beyond the last fill its group with zeros: the depth counts whole groups.
+  Panel<E> chunk_panel(int64_t p, int64_t chunk) const {
+    PanelSet<E> set = panels();
+    set.words = shared.right[chunk % 2];
+    set.depth = depth_groups<E>(chunk_depth(chunk)) * kGroup<E>;
+    return set.panel(p);
   }
 
-  static void pack_rows(const PanelSet<E>& set, const E* const* row, int64_t depth, int64_t count) {
-    for (int64_t group = 0; group < depth_groups<E>(depth); ++group) {
-      for (int64_t p = 0; p < set.count(); ++p) {
-        const E* at[kGroup<E>];
-        for (int64_t i = 0; i < kGroup<E>; ++i) {
-          const int64_t k = group * kGroup<E> + i;
-          at[i] = k < depth ? row[k] + set.column(p) : nullptr;
-        }
-        pack_group(set.panel(p), group, at, count - set.column(p));
+  Acc* panel_sums(const PanelSet<E>& set, int64_t p) const {
+    return shared.sums + set.column(p) * ((left_columns + kTileRows - 1) / kTileRows * kTileRows);
+  }
+
+  void multiply_block(int64_t chunk, int64_t begin, int64_t height) const {
+    const int64_t depth = chunk_depth(chunk), groups = depth_groups<E>(depth);
+    for (int64_t k = 0; k < depth; ++k) scratch.left_rows[k] = left + (chunk * kChunk + k) * left_columns + begin;
+    pack_tiles(scratch.left, scratch.left_rows, depth, height);
+    if (left_sums != nullptr) add_left(chunk == 0, depth, begin, height);
+    for (int64_t r = 0; r < height; ++r)
+      scratch.tile_rows[r] = scratch.left + ((r / kTileRows) * groups * kTileRows + r % kTileRows) * kGroup<E>;
+    const PanelSet<E> set = panels();
+    for (int64_t p = 0; p < set.count(); ++p) {
+      const Panel<E> panel = chunk_panel(p, chunk);
+      const int64_t stride = panel.width * kLanes<E>;
+      for (int64_t r = 0; r < height; r += kTileRows) {
+        Acc* sums = panel_sums(set, p) + (begin + r) * stride;
+        for (int64_t j = 0; j < kTileRows * stride; j += 64 / sizeof(Acc))
+          __builtin_prefetch(sums + kTileRows * stride + j, 1, 2);
+        multiply_panel<E>(sums, chunk == 0 ? zeros<E>() : Start<E>{sums, stride},
+                          {scratch.tile_rows + r, smaller(kTileRows, height - r), kTileRows * kGroup<E>}, panel);
       }
     }
   }
 
-  static void add_rows(Accumulator<E>* sums, const E* const* row, int64_t depth, int64_t count) {
-    for (int64_t j = 0; j < count; j += kLanes<E>) {
-      Vec<E> sum = load(sums + j, count - j);
-      for (int64_t k = 0; k < depth; ++k) sum += load(row[k] + j, count - j);
-      store(sums + j, sum, count - j);
-    }
-  }
-
-  void store_block(int64_t begin, int64_t height, const Range& vectors, const BlockScratch<E>& scratch) const {
-    const int64_t column = vectors.first * kLanes<E>;
-    const int64_t count = smaller(right_columns, vectors.last * kLanes<E>) - column;
-    const PanelSet<E> set = chunk_panels(vectors, 1, scratch);
-    for (int64_t r = 0; r < height; ++r) {
-      for (int64_t p = 0; p < set.count(); ++p) {
-        const int width = set.panel(p).width;
-        const Accumulator<E>* sums = scratch.sums + set.column(p) * kBlockRows + r * width * kLanes<E>;
-        store_tile(scratch.row, kBlockVectors * kLanes<E>, set.column(p), sums, 1, width);
-      }
-      const int64_t first = (begin + r) * right_columns + column;
-      if (dropconnect.enabled())
-        drop(gradient + first, scratch.row, dropconnect, first, count);
-      else
-        std::memcpy(gradient + first, scratch.row, count * sizeof(E));
-    }
+  void add_left(bool first_chunk, int64_t depth, int64_t begin, int64_t height) const {
+    Acc* sums = shared.left_sums + begin;
+    if (first_chunk) std::memset(sums, 0, height * sizeof(Acc));
+    for (int64_t k = 0; k < depth; ++k)
+      for (int64_t j = 0; j < height; j += kLanes<E>)
+        store<Acc>(sums + j, load<Acc>(sums + j, height - j) + load(scratch.left_rows[k] + j, height - j), height - j);
   }
 };
 

@@ -2,58 +2,96 @@
 
 #include <sys/mman.h>
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 namespace ulmfit_fast {
-
 namespace {
-constexpr int64_t kLargePage = 2 << 20;
-}
 
-struct Workspace::Block {
-  std::byte* data;
-  int64_t bytes;
+constexpr int64_t kLargePage = 2 << 20;
+
+struct Block {
+  std::byte* data = nullptr;
+  int64_t bytes = 0;
 };
 
-// The kept block. Taking it leaves null, so that calls from several threads never share one; no lock, so that a fork in
-// the middle of a call leaves the child with nothing worse than an empty place.
-static std::atomic<void*> kept{nullptr};
+// A place for one block. Taking and putting never wait: a place that is being looked at counts as empty or as full, so
+// that threads share no lock, and a fork in the middle of a call leaves the child with nothing worse than a lost block.
+class Place {
+ public:
+  // The block, if there is one of `least` to `most` bytes; else none.
+  Block take(int64_t least, int64_t most) {
+    Block block;
+    if (busy_.test_and_set(std::memory_order_acquire)) return block;
+    if (block_.bytes >= least && block_.bytes <= most) std::swap(block, block_);
+    busy_.clear(std::memory_order_release);
+    return block;
+  }
 
-Workspace::Workspace(int64_t bytes) : block_(static_cast<Block*>(kept.exchange(nullptr))) {
-  if (block_ != nullptr && block_->bytes >= bytes) return;
-  release(block_);
-  const int64_t alignment = bytes < kLargePage ? 64 : kLargePage;
-  const int64_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  void* data = std::aligned_alloc(alignment, rounded > 0 ? rounded : alignment);
+  bool put(Block block) {
+    if (busy_.test_and_set(std::memory_order_acquire)) return false;
+    const bool empty = block_.data == nullptr;
+    if (empty) block_ = block;
+    busy_.clear(std::memory_order_release);
+    return empty;
+  }
+
+ private:
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+  Block block_;
+};
+
+std::array<Place, 32> places;
+std::atomic<int64_t> kept_bytes{0};
+
+Block allocate(int64_t bytes) {
+  void* data = std::aligned_alloc(bytes < kLargePage ? 64 : kLargePage, bytes);
   if (data == nullptr) throw std::bad_alloc();
-  advise_large_pages(data, rounded);
-  block_ = new Block{static_cast<std::byte*>(data), rounded};
+#ifdef MADV_HUGEPAGE
+  if (bytes >= kLargePage) madvise(data, bytes, MADV_HUGEPAGE);  // a hint
+#endif
+  return {static_cast<std::byte*>(data), bytes};
+}
+
+Block take(int64_t bytes) {
+  const int64_t unit = bytes < kLargePage ? 4096 : kLargePage;
+  const int64_t rounded = (bytes + unit - 1) / unit * unit + (bytes == 0 ? unit : 0);
+  for (const int64_t most : {rounded, 2 * rounded}) {
+    for (Place& place : places) {
+      const Block block = place.take(rounded, most);
+      if (block.data == nullptr) continue;
+      kept_bytes -= block.bytes;
+      return block;
+    }
+  }
+  return allocate(rounded);
+}
+
+void give_back(Block block) {
+  if (block.data == nullptr) return;
+  if ((kept_bytes += block.bytes) <= kKeptBytes)
+    for (Place& place : places)
+      if (place.put(block)) return;
+  kept_bytes -= block.bytes;
+  std::free(block.data);
+}
+
+}  // namespace
+
+Workspace::Workspace(int64_t bytes) {
+  const Block block = take(bytes);
+  data_ = block.data;
+  bytes_ = block.bytes;
 }
 
 Workspace::~Workspace() {
-  release(block_->bytes > kKeptBytes ? block_ : static_cast<Block*>(kept.exchange(block_)));
+  give_back({data_, bytes_});
 }
 
-void Workspace::release(Block* block) {
-  if (block == nullptr) return;
-  std::free(block->data);
-  delete block;
-}
-
-std::byte* Workspace::data() const {
-  return block_->data;
-}
-
-void advise_large_pages(void* data, int64_t bytes) {
-#ifdef MADV_HUGEPAGE
-  const auto begin = (reinterpret_cast<uintptr_t>(data) + kLargePage - 1) / kLargePage * kLargePage;
-  const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) / kLargePage * kLargePage;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)data, (void)bytes;
-#endif
-}
+Workspace::Workspace(Workspace&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
 
 }  // namespace ulmfit_fast

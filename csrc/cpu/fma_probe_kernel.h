@@ -1,0 +1,17 @@
+// How fast this core multiplies and adds: the limit that benchmarks measure kernels against. Torch-free.
+#pragma once
+
+#include <cstdint>
+
+namespace ulmfit_fast {
+
+struct FmaProbeKernels {
+  // Runs `rounds` rounds of independent multiply-adds in registers; returns the floating-point operations done.
+  double (*float32)(int64_t rounds);
+  double (*bfloat16)(int64_t rounds);
+};
+
+// Of the instruction set in use.
+const FmaProbeKernels& fma_probe_kernels();
+
+}  // namespace ulmfit_fast
