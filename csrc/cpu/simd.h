@@ -20,7 +20,7 @@
 #define ULMFIT_ISA portable
 #endif
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
