@@ -17,10 +17,12 @@
 
 #if defined(__AVX512F__)
 #define ULMFIT_PIN(vector) asm("" : "+v"(vector))
-#elif defined(__AVX2__)
+#elif defined(__SSE2__)
 #define ULMFIT_PIN(vector) asm("" : "+x"(vector))
+#elif defined(__aarch64__)
+#define ULMFIT_PIN(vector) asm("" : "+w"(vector))
 #else
-#define ULMFIT_PIN(vector)
+#define ULMFIT_PIN(vector) asm("" : "+m"(vector))
 #endif
 
 namespace ulmfit_fast::ULMFIT_ISA {
@@ -178,9 +180,9 @@ static inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const
 #endif
 
 // One tile over `groups` groups, and half a group more with `half`. Meanwhile the same elements of `next_count` rows
-// further on, the next tile's, are fetched to L2.
+// further on, the next tile's, are fetched to L2. Never inlined: within a larger function its registers are spilled.
 template <typename E, int R, int V>
-static inline void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<E> start, const E* const* rows,
+__attribute__((noinline)) static void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<E> start, const E* const* rows,
                                  int64_t next_count, int64_t offset, int64_t step, const Word<E>* words, int64_t groups,
                                  bool half) {
   using Acc = Accumulator<E>;
