@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt setup.py pyproject.toml
-CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 CUDA := $(wildcard csrc/cuda/*.cu)
 NVCC ?= nvcc
 CUDA_ARCHITECTURE ?= sm_90
 
-.PHONY: help build demo test bench bench-smoke lint format cuda-compile clean
+.PHONY: help build demo test native-test bench bench-smoke lint format cuda-compile clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -31,8 +31,19 @@ demo: build  ## the three stages on text that every installation carries; prints
 test: build  ## run the tests
 	$(BIN)/python -m pytest -q tests
 
-bench: build  ## time the layer against torch.nn.LSTM
-	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+native-test: $(VENV)/.ready  ## the kernels alone, without torch, under the sanitizers
+	@for sanitizers in address,undefined thread; do \
+	  build=build/native-test-$${sanitizers%%,*}; \
+	  PATH="$(abspath $(BIN)):$$PATH" && cmake -S . -B $$build -G Ninja -DULMFIT_FAST_NATIVE_TESTS=ON \
+	    -DULMFIT_FAST_SANITIZE=$$sanitizers -DCMAKE_CXX_FLAGS_RELEASE=-O1 >/dev/null && cmake --build $$build >/dev/null && \
+	  ctest --test-dir $$build --output-on-failure || exit 1; \
+	done
+
+BENCH ?= build/bench/results
+bench: build  ## the layer beside torch.nn.LSTM, 20 minutes; table and charts in build/bench (or BENCH=path-without-suffix)
+	mkdir -p $(dir $(BENCH))
+	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-json=$(BENCH).json --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m benchmarks.report $(BENCH).json
 
 bench-smoke: build  ## the benchmarks once, tiny: that they still run
 	ULMFIT_FAST_BENCH=smoke $(BIN)/python -m pytest -q benchmarks --benchmark-disable

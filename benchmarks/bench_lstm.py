@@ -1,33 +1,25 @@
-"""One LSTM layer on dense batches: ours, ours with weight drop, torch.nn.LSTM; inference and training apart."""
+"""One LSTM layer on dense batches of 70 steps: ours beside torch.nn.LSTM, the reference and weight drop."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-import torch
 
-from benchmarks.conftest import LAYERS, SMOKE, make_layer
+from benchmarks.conftest import SMOKE
+from benchmarks.layers import DROPPED, REFERENCE, TORCH, Case
 
-STEPS, INPUT, HIDDEN = (5, 24, 16) if SMOKE else (70, 1152, 1152)
-FORWARD_FLOP_A_ROW = 2 * 4 * HIDDEN * (INPUT + HIDDEN)
+STEPS = 5 if SMOKE else 70
+BATCHES = [1, 3] if SMOKE else [1, 8, 16, 32, 64]
+# The first is measured against everything, the others against nn.LSTM alone.
+SHAPES = [(24, 16), (16, 24)] if SMOKE else [(1152, 1152), (400, 1152), (1152, 400), (650, 650), (1024, 1024)]
 
 
-@pytest.mark.parametrize("batch", [1, 8, 64])
-@pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("mode", ["inference", "training"])
-def test_dense(benchmark, record, mode: str, name: str, batch: int) -> None:  # type: ignore[no-untyped-def]
-    layer = make_layer(name, INPUT, HIDDEN, torch.float32)
-    x = torch.randn(STEPS, batch, INPUT, requires_grad=mode == "training")
-
-    def infer() -> None:
-        with torch.inference_mode():
-            layer(x)
-
-    def train() -> None:
-        layer.zero_grad()
-        layer(x)[0].sum().backward()
-
-    layer.train(mode == "training")
-    benchmark.pedantic(
-        train if mode == "training" else infer, rounds=1 if SMOKE else 5, warmup_rounds=0 if SMOKE else 1
-    )
-    record(FORWARD_FLOP_A_ROW * STEPS * batch * (3 if mode == "training" else 1), batch=batch, mode=mode)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}-{shape[1]}")
+def test_dense(compare: Callable[..., None], shape: tuple[int, int], dtype: str, training: bool, batch: int) -> None:
+    case = Case(*shape, lengths=(STEPS,) * batch, dtype=dtype, training=training)
+    names = [TORCH, REFERENCE, DROPPED] if shape == SHAPES[0] else [TORCH]
+    compare(case, dict.fromkeys(names, case), rounds=7 if batch < 32 else 5)

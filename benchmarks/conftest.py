@@ -1,41 +1,91 @@
-"""What the benchmarks share: sizes, layers under test, and facts of the machine in every row."""
+"""How a row is measured: rounds of ours beside every alternative, and the machine's limit in each round."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from ulmfit_fast import WeightDropLSTM, ops
+from benchmarks.layers import OURS, REFERENCE, TORCH, Case, Workload, make_layer
+from benchmarks.memory import peak_megabytes
+from ulmfit_fast import ops
+from ulmfit_fast._C import measure_fma_peak
 
 SMOKE = os.environ.get("ULMFIT_FAST_BENCH") == "smoke"
+PROBE_SECONDS = 0.001 if SMOKE else 0.05
 
 
-def make_layer(name: str, input_size: int, hidden_size: int, dtype: torch.dtype) -> nn.Module:
-    """One of the layers that are compared, with the same weights each."""
-    torch.manual_seed(0)
-    if name == "nn.LSTM":
-        return nn.LSTM(input_size, hidden_size, dtype=dtype)
-    return WeightDropLSTM(input_size, hidden_size, weight_dropout=0.5 if name == "ours, p=0.5" else 0.0, dtype=dtype)
-
-
-LAYERS = ["ours", "ours, p=0.5", "nn.LSTM"]
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    match = re.search(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return match.group(1) if match else platform.processor()
 
 
 @pytest.fixture
-def record(benchmark: object) -> object:
-    """Adds GFLOP/s and the facts of the run to a benchmark's row, given its floating-point operations."""
+def compare(benchmark: Any) -> Callable[..., None]:
+    """Times our layer; before each of its rounds the FMA probe and each alternative, once."""
 
-    def add(flop: float, **facts: object) -> None:
-        benchmark.extra_info |= {  # type: ignore[attr-defined]
-            "torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.processor(),
-            "isa": ops.build_info()["isa"], "gflop": flop / 1e9, **facts,
-        }  # fmt: skip
+    def run(case: Case, others: dict[str, Case], rounds: int) -> None:
+        """others: implementation -> the case it runs (the same but for dense against packed)."""
+        names = list(others)
+        layers = {name: make_layer(name.partition("/")[0], others[name]) for name in names}
+        workloads = {name: Workload(others[name]) for name in names}
+        ours, workload = make_layer(OURS, case), Workload(case)
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        peaks: list[float] = []
+
+        def before_each_round() -> None:
+            peaks.append(measure_fma_peak(case.dtype, PROBE_SECONDS) / 1e9)
+            for name in names:
+                if name == REFERENCE and len(seconds[name]) == 2:
+                    continue  # readable, not fast: two rounds tell enough
+                start = time.perf_counter()
+                workloads[name].run(layers[name])
+                seconds[name].append(time.perf_counter() - start)
+
+        if not SMOKE:  # warm
+            workload.run(ours)
+            for name in names:
+                workloads[name].run(layers[name])
+        benchmark.pedantic(workload.run, args=(ours,), setup=before_each_round, rounds=1 if SMOKE else rounds)
         stats = getattr(benchmark, "stats", None)
-        if stats is not None:
-            benchmark.extra_info["gflop_per_s"] = flop / 1e9 / stats.stats.median  # type: ignore[attr-defined]
+        own = list(stats.stats.data) if stats is not None else [1.0] * len(peaks)
+        benchmark.extra_info.update(_facts(case) | _figures(case, others, own, seconds, peaks))
+        if TORCH in others and not SMOKE:
+            for name in (OURS, TORCH):
+                benchmark.extra_info[f"peak MB, {name}"] = peak_megabytes(name, case)
 
-    return add
+    return run
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    return {
+        "input": case.input_size, "hidden": case.hidden_size, "batch": len(case.lengths), "steps": case.lengths[0],
+        "rows": sum(case.lengths), "packed": case.packed, "dtype": case.dtype,
+        "mode": "training" if case.training else "inference", "gflop": case.gflop,
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": _cpu_model(),
+        "isa": ops.build_info()["isa"], "onednn_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
+    }  # fmt: skip
+
+
+def _figures(
+    case: Case, others: dict[str, Case], own: list[float], seconds: dict[str, list[float]], peaks: list[float]
+) -> dict[str, Any]:
+    rate, peak = case.gflop / statistics.median(own), statistics.median(peaks)
+    figures: dict[str, Any] = {"GF/s": rate, "peak GF/s": peak, "share of peak": rate / peak}
+    for name, times in seconds.items():
+        # Per unit of work, as a dense batch beside a packed one has a few rows more or less.
+        scale = case.gflop / others[name].gflop
+        ratios = sorted(scale * theirs / ours for theirs, ours in zip(times, own, strict=False))
+        figures[f"GF/s, {name}"] = others[name].gflop / statistics.median(times)
+        figures[f"ratio, {name}"] = statistics.median(ratios)
+        figures[f"ratios, {name}"] = ratios
+    return figures

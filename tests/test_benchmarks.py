@@ -1,4 +1,4 @@
-"""The benchmarks still run (at sizes that measure nothing)."""
+"""The benchmarks still run (at sizes that measure nothing), and their results become a table and a chart."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import sys
 from pathlib import Path
 
 
-def test_benchmarks_run() -> None:
-    finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "benchmarks", "--benchmark-disable"],
-        cwd=Path(__file__).parents[1], env=os.environ | {"ULMFIT_FAST_BENCH": "smoke"}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stdout[-2000:]
-    assert "24 passed" in finished.stdout
+def test_benchmarks_and_their_report(tmp_path: Path) -> None:
+    root, results = Path(__file__).parents[1], tmp_path / "results.json"
+    environment = os.environ | {"ULMFIT_FAST_BENCH": "smoke"}
+    for command in (
+        ["pytest", "-q", "benchmarks", "--benchmark-only", f"--benchmark-json={results}"],
+        ["benchmarks.report", str(results)],
+    ):
+        finished = subprocess.run(
+            [sys.executable, "-m", *command], cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+        assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
+    report = results.with_suffix(".md").read_text()
+    assert report.count("| training |") == report.count("| inference |") == 10
+    assert "packed bfloat16 training: time of ours on a dense batch" in report
+    assert results.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

@@ -304,7 +304,7 @@ def test_forcing_an_instruction_set() -> None:
         "print(ops.build_info()['isa'], *(f'{v.double().sum():.9f}' for v in (o, x.grad, l.weight_hh_l0.grad)))"
     )
     results = {}
-    for isa in ("portable", "avx2", "avx512"):
+    for isa in ("portable", "avx2", "avx512", "avx512_bf16"):
         finished = subprocess.run(
             [sys.executable, "-c", code], env=_environment(isa), capture_output=True, text=True, check=False
         )

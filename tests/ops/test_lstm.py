@@ -138,17 +138,68 @@ def test_rows_do_not_influence_each_other(dtype: torch.dtype) -> None:
         assert torch.equal(c[0], c_n[row])
 
 
-def test_thread_count_does_not_change_the_bits_of_the_forward() -> None:
-    a = Case("threads", (9, 7, 7, 2), 40, 90, p=0.3).arguments(torch.float32, requires_grad=False)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("projection", [0, 20])
+def test_thread_count_does_not_change_the_bits(dtype: torch.dtype, projection: int) -> None:
+    """Not of the outputs and not of the gradients: with 8 threads, rows are split among threads, too."""
+    a = Case("threads", (9,) * 20 + (7, 2), 40, 70, p=0.3, projection=projection).arguments(dtype)
     threads = torch.get_num_threads()
-    expected = ops.lstm(**a)
+    expected = run_with_gradients(ops.lstm, a)
     try:
-        for count in (1, 2, 3, 5):
+        for count in (1, 2, 3, 5, 8):
             torch.set_num_threads(count)
-            for ours, value in zip(ops.lstm(**a), expected, strict=True):
-                assert torch.equal(ours, value)
+            ours = run_with_gradients(ops.lstm, a)
+            different = {name for name in expected if not torch.equal(ours[name], expected[name])}
+            assert different <= {"grad_weight_hr"}, count  # torch.mm's
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_larger_than_every_block_of_the_kernels(dtype: torch.dtype, reverse: bool) -> None:
+    """More rows than a chunk, deeper and taller than a block, against one direction of nn.LSTM."""
+    torch.manual_seed(5)
+    lengths, inputs, hidden = torch.tensor([150, 150, 149, 100, 77, 20, 3, 1]), 73, 410
+    layer = torch.nn.LSTM(inputs, hidden, dtype=torch.float64, bidirectional=True)
+    suffix = "_reverse" if reverse else ""
+    weights = [getattr(layer, f"{kind}_l0{suffix}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(150, 8, inputs, dtype=torch.float64), lengths)
+    x = packed.data.requires_grad_()
+    expected = layer(packed._replace(data=x))[0].data[:, hidden if reverse else 0 :][:, :hidden]
+    grad = torch.randn_like(expected)
+    expected_grads = torch.autograd.grad(expected, [x, *weights], grad)
+
+    own = [value.detach().to(dtype).requires_grad_() for value in (x, *weights)]
+    zeros = torch.zeros(8, hidden, dtype=dtype)
+    ours = ops.lstm(own[0], packed.batch_sizes, zeros, zeros, *own[1:], reverse=reverse)[0]
+    ours_grads = torch.autograd.grad(ours, own, grad.to(dtype))
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    for value, target in zip((ours, *ours_grads), (expected, *expected_grads), strict=True):
+        scale = target.abs().max()
+        torch.testing.assert_close(value.double() / scale, target / scale, rtol=0, atol=tolerance)
+
+
+def test_within_a_data_loader_worker() -> None:
+    """A forked child computes what its parent does, whatever memory and threads the parent's kernels hold."""
+    a = Case("worker", (40,) * 12, 60, 130).arguments(torch.float32, requires_grad=False)
+    expected = ops.lstm(**a)[0]
+    loader = torch.utils.data.DataLoader(_LstmOutputs(a), batch_size=None, num_workers=1, multiprocessing_context="fork")
+    for output in loader:
+        assert torch.equal(output, expected)
+
+
+class _LstmOutputs(torch.utils.data.Dataset[torch.Tensor]):
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self.arguments = arguments
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 2:
+            raise IndexError
+        return ops.lstm(**self.arguments)[0]
 
 
 def test_same_seed_same_bits_in_training() -> None:

@@ -1,0 +1,46 @@
+"""Peak memory of one layer on one batch, in a process of its own: `python -m benchmarks.memory NAME CASE_AS_JSON`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.layers import Case, Workload, make_layer
+
+
+def peak_megabytes(name: str, case: Case) -> float | None:
+    """Memory that two runs need beyond the layer's parameters and its input; None where Linux's /proc is missing."""
+    if not Path("/proc/self/status").exists():
+        return None
+    finished = subprocess.run(
+        [sys.executable, "-m", "benchmarks.memory", name, json.dumps(dataclasses.asdict(case))],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(finished.stdout)
+
+
+def _resident_megabytes(field: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    match = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
+    assert match is not None
+    return int(match.group(1)) / 1024
+
+
+def main() -> None:
+    name, fields = sys.argv[1], json.loads(sys.argv[2])
+    case = Case(**fields | {"lengths": tuple(fields["lengths"])})
+    tiny = dataclasses.replace(case, input_size=8, hidden_size=8, lengths=(2, 2))
+    Workload(tiny).run(make_layer(name, tiny))  # libraries loaded, threads started
+    layer, workload = make_layer(name, case), Workload(case)
+    before = _resident_megabytes("VmRSS")
+    for _ in range(2):
+        workload.run(layer)
+    print(_resident_megabytes("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The ops' tests again, with each build of the kernels that this processor can run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ulmfit_fast import ops
+from ulmfit_fast._C import measure_fma_peak
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512_bf16"])
+def test_ops_with_a_forced_instruction_set(isa: str) -> None:
+    if isa == ops.build_info()["isa"]:
+        pytest.skip("the other tests ran with it")
+    environment = os.environ | {"ULMFIT_FAST_ISA": isa}
+    probe = subprocess.run(
+        [sys.executable, "-c", "import ulmfit_fast"], env=environment, capture_output=True, text=True, check=False
+    )
+    if "lacks it" in probe.stderr:
+        pytest.skip(f"this processor has no {isa}")
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", HERE / "test_lstm.py", HERE / "test_dropconnect_mask.py"],
+        cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stdout[-3000:]
+    assert " passed" in finished.stdout
+
+
+def test_fma_probe_measures_what_a_processor_can_do() -> None:
+    """A loop that the compiler saw through would report petaflops."""
+    for dtype in ("float32", "bfloat16"):
+        assert 1e8 < measure_fma_peak(dtype, 0.02) < 512e9 * (os.cpu_count() or 1)
+    with pytest.raises(ValueError, match="dtype must be float32 or bfloat16, got int8"):
+        measure_fma_peak("int8")
