@@ -26,8 +26,8 @@ def read_rows(path: Path) -> tuple[list[Row], str]:
     rows = [benchmark["extra_info"] for benchmark in document["benchmarks"]]
     first, commit = rows[0], document.get("commit_info", {}).get("id", "unknown")
     machine = (
-        f"{document['datetime'][:10]}, {first['threads']} threads on {first['cpu']}, kernels {first['isa']}, oneDNN ISA "
-        f"{first['onednn_isa']}, torch {first['torch']}, Python {document['machine_info']['python_version']}, "
+        f"{document['datetime'][:10]}, {first['threads']} threads on {first['cpu']}, kernels {first['isa']}, oneDNN "
+        f"ISA {first['onednn_isa']}, torch {first['torch']}, Python {document['machine_info']['python_version']}, "
         f"commit {commit[:9]}{' with changes' if document.get('commit_info', {}).get('dirty') else ''}"
     )
     return rows, machine
@@ -76,10 +76,10 @@ def markdown(rows: list[Row], machine: str, chart: str) -> str:
     return "\n".join([
         f"# {machine}", "",
         f"Limit measured in the same run by a loop of multiply-adds on registers, GF/s: {limits}. GF/s count matrix",
-        "products alone; training is forward and backward with the gradient of the input. `ratio`: time of nn.LSTM over",
-        "ours, median of interleaved pairs (range: least and most of them); `reference`: likewise for plain PyTorch;",
-        "`weight drop`: more time with weight_dropout=0.5; MB: peak memory beyond parameters and input, in a process of",
-        "its own.", "",
+        "products alone; training is forward and backward with the gradient of the input. `ratio`: time of nn.LSTM",
+        "over ours, median of interleaved pairs (range: least and most of them); `reference`: likewise for plain",
+        "PyTorch; `weight drop`: more time with weight_dropout=0.5; MB: peak memory beyond parameters and input, in a",
+        "process of its own.", "",
         f"![achieved against batch size]({chart})", "",
         f"Rows where nn.LSTM is faster: {len(losses)} of {sum(f'ratio, {TORCH}' in row for row in rows)}.", "",
         _table([COLUMNS, *map(_cells, rows)]), "", *notes, "",

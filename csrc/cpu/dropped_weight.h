@@ -60,8 +60,9 @@ static inline void philox_block(uint32_t* words, uint64_t seed, uint64_t counter
   }
 }
 
-// Calls visit(j, words, n) for pieces of a flattened weight: words[i] are the random bits of element first + j + i, i < n.
-// A piece has kPhiloxWords - 3 to kPhiloxWords elements, the last one fewer; `words` may be read to kPhiloxWords + lanes.
+// Calls visit(j, words, n) for pieces of a flattened weight: words[i] are the random bits of element first + j + i, i <
+// n. A piece has kPhiloxWords - 3 to kPhiloxWords elements, the last one fewer; `words` may be read to kPhiloxWords +
+// lanes.
 template <typename Visit>
 static inline void for_random_words(uint64_t seed, int64_t first, int64_t count, Visit visit) {
   uint32_t words[kPhiloxWords + ULMFIT_VECTOR_BYTES] = {};

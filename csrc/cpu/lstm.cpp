@@ -95,7 +95,8 @@ DropConnect make_dropconnect(const LstmInputs& a) {
   return {a.weight_dropout, static_cast<uint64_t>(a.seed.item<int64_t>())};
 }
 
-// Splits hidden units first; rows too where that leaves threads with less than the busiest (by 5 % or more).
+// How many threads share the hidden units, and how many the rows: the hidden units alone unless splitting the rows too
+// takes 5 % or more off the busiest thread.
 Grid make_grid(int64_t hidden, int64_t batch, int64_t lanes, int64_t tile_rows) {
 #if AT_PARALLEL_OPENMP
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();

@@ -1,4 +1,4 @@
-// Matrices into the panels that panel_gemm.h multiplies by. Packing moves each word twice at the speed of memory.
+// Matrices into the panels that panel_gemm.h multiplies by. Limit: the way to memory and back.
 #pragma once
 
 #include "dropped_weight.h"

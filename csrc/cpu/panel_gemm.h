@@ -182,9 +182,9 @@ static inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const
 // One tile over `groups` groups, and half a group more with `half`. Meanwhile the same elements of `next_count` rows
 // further on, the next tile's, are fetched to L2. Never inlined: within a larger function its registers are spilled.
 template <typename E, int R, int V>
-__attribute__((noinline)) static void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<E> start, const E* const* rows,
-                                 int64_t next_count, int64_t offset, int64_t step, const Word<E>* words, int64_t groups,
-                                 bool half) {
+__attribute__((noinline)) static void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<E> start,
+                                                    const E* const* rows, int64_t next_count, int64_t offset,
+                                                    int64_t step, const Word<E>* words, int64_t groups, bool half) {
   using Acc = Accumulator<E>;
   constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>;
   Vec<Acc> sum[R][V];

@@ -27,8 +27,12 @@ struct Problem {
   int threads;
 };
 
-double to_double(float value) { return value; }
-double to_double(double value) { return value; }
+double to_double(float value) {
+  return value;
+}
+double to_double(double value) {
+  return value;
+}
 double to_double(Bfloat16 value) {
   const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
   float result;
@@ -64,7 +68,9 @@ std::vector<double> doubles(const std::vector<E>& values) {
   return result;
 }
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
 
 // All of it, in double, by the formulas.
 struct Expected {
@@ -77,8 +83,11 @@ struct Arguments {
 
 struct Sizes {
   explicit Sizes(const Problem& problem)
-      : steps(static_cast<int64_t>(problem.batch_sizes.size())), batch(problem.batch_sizes[0]), input(problem.input),
-        hidden(problem.hidden), output(problem.projection > 0 ? problem.projection : problem.hidden) {
+      : steps(static_cast<int64_t>(problem.batch_sizes.size())),
+        batch(problem.batch_sizes[0]),
+        input(problem.input),
+        hidden(problem.hidden),
+        output(problem.projection > 0 ? problem.projection : problem.hidden) {
     for (const int64_t size : problem.batch_sizes) {
       offsets.push_back(rows);
       rows += size;
@@ -104,7 +113,8 @@ Expected compute(const Problem& problem, const Arguments& a) {
   Expected e;
   e.output.assign(s.rows * P, 0);
   e.c_n = a.c0;
-  std::vector<double> h = a.h0, gates(s.rows * 4 * H), cells(s.rows * H), previous_h(s.rows * P), previous_c(s.rows * H);
+  std::vector<double> h = a.h0, gates(s.rows * 4 * H), cells(s.rows * H), previous_h(s.rows * P),
+                      previous_c(s.rows * H);
   const auto step_at = [&](int64_t step) { return problem.reverse ? s.steps - 1 - step : step; };
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = step_at(step);
@@ -204,7 +214,8 @@ void check(const Problem& problem, double tolerance) {
   const Sizes s(problem);
   const int64_t gates = 4 * s.hidden;
   std::mt19937 generator(1);
-  const auto input = random_values<E>(generator, s.rows * s.input, 1), h0 = random_values<E>(generator, s.batch * s.output, 1);
+  const auto input = random_values<E>(generator, s.rows * s.input, 1),
+             h0 = random_values<E>(generator, s.batch * s.output, 1);
   const auto weight_ih = random_values<E>(generator, gates * s.input, 0.3);
   const auto weight_hh = random_values<E>(generator, gates * s.output, 0.3);
   const auto weight_hr = random_values<E>(generator, problem.projection * s.hidden, 0.3);
@@ -220,9 +231,16 @@ void check(const Problem& problem, double tolerance) {
   std::vector<E> grad_h(problem.projection > 0 ? s.rows * s.output : 0), grad_h0(s.batch * s.output);
   std::vector<E> grad_weight_ih(weight_ih.size()), grad_weight_hh(weight_hh.size()), grad_bias(gates);
   std::vector<Acc> cells(s.rows * s.hidden), c = c0, grad_c = grad_c_n;
-  const LstmSizes sizes{s.steps,  s.rows,   s.batch,
-                        s.input,  s.hidden, s.output,
-                        problem.projection > 0, problem.reverse, problem.batch_sizes.data(), s.offsets.data()};
+  const LstmSizes sizes{s.steps,
+                        s.rows,
+                        s.batch,
+                        s.input,
+                        s.hidden,
+                        s.output,
+                        problem.projection > 0,
+                        problem.reverse,
+                        problem.batch_sizes.data(),
+                        s.offsets.data()};
   const DropConnect dropconnect{problem.p, 7};
   const LstmKernels<E>& kernels = lstm_kernels<E>();
 
@@ -292,7 +310,7 @@ int main() {
       {{9, 9, 4, 1, 1}, 3, 33, 0, true, 0.3, {1, 2}, 2},
       {{7, 7, 7, 2}, 17, 19, 5, false, 0.5, {1, 2}, 2},
       {{13, 13, 6, 5}, 18, 35, 9, true, 0.0, {2, 2}, 4},
-      {{20, 20, 14, 7}, 11, 50, 0, false, 0.4, {3, 2}, 4},    // fewer threads than slices
+      {{20, 20, 14, 7}, 11, 50, 0, false, 0.4, {3, 2}, 4},              // fewer threads than slices
       {std::vector<int64_t>(140, 5), 9, 21, 0, false, 0.2, {1, 2}, 2},  // more rows than a chunk of either kind
       {{2, 2}, 70, 80, 0, false, 0.5, {1, 3}, 3},
   };

@@ -184,7 +184,9 @@ def test_within_a_data_loader_worker() -> None:
     """A forked child computes what its parent does, whatever memory and threads the parent's kernels hold."""
     a = Case("worker", (40,) * 12, 60, 130).arguments(torch.float32, requires_grad=False)
     expected = ops.lstm(**a)[0]
-    loader = torch.utils.data.DataLoader(_LstmOutputs(a), batch_size=None, num_workers=1, multiprocessing_context="fork")
+    loader = torch.utils.data.DataLoader(
+        _LstmOutputs(a), batch_size=None, num_workers=1, multiprocessing_context="fork"
+    )
     for output in loader:
         assert torch.equal(output, expected)
 
