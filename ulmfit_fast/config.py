@@ -114,8 +114,8 @@ class ClassifierConfig(NewModelConfig):
     drop_mult: float = setting(0.5, "factor on all dropout probabilities", at_least=0)
     discriminative_factor: float = setting(
         2.6,
-        "learning rate of a layer group over that of the one before it (the paper's; with a small language model 1.3 was "
-        "better)",
+        "learning rate of a layer group over that of the one before it (the paper's; with a small language model 1.3 "
+        "was better)",
         at_least=1,
     )
     gradual_unfreezing: bool = setting(True, "train the head first, one more layer group with each epoch")
