@@ -59,7 +59,8 @@ Block allocate(int64_t bytes) {
 Block take(int64_t bytes) {
   const int64_t unit = bytes < kLargePage ? 4096 : kLargePage;
   const int64_t rounded = (bytes + unit - 1) / unit * unit + (bytes == 0 ? unit : 0);
-  for (const int64_t most : {rounded, 2 * rounded}) {
+  // The same size, or a little more: a result that lives long must not hold a block made for scratch.
+  for (const int64_t most : {rounded, rounded + rounded / 4}) {
     for (Place& place : places) {
       const Block block = place.take(rounded, most);
       if (block.data == nullptr) continue;
