@@ -96,7 +96,7 @@ DropConnect make_dropconnect(const LstmInputs& a) {
 }
 
 // How many threads share the hidden units, and how many the rows: the hidden units alone unless splitting the rows too
-// takes 5 % or more off the busiest thread.
+// takes more than 5 % off the busiest thread.
 Grid make_grid(int64_t hidden, int64_t batch, int64_t lanes, int64_t tile_rows) {
 #if AT_PARALLEL_OPENMP
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
@@ -234,8 +234,9 @@ Backward backward(const OptionalTensor& grad_output, const OptionalTensor& grad_
   args.weight_hh = elements<E>(weight_hh);
   args.weight_hr = elements<E>(weight_hr);
   args.output = elements<E>(h_states);
-  args.gates = elements<E>(gates);
-  args.cells = elements<Acc>(cells);
+  const at::Tensor saved_gates = gates.contiguous(), saved_cells = cells.to(state_dtype).contiguous();
+  args.gates = elements<E>(saved_gates);
+  args.cells = elements<Acc>(saved_cells);
   args.grad_output = elements<E>(out_grad);
   args.grad_h_n = elements<E>(h_grad);
   args.grad_c = mutable_elements<Acc>(grad_c);
@@ -276,9 +277,22 @@ Backward lstm_backward_cpu(const OptionalTensor& grad_output, const OptionalTens
   const LstmInputs a{input,   batch_sizes, h0,        c0,   weight_ih,     weight_hh,
                      no_bias, no_bias,     weight_hr, seed, weight_dropout};
   check_lstm(a);
-  TORCH_CHECK(gates.size(0) == a.rows(),
-              "ulmfit_fast.ops.lstm: backward needs the forward's gates; call it with "
-              "save_for_backward=True");
+  constexpr const char* kFunction = "ulmfit_fast.ops.lstm_backward";
+  TORCH_CHECK_VALUE(gates.size(0) == a.rows(), kFunction,
+                    ": gates are empty; call the forward with save_for_backward=True");
+  check_shape(kFunction, "gates", gates, {a.rows(), 4 * a.hidden()});
+  check_shape(kFunction, "cells", cells, {a.rows(), a.hidden()});
+  check_shape(kFunction, "output", output, {a.rows(), a.output_size()});
+  check_like(kFunction, "gates", gates, "input", a.input);
+  check_like(kFunction, "output", output, "input", a.input);
+  const auto check_grad = [&](const char* name, const OptionalTensor& grad, at::IntArrayRef shape) {
+    if (!grad.has_value()) return;
+    check_shape(kFunction, name, *grad, shape);
+    check_like(kFunction, name, *grad, "input", a.input);
+  };
+  check_grad("grad_output", grad_output, {a.rows(), a.output_size()});
+  check_grad("grad_h_n", grad_h_n, {a.batch(), a.output_size()});
+  check_grad("grad_c_n", grad_c_n, {a.batch(), a.hidden()});
   return ULMFIT_DISPATCH(input.scalar_type(), [&] {
     return backward<ElementOf<scalar_t>::type>(grad_output, grad_h_n, grad_c_n, a, reverse, output, gates, cells,
                                                needs);

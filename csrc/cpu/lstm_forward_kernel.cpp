@@ -215,6 +215,9 @@ void forward(const LstmForward<E>& args, Member member) {
     member.wait();
     for (ForwardSlice<E>& slice : slices) slice.project_step(step);
   }
+#if defined(__SSE2__)
+  _mm_sfence();  // streamed gates and cells are ordered before whatever ends the region
+#endif
 }
 
 template <typename E>

@@ -34,14 +34,14 @@ struct ProductScratch {
   E* left;              // a block's chunk, in tiles
   const E** left_rows;  // [kChunkGroups * kGroup]
   const E** tile_rows;  // [kBlockTiles * kTileRows] into `left`
-  E* row;               // [columns]
+  Accumulator<E>* row;  // [columns]
 
   void carve(Carver& carver, int64_t columns) {
     constexpr int64_t kRows = kBlockTiles * kTileRows;
     left = carver.take<E>(kRows * kChunkGroups * kGroup<E>);
     left_rows = carver.take<const E*>(kChunkGroups * kGroup<E>);
     tile_rows = carver.take<const E*>(kRows);
-    row = carver.take<E>(column_vectors<E>(columns) * kLanes<E>);
+    row = carver.take<Accumulator<E>>(column_vectors<E>(columns) * kLanes<E>);
   }
 };
 
@@ -92,13 +92,13 @@ struct GradientProduct {
     for (int64_t r = own.first * kTileRows; r < smaller(own.last * kTileRows, left_columns); ++r) {
       for (int64_t p = 0; p < set.count(); ++p) {
         const int width = set.width(p);
-        store_tile(scratch.row, right_columns, set.column(p), panel_sums(set, p) + r * width * kLanes<E>, 1, width);
+        store_tile<Acc>(scratch.row, right_columns, set.column(p), panel_sums(set, p) + r * width * kLanes<E>, 1,
+                        width);
       }
       const int64_t first = r * right_columns;
-      if (dropconnect.enabled())
-        drop(gradient + first, scratch.row, dropconnect, first, right_columns);
-      else
-        std::memcpy(gradient + first, scratch.row, right_columns * sizeof(E));
+      if (dropconnect.enabled()) drop(scratch.row, scratch.row, dropconnect, first, right_columns);
+      for (int64_t j = 0; j < right_columns; j += kLanes<E>)
+        store(gradient + first + j, load<Acc>(scratch.row + j, right_columns - j), right_columns - j);
     }
     if (left_sums == nullptr) return;
     const int64_t begin = own.first * kTileRows, end = smaller(own.last * kTileRows, left_columns);

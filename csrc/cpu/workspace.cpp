@@ -59,7 +59,8 @@ Block allocate(int64_t bytes) {
 Block take(int64_t bytes) {
   const int64_t unit = bytes < kLargePage ? 4096 : kLargePage;
   const int64_t rounded = (bytes + unit - 1) / unit * unit + (bytes == 0 ? unit : 0);
-  // The same size, or a little more: a result that lives long must not hold a block made for scratch.
+  // The same size or a little more (in units of large pages): a result that lives long must not hold a block made for
+  // scratch.
   for (const int64_t most : {rounded, rounded + rounded / 4}) {
     for (Place& place : places) {
       const Block block = place.take(rounded, most);
@@ -71,13 +72,26 @@ Block take(int64_t bytes) {
   return allocate(rounded);
 }
 
-void give_back(Block block) {
-  if (block.data == nullptr) return;
-  if ((kept_bytes += block.bytes) <= kKeptBytes)
-    for (Place& place : places)
-      if (place.put(block)) return;
+void discard(Block block) {
   kept_bytes -= block.bytes;
   std::free(block.data);
+}
+
+void give_back(Block block) {
+  if (block.data == nullptr) return;
+  kept_bytes += block.bytes;
+  // What was freed last will be wanted first: older blocks make room.
+  for (Place& place : places) {
+    if (kept_bytes <= kKeptBytes) break;
+    discard(place.take(1, kKeptBytes));
+  }
+  if (kept_bytes <= kKeptBytes) {
+    for (Place& place : places)
+      if (place.put(block)) return;
+    discard(places[0].take(1, kKeptBytes));
+    if (places[0].put(block)) return;
+  }
+  discard(block);
 }
 
 }  // namespace

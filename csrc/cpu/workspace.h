@@ -1,4 +1,4 @@
-// Memory that only kernels see: scratch, and what forward saves for backward. Blocks are kept for the next call, as
+// Memory of the kernels: scratch, what forward saves for backward, large results. Blocks are kept for the next call, as
 // fresh memory costs a page fault and a cleared page each time (measured: a tenth and more of a training step); large
 // pages are asked for, which also spares TLB misses.
 #pragma once
@@ -8,7 +8,7 @@
 
 namespace ulmfit_fast {
 
-// At most this much is kept; what comes back beyond it is returned to the system.
+// At most this much is kept; beyond it the oldest is returned to the system.
 constexpr int64_t kKeptBytes = int64_t{512} << 20;
 
 class Workspace {

@@ -301,9 +301,20 @@ void check(const Problem& problem, double tolerance) {
   require_near("grad_bias", grad_bias, expected.grad_bias, tolerance);
 }
 
+// Blocks of an earlier size must not keep those of the present one from being kept.
+void check_kept_memory() {
+  const auto use = [](int64_t megabytes) { return Workspace(megabytes << 20).data(); };
+  use(400);
+  const std::byte* first = use(200);
+  if (use(200) == first) return;
+  std::fprintf(stderr, "a block that was just given back is not used again\n");
+  std::exit(1);
+}
+
 }  // namespace
 
 int main() {
+  check_kept_memory();
   const Problem problems[] = {
       {{1}, 1, 1, 0, false, 0.0, {1, 1}, 1},
       {{3, 2, 1}, 5, 7, 0, false, 0.5, {1, 1}, 1},
