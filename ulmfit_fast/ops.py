@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd import forward_ad
 
 try:
@@ -140,7 +140,7 @@ def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
 # Shapes for tracing.
 
 
-@torch.library.register_fake("ulmfit_fast::dropconnect_mask")
+@library.register_fake("ulmfit_fast::dropconnect_mask")
 def _(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:
     return seed.new_empty((rows, columns), dtype=torch.bool)
 
@@ -149,7 +149,7 @@ def _state_dtype(input: Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
-@torch.library.register_fake("ulmfit_fast::lstm")
+@library.register_fake("ulmfit_fast::lstm")
 def _(input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     save = rest[-1]
     rows, hidden = input.shape[0], c0.shape[1]
@@ -162,7 +162,7 @@ def _(input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, *rest: Any) ->
     )
 
 
-@torch.library.register_fake("ulmfit_fast::lstm_backward")
+@library.register_fake("ulmfit_fast::lstm_backward")
 def _(
     grad_output: Tensor | None,
     grad_h_n: Tensor | None,
@@ -243,5 +243,5 @@ def _no_double_backward(ctx: Any, *grads: Tensor) -> None:
     )
 
 
-torch.library.register_autograd("ulmfit_fast::lstm", _backward, setup_context=_setup_context)
-torch.library.register_autograd("ulmfit_fast::lstm_backward", _no_double_backward)
+library.register_autograd("ulmfit_fast::lstm", _backward, setup_context=_setup_context)
+library.register_autograd("ulmfit_fast::lstm_backward", _no_double_backward)

@@ -218,7 +218,7 @@ Backward backward(const OptionalTensor& grad_output, const OptionalTensor& grad_
     return needed ? new_tensor(shape, options) : at::Tensor();
   };
   const at::Tensor grad_h = when(sizes.projected, {sizes.rows, sizes.output});
-  const at::Tensor grad_h0 = when(true, {sizes.batch, sizes.output});
+  const at::Tensor grad_h0 = new_tensor({sizes.batch, sizes.output}, options);
   const at::Tensor grad_input = when(needs[kInput], {sizes.rows, sizes.input});
   const at::Tensor grad_weight_ih = when(needs[kWeightIh], weight_ih.sizes());
   const at::Tensor grad_weight_hh = when(needs[kWeightHh], weight_hh.sizes());

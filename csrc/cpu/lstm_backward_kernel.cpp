@@ -288,18 +288,18 @@ void backward(const LstmBackward<E>& args, Member member) {
     member.wait();  // every unit's grad_gates of this step are there
   }
   for (BackwardSlice<E>& slice : slices) slice.finish_h0();
-  using Slice = BackwardSlice<E>;
+  using Own = BackwardSlice<E>;
   if (args.grad_input != nullptr) {
     member.wait();  // W_hh's panels make room for W_ih's
-    for (Slice& slice : slices) slice.pack_input_weights();
+    for (Own& slice : slices) slice.pack_input_weights();
     member.wait();
-    for (Slice& slice : slices) slice.grad_input();
+    for (Own& slice : slices) slice.grad_input();
   }
-  if (args.grad_weight_ih != nullptr) multiply_gradient(slices, member, &Slice::list_input_rows, &Slice::input_product);
+  if (args.grad_weight_ih != nullptr) multiply_gradient(slices, member, &Own::list_input_rows, &Own::input_product);
   if (args.grad_weight_hh != nullptr)
-    multiply_gradient(slices, member, &Slice::list_previous_rows, &Slice::recurrent_product);
+    multiply_gradient(slices, member, &Own::list_previous_rows, &Own::recurrent_product);
   if (args.grad_bias != nullptr && args.grad_weight_ih == nullptr && args.grad_weight_hh == nullptr)
-    for (Slice& slice : slices) slice.grad_bias();
+    for (Own& slice : slices) slice.grad_bias();
 }
 
 template int64_t backward_scratch(const LstmBackward<float>&);

@@ -78,9 +78,9 @@ void discard(Block block) {
 }
 
 void give_back(Block block) {
-  if (block.data == nullptr) return;
+  if (block.bytes > kKeptBytes) return std::free(block.data);
   kept_bytes += block.bytes;
-  // What was freed last will be wanted first: older blocks make room.
+  // What was freed last will be wanted first: others make room.
   for (Place& place : places) {
     if (kept_bytes <= kKeptBytes) break;
     discard(place.take(1, kKeptBytes));
@@ -105,8 +105,5 @@ Workspace::Workspace(int64_t bytes) {
 Workspace::~Workspace() {
   give_back({data_, bytes_});
 }
-
-Workspace::Workspace(Workspace&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
 
 }  // namespace ulmfit_fast

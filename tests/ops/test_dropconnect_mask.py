@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import library
 
 from ulmfit_fast import ops, reference
 
@@ -54,7 +55,7 @@ def test_neighbours_and_seeds_are_independent() -> None:
 
 
 def test_opcheck() -> None:
-    torch.library.opcheck(torch.ops.ulmfit_fast.dropconnect_mask.default, (torch.tensor(1), 5, 6, 0.5))
+    library.opcheck(torch.ops.ulmfit_fast.dropconnect_mask.default, (torch.tensor(1), 5, 6, 0.5))
 
 
 @pytest.mark.parametrize(

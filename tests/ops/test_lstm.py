@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from tests.ops.cases import CASES, TOLERANCE, Case, batch_sizes_of
 from ulmfit_fast import ops, reference
@@ -72,7 +72,7 @@ def test_opcheck(case: Case, requires_grad: bool) -> None:
         *(a[name] for name in ("input", "batch_sizes", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
         a["weight_hr"], a["seed"], a["weight_dropout"], a["reverse"], requires_grad,
     )  # fmt: skip
-    torch.library.opcheck(torch.ops.ulmfit_fast.lstm.default, arguments)
+    library.opcheck(torch.ops.ulmfit_fast.lstm.default, arguments)
 
 
 def test_opcheck_backward() -> None:
@@ -81,7 +81,7 @@ def test_opcheck_backward() -> None:
     rest = (a["seed"], a["weight_dropout"], a["reverse"])
     output, _, c_n, gates, cells = torch.ops.ulmfit_fast.lstm(*forward, a["bias_ih"], a["bias_hh"], None, *rest, True)
     arguments = (torch.ones_like(output), None, torch.ones_like(c_n), *forward, None, *rest, output, gates, cells)
-    torch.library.opcheck(torch.ops.ulmfit_fast.lstm_backward.default, (*arguments, [True] * 5 + [False]))
+    library.opcheck(torch.ops.ulmfit_fast.lstm_backward.default, (*arguments, [True] * 5 + [False]))
 
 
 def test_non_contiguous_arguments() -> None:
