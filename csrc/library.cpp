@@ -12,18 +12,32 @@
 
 TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");
-  // gates and cells are what lstm_backward needs; they are empty unless save_for_backward.
+  // keep: 0 what lstm returns, 1 also each step's cells, 2 also gates: what lstm_backward needs. The rest comes back
+  // empty.
   m.def(
       "lstm(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
-      "Tensor? bias_ih, Tensor? bias_hh, Tensor? weight_hr, Tensor seed, float weight_dropout, bool reverse, "
-      "bool save_for_backward) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor gates, Tensor cells)");
+      "Tensor? bias_ih, Tensor? bias_hh, Tensor? weight_hr, Tensor seed, float weight_dropout, bool reverse, int bptt, "
+      "int keep) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor gates, Tensor cells)");
   // needs: input, h0, weight_ih, weight_hh, bias, weight_hr; a gradient nobody needs comes back empty.
   m.def(
       "lstm_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor input, Tensor batch_sizes, "
       "Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, Tensor? weight_hr, Tensor seed, "
-      "float weight_dropout, bool reverse, Tensor output, Tensor gates, Tensor cells, bool[6] needs) -> "
+      "float weight_dropout, bool reverse, int bptt, Tensor output, Tensor gates, Tensor cells, bool[6] needs) -> "
       "(Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, Tensor grad_weight_hh, "
       "Tensor grad_bias, Tensor grad_weight_hr)");
+  // keep: 0 no states, 1 each step's output and cells, 2 also gates.
+  m.def(
+      "lstm_pool(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
+      "Tensor? bias_ih, Tensor? bias_hh, Tensor total, Tensor maximum, Tensor argmax, Tensor count, Tensor pool_from, "
+      "Tensor seed, float weight_dropout, int bptt, int keep) -> (Tensor h_n, Tensor c_n, Tensor total_n, "
+      "Tensor maximum_n, Tensor argmax_n, Tensor output, Tensor gates, Tensor cells)");
+  // argmax is the one after the call; needs and results as for lstm_backward.
+  m.def(
+      "lstm_pool_backward(Tensor? grad_h_n, Tensor? grad_c_n, Tensor? grad_total_n, Tensor? grad_maximum_n, "
+      "Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, Tensor argmax_n, "
+      "Tensor count, Tensor pool_from, Tensor seed, float weight_dropout, int bptt, Tensor output, Tensor gates, "
+      "Tensor cells, bool[6] needs) -> (Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, "
+      "Tensor grad_weight_hh, Tensor grad_bias, Tensor grad_weight_hr)");
 }
 
 PYBIND11_MODULE(_C, m) {

@@ -2,7 +2,7 @@
 //
 //   input [N, F]          rows of all steps, time-major, longest sequence first (as in PackedSequence)
 //   batch_sizes [T]       int64 on CPU, positive, non-increasing, sum N; B = batch_sizes[0]
-//   h0 [B, P], c0 [B, H]  P = H without a projection
+//   h0 [B, P], c0 [B, H]  P = H without a projection; c0 in the input's dtype or the sums' (float32 for bfloat16)
 //   weight_ih [4H, F], weight_hh [4H, P], bias_ih [4H], bias_hh [4H], weight_hr [P, H]   gates i, f, g, o
 #pragma once
 
@@ -57,43 +57,49 @@ inline void check_batch_sizes(const char* function, const at::Tensor& batch_size
   TORCH_CHECK_VALUE(size[0] == batch, function, ": h0 must have batch_sizes[0] = ", size[0], " rows, got ", batch);
 }
 
-inline void check_lstm(const LstmInputs& a) {
-  constexpr const char* kFunction = "ulmfit_fast.ops.lstm";
-  TORCH_CHECK_TYPE(at::isFloatingType(a.input.scalar_type()), kFunction, ": input must be floating point, got ",
+// The type of sums, cell states and pooled states.
+inline at::ScalarType state_dtype_of(const at::Tensor& input) {
+  return input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+inline void check_lstm(const char* function, const LstmInputs& a, bool reverse, int64_t bptt) {
+  TORCH_CHECK_TYPE(at::isFloatingType(a.input.scalar_type()), function, ": input must be floating point, got ",
                    a.input.scalar_type());
-  TORCH_CHECK_VALUE(a.input.dim() == 2, kFunction, ": input must be [rows, input_size], got ", a.input.sizes());
-  TORCH_CHECK_VALUE(a.h0.dim() == 2 && a.c0.dim() == 2, kFunction, ": h0 and c0 must be [batch, size], got ",
+  TORCH_CHECK_VALUE(a.input.dim() == 2, function, ": input must be [rows, input_size], got ", a.input.sizes());
+  TORCH_CHECK_VALUE(a.h0.dim() == 2 && a.c0.dim() == 2, function, ": h0 and c0 must be [batch, size], got ",
                     a.h0.sizes(), " and ", a.c0.sizes());
-  check_batch_sizes(kFunction, a.batch_sizes, a.rows(), a.batch());
-  TORCH_CHECK_VALUE(a.input_size() > 0 && a.hidden() > 0 && a.output_size() > 0, kFunction,
+  check_batch_sizes(function, a.batch_sizes, a.rows(), a.batch());
+  TORCH_CHECK_VALUE(a.input_size() > 0 && a.hidden() > 0 && a.output_size() > 0, function,
                     ": sizes must be positive, got input ", a.input.sizes(), ", h0 ", a.h0.sizes(), ", c0 ",
                     a.c0.sizes());
   const int64_t gates = 4 * a.hidden();
-  check_shape(kFunction, "c0", a.c0, {a.batch(), a.hidden()});
-  check_shape(kFunction, "weight_ih", a.weight_ih, {gates, a.input_size()});
-  check_shape(kFunction, "weight_hh", a.weight_hh, {gates, a.output_size()});
-  check_like(kFunction, "h0", a.h0, "input", a.input);
-  check_like(kFunction, "c0", a.c0, "input", a.input);
-  check_like(kFunction, "weight_ih", a.weight_ih, "input", a.input);
-  check_like(kFunction, "weight_hh", a.weight_hh, "input", a.input);
-  TORCH_CHECK_VALUE(a.bias_ih.has_value() == a.bias_hh.has_value(), kFunction,
+  check_shape(function, "c0", a.c0, {a.batch(), a.hidden()});
+  check_shape(function, "weight_ih", a.weight_ih, {gates, a.input_size()});
+  check_shape(function, "weight_hh", a.weight_hh, {gates, a.output_size()});
+  check_like(function, "h0", a.h0, "input", a.input);
+  if (a.c0.scalar_type() != state_dtype_of(a.input)) check_like(function, "c0", a.c0, "input", a.input);
+  check_like(function, "weight_ih", a.weight_ih, "input", a.input);
+  check_like(function, "weight_hh", a.weight_hh, "input", a.input);
+  TORCH_CHECK_VALUE(a.bias_ih.has_value() == a.bias_hh.has_value(), function,
                     ": give both of bias_ih and bias_hh or neither");
   if (a.bias_ih.has_value()) {
-    check_shape(kFunction, "bias_ih", *a.bias_ih, {gates});
-    check_shape(kFunction, "bias_hh", *a.bias_hh, {gates});
-    check_like(kFunction, "bias_ih", *a.bias_ih, "input", a.input);
-    check_like(kFunction, "bias_hh", *a.bias_hh, "input", a.input);
+    check_shape(function, "bias_ih", *a.bias_ih, {gates});
+    check_shape(function, "bias_hh", *a.bias_hh, {gates});
+    check_like(function, "bias_ih", *a.bias_ih, "input", a.input);
+    check_like(function, "bias_hh", *a.bias_hh, "input", a.input);
   }
   if (a.weight_hr.has_value()) {
-    check_shape(kFunction, "weight_hr", *a.weight_hr, {a.output_size(), a.hidden()});
-    check_like(kFunction, "weight_hr", *a.weight_hr, "input", a.input);
+    check_shape(function, "weight_hr", *a.weight_hr, {a.output_size(), a.hidden()});
+    check_like(function, "weight_hr", *a.weight_hr, "input", a.input);
   } else {
-    TORCH_CHECK_VALUE(a.output_size() == a.hidden(), kFunction,
+    TORCH_CHECK_VALUE(a.output_size() == a.hidden(), function,
                       ": h0 and c0 must have the same width without weight_hr, got ", a.output_size(), " and ",
                       a.hidden());
   }
-  check_seed(kFunction, a.seed);
-  check_drop_probability(kFunction, a.weight_dropout);
+  check_seed(function, a.seed);
+  check_drop_probability(function, a.weight_dropout);
+  TORCH_CHECK_VALUE(bptt >= 0, function, ": bptt must be 0 (no limit) or positive, got ", bptt);
+  TORCH_CHECK_VALUE(bptt == 0 || !reverse, function, ": bptt does not work with reverse; reverse the input instead");
 }
 
 }  // namespace ulmfit_fast

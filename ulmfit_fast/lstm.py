@@ -183,7 +183,7 @@ class WeightDropLSTM(nn.RNNBase):
                 )  # fmt: skip
                 outputs.append(output)
                 h_n.append(h)
-                c_n.append(c)
+                c_n.append(c.to(h.dtype))  # under autocast, as torch.nn.LSTM
             x = outputs[0] if directions == 1 else torch.cat(outputs, dim=1)
             if self.dropout and layer + 1 < self.num_layers:
                 x = F.dropout(x, self.dropout, self.training)

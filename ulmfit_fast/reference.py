@@ -62,6 +62,7 @@ def lstm(
     weight_dropout: float = 0.0,
     seed: Tensor | None = None,
     reverse: bool = False,
+    bptt: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction of one LSTM layer over packed rows, step by step; see ``ops.lstm`` for the arguments."""
     if weight_dropout > 0:
@@ -74,6 +75,8 @@ def lstm(
     outputs: list[Tensor] = [input.new_empty(0)] * len(sizes)
     for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
         rows = sizes[t]
+        if bptt and t and t % bptt == 0:
+            h[:rows], c[:rows] = [x.detach() for x in h[:rows]], [x.detach() for x in c[:rows]]
         gates = inputs[t] @ weight_ih.T + torch.stack(h[:rows]) @ weight_hh.T
         if bias_ih is not None and bias_hh is not None:
             gates = gates + bias_ih + bias_hh
@@ -85,3 +88,43 @@ def lstm(
         outputs[t] = output
         h[:rows], c[:rows] = list(output), list(cell)
     return torch.cat(outputs), torch.stack(h), torch.stack(c)
+
+
+def lstm_pool(
+    input: Tensor,
+    batch_sizes: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    total: Tensor,
+    maximum: Tensor,
+    argmax: Tensor,
+    count: Tensor,
+    pool_from: Tensor,
+    *,
+    weight_dropout: float = 0.0,
+    seed: Tensor | None = None,
+    bptt: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``lstm``, then running sum, maximum and its step over time; see ``ops.lstm_pool``.
+
+    Returns:
+        h_n, c_n, and the new total, maximum and argmax.
+    """
+    output, h_n, c_n = lstm(
+        input, batch_sizes, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_dropout=weight_dropout, seed=seed,
+        bptt=bptt,
+    )  # fmt: skip
+    sums, maxima, steps = list(total), list(maximum), list(argmax)
+    for t, states in enumerate(output.to(total.dtype).split(batch_sizes.tolist())):
+        for document, state in enumerate(states):
+            step = int(count[document]) + t
+            if step < int(pool_from[document]):
+                continue
+            sums[document] = sums[document] + state
+            steps[document] = torch.where(state > maxima[document], step, steps[document]).to(argmax.dtype)
+            maxima[document] = torch.where(state > maxima[document], state, maxima[document])
+    return h_n, c_n, torch.stack(sums), torch.stack(maxima), torch.stack(steps)

@@ -11,6 +11,7 @@
 
 #include "../common/cell.h"
 #include "cell_math.h"
+#include "pool.h"
 #include "weight_gradient.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
@@ -87,7 +88,7 @@ class BackwardSlice {
     const int64_t t = s_.step(step), first_row = s_.offsets[t];
     const Range rows = slice_.rows(s_.batch_sizes[t]);
     // Rows that the next step also has.
-    const int64_t continued = step + 1 < s_.steps ? continuing_rows(s_, step + 1) : 0;
+    const int64_t continued = first_ending_row(s_, step);
     const int64_t count = larger(0, smaller(continued, rows.last) - rows.first);
     for (int64_t r = 0; r < count; ++r)
       scratch_.rows[r] = shared_.grad_gates + (s_.offsets[s_.step(step + 1)] + rows.first + r) * 4 * s_.hidden;
@@ -99,9 +100,9 @@ class BackwardSlice {
         for (int v = 0; v < panel.width; ++v) {
           const int64_t column = set.column(p) + v * kLanes<E>, tile_row = r - rows.first;
           const Acc* tile = scratch_.tile + (tile_row * panel.width + v) * kLanes<E>;
-          const Vec<E> grad = grad_of_h(first_row + r, r, column, tile_row < count ? tile : nullptr);
+          const Vec<E> grad = grad_of_h(t, r, column, tile_row < count ? tile : nullptr);
           if (s_.projected)
-            store(a_.grad_h + (first_row + r) * s_.output + column, grad, s_.output - column);
+            store(a_.grad_h + stored(first_row + r) * s_.output + column, grad, s_.output - column);
           else
             update_cell(step, first_row + r, r, column, grad);
         }
@@ -114,7 +115,7 @@ class BackwardSlice {
     const int64_t t = s_.step(step), first_row = s_.offsets[t];
     const Range rows = slice_.rows(s_.batch_sizes[t]);
     for (int64_t r = rows.first; r < rows.last; ++r)
-      scratch_.rows[r - rows.first] = a_.grad_h + (first_row + r) * s_.output;
+      scratch_.rows[r - rows.first] = a_.grad_h + stored(first_row + r) * s_.output;
     const PanelSet<E> set = hidden_panels();
     for (int64_t p = 0; p < set.count(); ++p) {
       const Panel<E> panel = set.panel(p);
@@ -162,7 +163,9 @@ class BackwardSlice {
       for (int64_t p = 0; p < set.count(); ++p) {
         const Panel<E> panel = set.panel(p);
         multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, count}, panel);
-        store_tile(a_.grad_input + row * s_.input, s_.input, set.column(p), scratch_.tile, count, panel.width);
+        for (int64_t r = 0; r < count; ++r)
+          store_tile(a_.grad_input + stored(row + r) * s_.input, s_.input, set.column(p),
+                     scratch_.tile + r * panel.width * kLanes<E>, 1, panel.width);
       }
     }
   }
@@ -171,14 +174,14 @@ class BackwardSlice {
   // the rows of their share of the steps.
   void list_input_rows() {
     const Range rows(s_.rows, slice_.index, a_.grid.slices());
-    for (int64_t n = rows.first; n < rows.last; ++n) shared_.product.right_rows[n] = a_.input + n * s_.input;
+    for (int64_t n = rows.first; n < rows.last; ++n) shared_.product.right_rows[n] = a_.input + stored(n) * s_.input;
   }
   void list_previous_rows() {
     const Range steps(s_.steps, slice_.index, a_.grid.slices());
     for (int64_t step = steps.first; step < steps.last; ++step) {
       const int64_t t = s_.step(step);
       for (int64_t r = 0; r < s_.batch_sizes[t]; ++r)
-        shared_.product.right_rows[s_.offsets[t] + r] = previous_row<const E>(s_, step, r, a_.output, a_.h0, s_.output);
+        shared_.product.right_rows[s_.offsets[t] + r] = previous_row(step, r, a_.output, a_.h0, s_.output);
     }
   }
 
@@ -208,11 +211,24 @@ class BackwardSlice {
   }
   PanelSet<E> input_panels() const { return {shared_.packed_ih, 4 * s_.hidden, 0, column_vectors<E>(s_.input)}; }
 
-  // All that flows into h of this row: from the outside, and from the next step (`tile`) or, at its end, grad_h_n.
-  Vec<E> grad_of_h(int64_t row, int64_t r, int64_t column, const Acc* tile) const {
+  // Where row `row` of the batch stands in input, output, gates, cells and their gradients.
+  int64_t stored(int64_t row) const { return a_.storage[row]; }
+
+  // Row `r`'s values one step of computation before `step`: in `states` or, at its start, in `initial` [B, width].
+  template <typename T>
+  const T* previous_row(int64_t step, int64_t r, const T* states, const T* initial, int64_t width) const {
+    if (r < continuing_rows(s_, step)) return states + stored(s_.offsets[s_.step(step - 1)] + r) * width;
+    return initial + r * width;
+  }
+
+  // All that flows into h of this row: from the outside, from the pooled state, and from the next step (`tile`) or, at
+  // its end, grad_h_n.
+  Vec<E> grad_of_h(int64_t t, int64_t r, int64_t column, const Acc* tile) const {
     const int64_t count = s_.output - column;
     Vec<E> grad = {};
-    if (a_.grad_output != nullptr) grad = load(a_.grad_output + row * s_.output + column, count);
+    if (a_.grad_output != nullptr)
+      grad = load(a_.grad_output + stored(s_.offsets[t] + r) * s_.output + column, count);
+    if (a_.pool.argmax != nullptr) grad += grad_of_pooled(a_.pool, r, t, s_.output, column);
     if (tile != nullptr) return grad + load(tile);
     if (a_.grad_h_n != nullptr) grad += load(a_.grad_h_n + r * s_.output + column, count);
     return grad;
@@ -220,11 +236,11 @@ class BackwardSlice {
 
   void update_cell(int64_t step, int64_t row, int64_t r, int64_t unit, Vec<E> grad_output) {
     const int64_t units = s_.hidden - unit;
-    const E* saved = a_.gates + row * 4 * s_.hidden + unit;
+    const E* saved = a_.gates + stored(row) * 4 * s_.hidden + unit;
     const Gates<Vec<E>> gate = {load(saved, units), load(saved + s_.hidden, units), load(saved + 2 * s_.hidden, units),
                                 load(saved + 3 * s_.hidden, units)};
-    const Vec<E> cell = load(a_.cells + row * s_.hidden + unit, units);
-    const Acc* previous = previous_row<const Acc>(s_, step, r, a_.cells, a_.c0, s_.hidden) + unit;
+    const Vec<E> cell = load(a_.cells + stored(row) * s_.hidden + unit, units);
+    const Acc* previous = previous_row(step, r, a_.cells, a_.c0, s_.hidden) + unit;
     Acc* running = a_.grad_c + r * s_.hidden + unit;
     const CellGradient<Vec<E>> grad =
         cell_backward<Math>(gate, cell, load(previous, units), grad_output, load(running, units));

@@ -1,6 +1,7 @@
 // The LSTM's forward on CPU, compiled once per instruction set; backward is in lstm_backward_kernel.cpp.
 //
 //   a_t = x_t W_ih^T + b + h_{t-1} (M o W_hh)^T / (1-p),  c_t = s(f) c_{t-1} + s(i) tanh(g),  h_t = s(o) tanh(c_t)
+//   and, where asked for, sum and maximum of h over time (pool.h), without h leaving the caches
 //
 // A slice owns some hidden units (and, with many threads, only some rows of each step) for the whole sequence: it packs
 // their weights, projects a chunk of steps' inputs onto them, and steps the recurrence on top of that projection with
@@ -12,6 +13,7 @@
 #include "../common/cell.h"
 #include "cell_math.h"
 #include "lstm_steps.h"
+#include "pool.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 namespace {
@@ -118,16 +120,16 @@ class ForwardSlice {
 
   // h of one step, or with a projection what it is projected from.
   void run_step(int64_t step) {
-    const int64_t t = s_.step(step), first_row = s_.offsets[t];
-    const Range rows = slice_.rows(s_.batch_sizes[t]);
+    const Range rows = slice_.rows(s_.batch_sizes[s_.step(step)]);
     for (int64_t r = rows.first; r < rows.last; ++r)
-      scratch_.rows[r - rows.first] = previous_row<const E>(s_, step, r, a_.output, a_.h0, s_.output);
+      scratch_.rows[r - rows.first] = previous_output(step, r);
+    const int64_t ending = first_ending_row(s_, step);
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       Acc* gates = chunk_gates(p) + chunk_row_ * 4 * kLanes<E>;
       multiply_panel<E>(gates, {gates, 4 * kLanes<E>}, {scratch_.rows, rows.count()},
                         gate_panel(shared_.packed_hh, p, s_.output));
       for (int64_t r = rows.first; r < rows.last; ++r)
-        update_cell(p, first_row + r, r, gates + (r - rows.first) * 4 * kLanes<E>);
+        update_cell(p, step, r, gates + (r - rows.first) * 4 * kLanes<E>, r >= ending);
     }
     chunk_row_ += rows.count();
   }
@@ -138,12 +140,15 @@ class ForwardSlice {
     const Range rows = slice_.rows(s_.batch_sizes[t]);
     for (int64_t r = rows.first; r < rows.last; ++r)
       scratch_.rows[r - rows.first] = shared_.cell_output + r * s_.hidden;
+    const int64_t ending = larger(first_ending_row(s_, step), rows.first);
     const PanelSet<E> set = output_panels();
     for (int64_t p = 0; p < set.count(); ++p) {
       const Panel<E> panel = set.panel(p);
       multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, rows.count()}, panel);
       store_tile(a_.output + (first_row + rows.first) * s_.output, s_.output, set.column(p), scratch_.tile,
                  rows.count(), panel.width);
+      store_tile(a_.h_n + ending * s_.output, s_.output, set.column(p),
+                 scratch_.tile + (ending - rows.first) * panel.width * kLanes<E>, rows.last - ending, panel.width);
     }
   }
 
@@ -159,23 +164,34 @@ class ForwardSlice {
     return scratch_.gates + (p - panels_.first) * scratch_.chunk_rows * 4 * kLanes<E>;
   }
 
-  // Row `row` of the packed batch, `r` of its step: gates, cell and output of one vector of units.
-  void update_cell(int64_t p, int64_t row, int64_t r, const Acc* a) {
+  // Where h of a row stands, and where it stood one step of computation before.
+  E* output_row(int64_t step, int64_t r) const {
+    const int64_t first_row = a_.keep_output ? s_.offsets[s_.step(step)] : step % 2 * s_.batch;
+    return a_.output + (first_row + r) * s_.output;
+  }
+  const E* previous_output(int64_t step, int64_t r) const {
+    return r < continuing_rows(s_, step) ? output_row(step - 1, r) : a_.h0 + r * s_.output;
+  }
+
+  // Row `r` of a step: gates, cell and output of one vector of units.
+  void update_cell(int64_t p, int64_t step, int64_t r, const Acc* a, bool ending) {
     constexpr int kCount = kLanes<E>;
-    const int64_t unit = p * kCount, units = s_.hidden - unit;
+    const int64_t unit = p * kCount, units = s_.hidden - unit, row = s_.offsets[s_.step(step)] + r;
     const Gates<Vec<E>> gate = activate<Math>(load(a), load(a + kCount), load(a + 2 * kCount), load(a + 3 * kCount));
     Acc* running = a_.c + r * s_.hidden + unit;
-    const Vec<E> cell = cell_state(gate, load(running, units));
+    const Vec<E> cell = cell_state(gate, load(running, units)), h = gate.o * Math::tanh(cell);
     store(running, cell, units);
-    E* output = s_.projected ? shared_.cell_output + r * s_.hidden : a_.output + row * s_.output;
-    store(output + unit, gate.o * Math::tanh(cell), units);
+    E* output = s_.projected ? shared_.cell_output + r * s_.hidden : output_row(step, r);
+    store(output + unit, h, units);
+    if (ending && !s_.projected) store(a_.h_n + r * s_.output + unit, h, units);
+    if (a_.pool.total != nullptr) add_to_pool(a_.pool, r, s_.step(step), s_.output, unit, load(output + unit, units));
+    if (a_.cells != nullptr) stream(a_.cells + row * s_.hidden + unit, cell, units);
     if (a_.gates == nullptr) return;
     E* saved = a_.gates + row * 4 * s_.hidden + unit;
     stream(saved, gate.i, units);
     stream(saved + s_.hidden, gate.f, units);
     stream(saved + 2 * s_.hidden, gate.g, units);
     stream(saved + 3 * s_.hidden, gate.o, units);
-    stream(a_.cells + row * s_.hidden + unit, cell, units);
   }
 
   const LstmForward<E>& a_;

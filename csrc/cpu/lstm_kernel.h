@@ -25,11 +25,35 @@ struct LstmSizes {
   ULMFIT_ALWAYS_INLINE int64_t step(int64_t s) const { return reverse ? steps - 1 - s : s; }
 };
 
+// Pooling over time: what the forward of a batch adds to the pooled state of each of its sequences. Step t of row r is
+// step first_step[r] + t of its document; steps before pool_from[r] are not pooled.
+template <typename E>
+struct Pool {
+  Accumulator<E>* total;      // [B, P] running sum; null: no pooling
+  Accumulator<E>* maximum;    // [B, P] running maximum
+  int32_t* argmax;            // [B, P] the document's step of the maximum, the first where equal
+  const int64_t* first_step;  // [B]
+  const int64_t* pool_from;   // [B]
+};
+
+// The gradients of a pooled state, as they flow into the states that were pooled. A row is a chunk of a document.
+template <typename E>
+struct PoolGradient {
+  const Accumulator<E>* total;    // [documents, P] or null
+  const Accumulator<E>* maximum;  // [documents, P] or null
+  const int32_t* argmax;          // [documents, P]; null: no pooling
+  const int64_t* document;        // [B]
+  const int64_t* first_step;      // [B]
+  const int64_t* pool_from;       // [B]
+};
+
 template <typename E>
 struct LstmForward {
   LstmSizes sizes;
   DropConnect dropconnect;
   Grid grid;
+  Pool<E> pool;
+  bool keep_output;            // else output is [2, B, P]: of the step and of the one before it
   const E* input;              // [N, F]
   const E* h0;                 // [B, P]
   const E* weight_ih;          // [4H, F]
@@ -37,17 +61,21 @@ struct LstmForward {
   const E* weight_hr;          // [P, H] or null
   const Accumulator<E>* bias;  // [4H], both biases summed
   E* output;                   // [N, P]   written
+  E* h_n;                      // [B, P]   written: each row's h after its last step of computation
   E* gates;                    // [N, 4H]  written: activated i, f, g, o for backward; or null
-  Accumulator<E>* cells;       // [N, H]   written with gates, else null
+  Accumulator<E>* cells;       // [N, H]   written, or null
   Accumulator<E>* c;           // [B, H] holds c0; on return each row's last cell state
   std::byte* scratch;          // forward_scratch(...) bytes, 64-byte aligned
 };
 
+// `sizes` may be of a regrouped batch (chunks.h): row n of it stands at storage[n] of the arrays of N rows.
 template <typename E>
 struct LstmBackward {
   LstmSizes sizes;
+  const int64_t* storage;  // [N]
   DropConnect dropconnect;
   Grid grid;
+  PoolGradient<E> pool;
   const E* input;               // [N, F]
   const E* h0;                  // [B, P]
   const Accumulator<E>* c0;     // [B, H]

@@ -58,12 +58,9 @@ static inline int64_t continuing_rows(const LstmSizes& sizes, int64_t step) {
   return smaller(sizes.batch_sizes[sizes.step(step)], sizes.batch_sizes[sizes.step(step - 1)]);
 }
 
-// Row `r`'s values one step of computation before `step`: in `states` [N, width] or, at its start, in `initial`
-// [B, width].
-template <typename T>
-static inline T* previous_row(const LstmSizes& sizes, int64_t step, int64_t r, T* states, T* initial, int64_t width) {
-  if (r < continuing_rows(sizes, step)) return states + (sizes.offsets[sizes.step(step - 1)] + r) * width;
-  return initial + r * width;
+// Rows of `step` from this one on are not in the step after it.
+static inline int64_t first_ending_row(const LstmSizes& sizes, int64_t step) {
+  return step + 1 < sizes.steps ? continuing_rows(sizes, step + 1) : 0;
 }
 
 // A sum that starts from nothing.

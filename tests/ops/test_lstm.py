@@ -70,7 +70,7 @@ def test_opcheck(case: Case, requires_grad: bool) -> None:
     a = case.arguments(torch.float32, requires_grad)
     arguments = (
         *(a[name] for name in ("input", "batch_sizes", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
-        a["weight_hr"], a["seed"], a["weight_dropout"], a["reverse"], requires_grad,
+        a["weight_hr"], a["seed"], a["weight_dropout"], a["reverse"], 0, 2 if requires_grad else 0,
     )  # fmt: skip
     library.opcheck(torch.ops.ulmfit_fast.lstm.default, arguments)
 
@@ -78,8 +78,8 @@ def test_opcheck(case: Case, requires_grad: bool) -> None:
 def test_opcheck_backward() -> None:
     a = Case("opcheck", (4, 2, 1), p=0.5).arguments(torch.float32, requires_grad=False)
     forward = (a["input"], a["batch_sizes"], a["h0"], a["c0"], a["weight_ih"], a["weight_hh"])
-    rest = (a["seed"], a["weight_dropout"], a["reverse"])
-    output, _, c_n, gates, cells = torch.ops.ulmfit_fast.lstm(*forward, a["bias_ih"], a["bias_hh"], None, *rest, True)
+    rest = (a["seed"], a["weight_dropout"], a["reverse"], 2)
+    output, _, c_n, gates, cells = torch.ops.ulmfit_fast.lstm(*forward, a["bias_ih"], a["bias_hh"], None, *rest, 2)
     arguments = (torch.ones_like(output), None, torch.ones_like(c_n), *forward, None, *rest, output, gates, cells)
     library.opcheck(torch.ops.ulmfit_fast.lstm_backward.default, (*arguments, [True] * 5 + [False]))
 
@@ -228,6 +228,30 @@ def test_only_the_gradients_asked_for_are_computed() -> None:
     assert a["input"].grad is None
 
 
+@pytest.mark.parametrize("bptt", [1, 2, 3, 4, 100])
+def test_bptt_equals_detaching_the_state(bptt: int) -> None:
+    """Ragged rows, a final state that is used, a projection too; forward is unchanged."""
+    for case in (Case("bptt", (9, 8, 8, 4, 1), 5, 19, p=0.4), Case("bptt", (7, 4), 3, 9, projection=5)):
+        arguments = case.arguments(torch.float64) | {"bptt": bptt}
+        ours, expected = (run_with_gradients(function, arguments) for function in (ops.lstm, reference.lstm))
+        for name, value in expected.items():
+            torch.testing.assert_close(ours[name], value, atol=1e-11, rtol=1e-10, msg=lambda m: f"{name}: {m}")  # noqa: B023
+        assert torch.equal(ours["output"], ops.lstm(**(arguments | {"bptt": 0}))[0])
+
+
+def test_bfloat16_with_a_float32_cell_state_can_be_cut_anywhere() -> None:
+    """Two calls equal one to the bit: nothing is rounded on the way."""
+    a = Case("cut", (6, 6), 5, 40).arguments(torch.bfloat16, requires_grad=False)
+    a["c0"] = a["c0"].float()
+    output, _, c_n = ops.lstm(**a)
+    assert c_n.dtype == torch.float32
+    _, h, c = ops.lstm(**(a | {"input": a["input"][:6], "batch_sizes": a["batch_sizes"][:3]}))
+    later = {"input": a["input"][6:], "batch_sizes": a["batch_sizes"][3:], "h0": h, "c0": c}
+    second, _, c = ops.lstm(**(a | later))
+    assert torch.equal(second, output[6:])
+    assert torch.equal(c, c_n)
+
+
 def test_gradient_through_the_final_states_alone() -> None:
     arguments = [Case("final", (5, 3, 1)).arguments(torch.float64) for _ in range(2)]
     for function, a in zip((ops.lstm, reference.lstm), arguments, strict=True):
@@ -241,7 +265,8 @@ def test_autocast_runs_in_the_autocast_dtype() -> None:
     a = Case("autocast", (5, 3)).arguments(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output, h_n, c_n = ops.lstm(**a)
-    assert {output.dtype, h_n.dtype, c_n.dtype} == {torch.bfloat16}
+    assert {output.dtype, h_n.dtype} == {torch.bfloat16}
+    assert c_n.dtype == torch.float32
     output.float().sum().backward()
     assert a["weight_hh"].grad.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
@@ -293,6 +318,8 @@ BAD = {
     "width": ({"h0": torch.zeros(2, 6), "weight_hh": torch.zeros(28, 6)}, ValueError, "same width without weight_hr"),
     "p": ({"weight_dropout": 1.0}, ValueError, r"weight_dropout must be in \[0, 1\), got 1"),
     "seed": ({"seed": torch.tensor(0.5), "weight_dropout": 0.5}, TypeError, "seed must be an int64 tensor"),
+    "bptt": ({"bptt": -1}, ValueError, r"bptt must be 0 \(no limit\) or positive, got -1"),
+    "bptt and reverse": ({"bptt": 2, "reverse": True}, ValueError, "bptt does not work with reverse"),
     "float16": (
         {k: torch.zeros(s, dtype=torch.float16) for k, s in {
             "input": (3, 5), "h0": (2, 7), "c0": (2, 7), "weight_ih": (28, 5), "weight_hh": (28, 7),

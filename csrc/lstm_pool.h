@@ -1,0 +1,40 @@
+// lstm_pool: lstm (lstm.h) whose states are pooled over time. Shapes and checks that both devices share.
+//
+//   The pooled state of D >= B documents; row r of the batch belongs to document r. Acc is float32, or float64 with it.
+//   total [D, H] Acc         running sum of h
+//   maximum [D, H] Acc       running maximum of h
+//   argmax [D, H] int32      the document's step of the maximum, the first where equal
+//   count [D] int64          steps that the document has had before this call
+//   pool_from [D] int64      the first step to pool
+#pragma once
+
+#include "lstm.h"
+
+namespace ulmfit_fast {
+
+struct PoolInputs {
+  const at::Tensor& argmax;
+  const at::Tensor& count;
+  const at::Tensor& pool_from;
+  const OptionalTensor& total;    // the state, or in backward its gradient: none flows
+  const OptionalTensor& maximum;
+};
+
+inline void check_pool(const char* function, const PoolInputs& pool, const LstmInputs& a) {
+  const int64_t documents = pool.count.dim() == 1 ? pool.count.size(0) : 0;
+  TORCH_CHECK_VALUE(documents >= a.batch(), function, ": count must be [documents], one for each of the ", a.batch(),
+                    " rows or more, got shape ", pool.count.sizes());
+  const auto check = [&](const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype) {
+    check_shape(function, name, tensor, shape);
+    TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, function, ": ", name, " must be ", dtype, ", got ",
+                     tensor.scalar_type());
+  };
+  const at::ScalarType state = state_dtype_of(a.input);
+  check("argmax", pool.argmax, {documents, a.hidden()}, at::kInt);
+  check("count", pool.count, {documents}, at::kLong);
+  check("pool_from", pool.pool_from, {documents}, at::kLong);
+  if (pool.total.has_value()) check("total", *pool.total, {documents, a.hidden()}, state);
+  if (pool.maximum.has_value()) check("maximum", *pool.maximum, {documents, a.hidden()}, state);
+}
+
+}  // namespace ulmfit_fast

@@ -1,0 +1,99 @@
+"""The native module: loaded, checked to belong to this torch, and what all ops need of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+try:
+    from ulmfit_fast import _C
+except ImportError as error:
+    raise ImportError(
+        f"ulmfit_fast's native module does not load beside torch {torch.__version__} ({error}). It is built against "
+        "one torch: reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .`"
+    ) from error
+
+native = torch.ops.ulmfit_fast
+
+
+def _release(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]
+
+
+if _release(str(_C.build_info()["torch"])) != _release(torch.__version__):
+    raise ImportError(
+        f"ulmfit_fast was built against torch {_C.build_info()['torch']}, but torch {torch.__version__} is installed; "
+        "reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .`"
+    )
+
+# What an op keeps besides its results (csrc/cpu/lstm_call.h).
+KEEP_NOTHING, KEEP_STATES, KEEP_FOR_BACKWARD = 0, 1, 2
+
+
+def build_info() -> dict[str, Any]:
+    """How the native module was built, and the instruction set its CPU kernels use here."""
+    return dict(_C.build_info())
+
+
+def draw_seed(device: torch.device | str = "cpu") -> Tensor:
+    """A fresh DropConnect seed, int64 [], from torch's generator of ``device``: ``torch.manual_seed`` governs it."""
+    return torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=device)
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of sums, cell states and pooled states that belong to values of ``dtype``: float32, or float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def cast_for_autocast(device: torch.device, tensors: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
+    """The tensors in the autocast dtype where autocast is on; float64 stays."""
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device.type)
+    return tuple(x.to(dtype) if x is not None and x.dtype != torch.float64 else x for x in tensors)
+
+
+def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def refuse_forward_mode(name: str, tensors: tuple[Tensor | None, ...]) -> None:
+    """Forward-mode differentiation would silently give zeros: the op has no such formula."""
+    if forward_ad._current_level < 0:
+        return
+    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            f"ulmfit_fast.ops.{name}: forward-mode differentiation (jvp, dual tensors) is not implemented; use "
+            "backward, or torch.nn.LSTM"
+        )
+
+
+def refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError(
+        "ulmfit_fast.ops.lstm: double backward is not implemented (backward was called with create_graph=True and its "
+        "result differentiated again); use torch.nn.LSTM where second derivatives are needed"
+    )
+
+
+def empty_gradients(
+    input: Tensor, h0: Tensor, c0: Tensor, weight_ih: Tensor, weight_hh: Tensor, weight_hr: Tensor | None,
+    needs: list[bool],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The shapes that a backward returns, for tracing."""
+
+    def like(x: Tensor | None, need: bool) -> Tensor:
+        return (input if x is None else x).new_empty(x.shape if need and x is not None else (0,))
+
+    needs_input, needs_h0, needs_ih, needs_hh, needs_bias, needs_hr = needs
+    return (
+        like(input, needs_input),
+        like(h0, needs_h0),
+        like(c0, needs_h0),
+        like(weight_ih, needs_ih),
+        like(weight_hh, needs_hh),
+        input.new_empty((weight_hh.shape[0] if needs_bias else 0,)),
+        like(weight_hr, needs_hr),
+    )

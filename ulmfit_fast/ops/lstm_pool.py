@@ -1,0 +1,189 @@
+"""One LSTM layer over packed rows whose states are pooled over time instead of returned."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, library
+
+from ulmfit_fast.ops.library import (
+    KEEP_FOR_BACKWARD,
+    KEEP_NOTHING,
+    KEEP_STATES,
+    cast_for_autocast,
+    draw_seed,
+    empty_gradients,
+    native,
+    refuse_double_backward,
+    refuse_forward_mode,
+    state_dtype,
+    wants_gradient,
+)
+
+
+class PooledState(NamedTuple):
+    """Pooling over time of D documents with H features, carried from call to call.
+
+    ``total``, ``maximum`` and ``last`` are float32 (float64 with float64 states). Steps are added one by one, so the
+    result does not depend, to the bit, on where calls begin and end.
+    """
+
+    total: Tensor  # [D, H] running sum
+    maximum: Tensor  # [D, H] running maximum, -inf before the first step
+    argmax: Tensor  # int32 [D, H] the document's step of the maximum, the first where equal; -1 before it
+    last: Tensor  # [D, H] the latest state
+    count: Tensor  # int64 [D] steps that the document has had
+    pool_from: Tensor  # int64 [D] the first step that is pooled
+
+    @classmethod
+    def empty(
+        cls, documents: int, features: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> PooledState:
+        """Before the first step; ``dtype`` of the states to come."""
+        zeros = torch.zeros(documents, features, dtype=state_dtype(dtype), device=device)
+        argmax = torch.full((documents, features), -1, dtype=torch.int32, device=device)
+        count = torch.zeros(documents, dtype=torch.int64, device=device)
+        return cls(zeros, torch.full_like(zeros, -torch.inf), argmax, zeros.clone(), count, count.clone())
+
+    def pooled(self) -> Tensor:
+        """``[h_last, max, mean]``, [D, 3H] (concat pooling; Howard and Ruder, arXiv 1801.06146, section 3.3)."""
+        pooled_steps = (self.count - self.pool_from).unsqueeze(1)
+        return torch.cat([self.last, self.maximum, self.total / pooled_steps], dim=1)
+
+
+class LSTMPoolOutput(NamedTuple):
+    state: PooledState
+    h_n: Tensor  # [B, H]
+    c_n: Tensor  # [B, H], in c0's dtype
+    output: Tensor  # [N, H], cells [N, H]: with keep_states, else empty; no gradient flows through them
+    cells: Tensor
+
+
+def lstm_pool(
+    input: Tensor,
+    batch_sizes: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    state: PooledState,
+    *,
+    weight_dropout: float = 0.0,
+    seed: Tensor | None = None,
+    bptt: int = 0,
+    keep_states: bool = False,
+) -> LSTMPoolOutput:
+    """``lstm`` whose states go into a pooled state. Without a gradient to compute, no states are held at all.
+
+    Equal to ``lstm`` and then, over each sequence's steps, a running sum and maximum of its output. Differentiable once,
+    with respect to all floating arguments, ``state.total`` and ``state.maximum`` included.
+
+    Args:
+        input, batch_sizes, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_dropout, seed, bptt: as ``lstm``.
+        state: of D >= B documents, row r of the batch belonging to document r; the others come back as they were. Not
+            changed.
+        keep_states: return ``output`` and ``cells`` of every step too.
+
+    Returns:
+        The new pooled state, h_n, c_n, and with ``keep_states`` output and cells.
+
+    Raises:
+        ValueError, TypeError: as ``lstm``, and for a state of other shapes or dtypes.
+
+    Source: Howard and Ruder, arXiv 1801.06146, section 3.3 (concat pooling, BPT3C).
+    """
+    floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh)
+    differentiable = (*floats, c0, state.total, state.maximum)
+    refuse_forward_mode("lstm_pool", differentiable)
+    x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats)
+    if seed is None:
+        seed = draw_seed(input.device) if weight_dropout > 0 else torch.zeros((), dtype=torch.int64)
+    keep = KEEP_STATES if keep_states else KEEP_NOTHING
+    if wants_gradient(differentiable):
+        keep = KEEP_FOR_BACKWARD
+    h_n, c_n, total, maximum, argmax, output, _, cells = native.lstm_pool(
+        x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, state.total, state.maximum, state.argmax, state.count,
+        state.pool_from, seed, weight_dropout, bptt, keep,
+    )  # fmt: skip
+    batch = h_n.shape[0]
+    last = torch.cat([h_n.to(state.last.dtype), state.last[batch:]])
+    steps = (batch_sizes.unsqueeze(0) > torch.arange(batch).unsqueeze(1)).sum(1).to(state.count.device)
+    count = torch.cat([state.count[:batch] + steps, state.count[batch:]])
+    pooled = PooledState(total, maximum, argmax, last, count, state.pool_from)
+    return LSTMPoolOutput(pooled, h_n, c_n, output.detach(), cells.detach())
+
+
+@library.register_fake("ulmfit_fast::lstm_pool")
+def _(
+    input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, weight_ih: Tensor, weight_hh: Tensor,
+    bias_ih: Tensor | None, bias_hh: Tensor | None, total: Tensor, maximum: Tensor, argmax: Tensor, *rest: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    keep = rest[-1]
+    rows, hidden = input.shape[0], c0.shape[1]
+    return (
+        input.new_empty(h0.shape),
+        c0.new_empty(c0.shape),
+        torch.empty_like(total),
+        torch.empty_like(maximum),
+        torch.empty_like(argmax),
+        input.new_empty((rows, hidden) if keep >= KEEP_STATES else (0,)),
+        input.new_empty((rows, 4 * hidden) if keep >= KEEP_FOR_BACKWARD else (0,)),
+        input.new_empty((rows, hidden) if keep >= KEEP_STATES else (0,), dtype=state_dtype(input.dtype)),
+    )
+
+
+@library.register_fake("ulmfit_fast::lstm_pool_backward")
+def _(
+    grad_h_n: Tensor | None, grad_c_n: Tensor | None, grad_total_n: Tensor | None, grad_maximum_n: Tensor | None,
+    input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, weight_ih: Tensor, weight_hh: Tensor, *rest: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return empty_gradients(input, h0, c0, weight_ih, weight_hh, None, rest[-1])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, batch_sizes, h0, c0, weight_ih, weight_hh, _, _, _, _, _, count, pool_from, seed, p, bptt, _ = inputs
+    _, _, _, _, argmax, states, gates, cells = output
+    ctx.save_for_backward(
+        x, batch_sizes, h0, c0, weight_ih, weight_hh, argmax, count, pool_from, seed, states, gates, cells
+    )
+    ctx.weight_dropout, ctx.bptt = p, bptt
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    x, batch_sizes, h0, c0, weight_ih, weight_hh, argmax, count, pool_from, seed, output, gates, cells = (
+        ctx.saved_tensors
+    )
+    grad_h_n, grad_c_n, grad_total, grad_maximum = grads[:4]
+    need_x, _, need_h0, need_c0, need_ih, need_hh, need_b_ih, need_b_hh, need_total, need_maximum = (
+        ctx.needs_input_grad[:10]
+    )
+    if grad_h_n is None and grad_c_n is None and grad_total is None and grad_maximum is None:
+        return (None,) * 17
+    needs = [need_x, need_h0 or need_c0, need_ih, need_hh, need_b_ih or need_b_hh, False]
+    grad_x, grad_h0, grad_c0, grad_ih, grad_hh, grad_bias, _ = native.lstm_pool_backward(
+        grad_h_n, grad_c_n, grad_total, grad_maximum, x, batch_sizes, h0, c0, weight_ih, weight_hh, argmax, count,
+        pool_from, seed, ctx.weight_dropout, ctx.bptt, output, gates, cells, needs,
+    )  # fmt: skip
+    # A maximum of an earlier call is still the given one.
+    earlier = None if grad_maximum is None else grad_maximum * (argmax < count.unsqueeze(1))
+    return (
+        grad_x if need_x else None,
+        None,
+        grad_h0 if need_h0 else None,
+        grad_c0 if need_c0 else None,
+        grad_ih if need_ih else None,
+        grad_hh if need_hh else None,
+        grad_bias if need_b_ih else None,
+        grad_bias.clone() if need_b_hh else None,
+        grad_total if need_total else None,
+        earlier if need_maximum else None,
+        *(None,) * 7,
+    )
+
+
+library.register_autograd("ulmfit_fast::lstm_pool", _backward, setup_context=_setup_context)
+library.register_autograd("ulmfit_fast::lstm_pool_backward", refuse_double_backward)
