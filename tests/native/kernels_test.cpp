@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../csrc/cpu/chunks.h"
 #include "../../csrc/cpu/dispatch.h"
 #include "../../csrc/cpu/dropconnect_kernel.h"
 #include "../../csrc/cpu/lstm_kernel.h"
@@ -25,6 +26,8 @@ struct Problem {
   double p;
   Grid grid;
   int threads;
+  bool pooled = false;  // states pooled and not kept; their gradient comes from the pooled state
+  int64_t bptt = 0;     // gradients stop at multiples of it
 };
 
 double to_double(float value) {
@@ -74,7 +77,7 @@ double sigmoid(double x) {
 
 // All of it, in double, by the formulas.
 struct Expected {
-  std::vector<double> output, c_n, grad_input, grad_h0, grad_c0, grad_weight_ih, grad_weight_hh, grad_bias;
+  std::vector<double> output, h_n, c_n, grad_input, grad_h0, grad_c0, grad_weight_ih, grad_weight_hh, grad_bias;
 };
 
 struct Arguments {
@@ -144,6 +147,7 @@ Expected compute(const Problem& problem, const Arguments& a) {
       }
     }
   }
+  e.h_n = h;
   e.grad_input.assign(s.rows * F, 0);
   e.grad_weight_ih.assign(4 * H * F, 0);
   e.grad_weight_hh.assign(4 * H * P, 0);
@@ -180,6 +184,9 @@ Expected compute(const Problem& problem, const Arguments& a) {
         }
       }
       std::copy_n(next_h.data(), P, &e.grad_h0[r * P]);
+      if (problem.bptt == 0 || t == 0 || t % problem.bptt != 0) continue;
+      std::fill_n(&e.grad_h0[r * P], P, 0);
+      std::fill_n(&e.grad_c0[r * H], H, 0);
     }
   }
   return e;
@@ -208,6 +215,50 @@ void run_team(const Args& args, int threads, Kernel kernel) {
   for (std::thread& member : team) member.join();
 }
 
+// What flows into every state from a pooled state, by the definition.
+template <typename Acc>
+void add_pool_gradient(std::vector<double>& grad_output, const Sizes& s, const Problem& problem,
+                       const std::vector<Acc>& total, const std::vector<Acc>& maximum,
+                       const std::vector<int32_t>& argmax, const std::vector<int64_t>& first_step,
+                       const std::vector<int64_t>& pool_from) {
+  for (int64_t t = 0; t < s.steps; ++t) {
+    for (int64_t r = 0; r < problem.batch_sizes[t]; ++r) {
+      if (first_step[r] + t < pool_from[r]) continue;
+      for (int64_t k = 0; k < s.output; ++k) {
+        double& grad = grad_output[(s.offsets[t] + r) * s.output + k];
+        grad += total[r * s.output + k];
+        if (argmax[r * s.output + k] == first_step[r] + t) grad += maximum[r * s.output + k];
+      }
+    }
+  }
+}
+
+// Sum, maximum and its step over the states that the kernel itself computed.
+template <typename E, typename Acc>
+void require_pooled(const Problem& problem, const Sizes& s, const std::vector<E>& output,
+                    const std::vector<int64_t>& first_step, const std::vector<int64_t>& pool_from,
+                    const std::vector<Acc>& total, const std::vector<Acc>& maximum, const std::vector<int32_t>& argmax) {
+  for (int64_t r = 0; r < s.batch; ++r) {
+    for (int64_t k = 0; k < s.output; ++k) {
+      Acc sum = 0, largest = -INFINITY;
+      int64_t at = -1;
+      for (int64_t t = 0; t < s.steps && r < problem.batch_sizes[t]; ++t) {
+        const auto state = static_cast<Acc>(to_double(output[(s.offsets[t] + r) * s.output + k]));
+        if (first_step[r] + t < pool_from[r]) continue;
+        sum += state;
+        if (state > largest) at = first_step[r] + t;
+        largest = std::max(largest, state);
+      }
+      const int64_t j = r * s.output + k;
+      if (total[j] == sum && maximum[j] == largest && argmax[j] == at) continue;
+      std::fprintf(stderr, "row %ld, unit %ld pooled to %g, %g at %d; expected %g, %g at %ld\n", static_cast<long>(r),
+                   static_cast<long>(k), double(total[j]), double(maximum[j]), argmax[j], double(sum), double(largest),
+                   static_cast<long>(at));
+      std::exit(1);
+    }
+  }
+}
+
 template <typename E>
 void check(const Problem& problem, double tolerance) {
   using Acc = Accumulator<E>;
@@ -223,14 +274,22 @@ void check(const Problem& problem, double tolerance) {
   const auto grad_h_n = random_values<E>(generator, s.batch * s.output, 1);
   const auto c0 = random_values<Acc>(generator, s.batch * s.hidden, 1), bias = random_values<Acc>(generator, gates, 1);
   const auto grad_c_n = random_values<Acc>(generator, s.batch * s.hidden, 1);
-  const Expected expected =
-      compute(problem, {doubles(input), doubles(h0), doubles(c0), doubles(weight_ih), doubles(weight_hh),
-                        doubles(weight_hr), doubles(bias), doubles(grad_output), doubles(grad_h_n), doubles(grad_c_n)});
+
+  std::vector<int64_t> first_step(s.batch), pool_from(s.batch);
+  for (int64_t r = 0; r < s.batch; ++r) {
+    first_step[r] = 3 + r % 4;
+    pool_from[r] = r % 3 == 0 ? 0 : first_step[r] + r % 2;
+  }
+  std::vector<Acc> total(s.batch * s.output, 0), maximum(s.batch * s.output, -INFINITY);
+  std::vector<int32_t> argmax(s.batch * s.output, -1);
+  const auto grad_total = random_values<Acc>(generator, total.size(), 1);
+  const auto grad_maximum = random_values<Acc>(generator, total.size(), 1);
 
   std::vector<E> output(s.rows * s.output), saved_gates(s.rows * gates), grad_input(s.rows * s.input);
-  std::vector<E> grad_h(problem.projection > 0 ? s.rows * s.output : 0), grad_h0(s.batch * s.output);
+  std::vector<E> grad_h(problem.projection > 0 ? s.rows * s.output : 0);
   std::vector<E> grad_weight_ih(weight_ih.size()), grad_weight_hh(weight_hh.size()), grad_bias(gates);
-  std::vector<Acc> cells(s.rows * s.hidden), c = c0, grad_c = grad_c_n;
+  std::vector<E> h_n(s.batch * s.output);
+  std::vector<Acc> cells(s.rows * s.hidden), c = c0;
   const LstmSizes sizes{s.steps,
                         s.rows,
                         s.batch,
@@ -254,7 +313,9 @@ void check(const Problem& problem, double tolerance) {
   forward.weight_hh = weight_hh.data();
   forward.weight_hr = problem.projection > 0 ? weight_hr.data() : nullptr;
   forward.bias = bias.data();
+  forward.keep_output = true;
   forward.output = output.data();
+  forward.h_n = h_n.data();
   forward.gates = saved_gates.data();
   forward.cells = cells.data();
   forward.c = c.data();
@@ -262,25 +323,72 @@ void check(const Problem& problem, double tolerance) {
     std::vector<std::byte> scratch(kernels.forward_scratch(forward) + 64);  // exact, unlike a kept block
     forward.scratch = scratch.data() + 64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64;
     run_team(forward, problem.threads, kernels.forward);
+    if (problem.pooled) {  // again, the states going nowhere but into the pool
+      std::vector<E> two_steps(2 * s.batch * s.output);
+      c = c0;
+      forward.keep_output = false;
+      forward.output = two_steps.data();
+      forward.pool = {total.data(), maximum.data(), argmax.data(), first_step.data(), pool_from.data()};
+      run_team(forward, problem.threads, kernels.forward);
+      require_pooled(problem, s, output, first_step, pool_from, total, maximum, argmax);
+    }
   }
+  std::vector<double> grad_states = doubles(grad_output);
+  if (problem.pooled) {
+    std::fill(grad_states.begin(), grad_states.end(), 0);
+    add_pool_gradient(grad_states, s, problem, grad_total, grad_maximum, argmax, first_step, pool_from);
+  }
+  const Expected expected =
+      compute(problem, {doubles(input), doubles(h0), doubles(c0), doubles(weight_ih), doubles(weight_hh),
+                        doubles(weight_hr), doubles(bias), grad_states, doubles(grad_h_n), doubles(grad_c_n)});
   require_near("output", output, expected.output, tolerance);
+  require_near("h_n", h_n, expected.h_n, tolerance);
   require_near("c_n", c, expected.c_n, tolerance);
+
+  // Chunks start from the states that the step before them left.
+  const Chunks chunks = make_chunks(problem.batch_sizes.data(), s.offsets.data(), s.steps,
+                                    problem.bptt > 0 ? problem.bptt : s.steps);
+  std::vector<E> start_h, end_grad_h(chunks.count() * s.output);
+  std::vector<Acc> start_c, grad_c(chunks.count() * s.hidden);
+  std::vector<int64_t> chunk_step, chunk_from;
+  for (int64_t q = 0; q < chunks.count(); ++q) {
+    const int64_t r = chunks.sequence[q], step = chunks.first_step[q];
+    const E* h = step == 0 ? &h0[r * s.output] : &output[(s.offsets[step - 1] + r) * s.output];
+    const Acc* cell = step == 0 ? &c0[r * s.hidden] : &cells[(s.offsets[step - 1] + r) * s.hidden];
+    start_h.insert(start_h.end(), h, h + s.output);
+    start_c.insert(start_c.end(), cell, cell + s.hidden);
+    chunk_step.push_back(first_step[r] + step);
+    chunk_from.push_back(pool_from[r]);
+  }
+  for (int64_t r = 0; r < s.batch; ++r) {
+    std::copy_n(&grad_h_n[r * s.output], s.output, &end_grad_h[chunks.sequence_end[r] * s.output]);
+    std::copy_n(&grad_c_n[r * s.hidden], s.hidden, &grad_c[chunks.sequence_end[r] * s.hidden]);
+  }
+  std::vector<E> grad_h0(chunks.count() * s.output);
 
   LstmBackward<E> backward{};
   backward.sizes = sizes;
+  backward.sizes.steps = static_cast<int64_t>(chunks.batch_sizes.size());
+  backward.sizes.batch = chunks.count();
+  backward.sizes.batch_sizes = chunks.batch_sizes.data();
+  backward.sizes.offsets = chunks.offsets.data();
+  backward.storage = chunks.storage.data();
+  if (problem.pooled)
+    backward.pool = {grad_total.data(), grad_maximum.data(), argmax.data(), chunks.sequence.data(), chunk_step.data(),
+                     chunk_from.data()};
   backward.dropconnect = dropconnect;
   backward.grid = problem.grid;
   backward.input = input.data();
-  backward.h0 = h0.data();
-  backward.c0 = c0.data();
+  backward.h0 = start_h.data();
+  backward.c0 = start_c.data();
   backward.weight_ih = weight_ih.data();
   backward.weight_hh = weight_hh.data();
   backward.weight_hr = forward.weight_hr;
   backward.output = output.data();
   backward.gates = saved_gates.data();
   backward.cells = cells.data();
-  backward.grad_output = grad_output.data();
-  backward.grad_h_n = grad_h_n.data();
+  backward.grad_output = problem.pooled ? nullptr : grad_output.data();
+  backward.grad_h_n = end_grad_h.data();
   backward.grad_c = grad_c.data();
   backward.grad_h = problem.projection > 0 ? grad_h.data() : nullptr;
   backward.grad_h0 = grad_h0.data();
@@ -294,8 +402,14 @@ void check(const Problem& problem, double tolerance) {
     run_team(backward, problem.threads, kernels.backward);
   }
   require_near("grad_input", grad_input, expected.grad_input, tolerance);
-  require_near("grad_h0", grad_h0, expected.grad_h0, tolerance);
-  require_near("grad_c0", grad_c, expected.grad_c0, tolerance);
+  std::vector<E> first_grad_h0;
+  std::vector<Acc> first_grad_c;
+  for (const int64_t q : chunks.sequence_begin) {
+    first_grad_h0.insert(first_grad_h0.end(), &grad_h0[q * s.output], &grad_h0[q * s.output] + s.output);
+    first_grad_c.insert(first_grad_c.end(), &grad_c[q * s.hidden], &grad_c[q * s.hidden] + s.hidden);
+  }
+  require_near("grad_h0", first_grad_h0, expected.grad_h0, tolerance);
+  require_near("grad_c0", first_grad_c, expected.grad_c0, tolerance);
   require_near("grad_weight_ih", grad_weight_ih, expected.grad_weight_ih, tolerance);
   require_near("grad_weight_hh", grad_weight_hh, expected.grad_weight_hh, tolerance);
   require_near("grad_bias", grad_bias, expected.grad_bias, tolerance);
@@ -324,6 +438,9 @@ int main() {
       {{20, 20, 14, 7}, 11, 50, 0, false, 0.4, {3, 2}, 4},              // fewer threads than slices
       {std::vector<int64_t>(140, 5), 9, 21, 0, false, 0.2, {1, 2}, 2},  // more rows than a chunk of either kind
       {{2, 2}, 70, 80, 0, false, 0.5, {1, 3}, 3},
+      {{5, 4, 4, 2, 1, 1, 1}, 6, 19, 0, false, 0.3, {1, 2}, 2, true, 3},
+      {{9, 9, 8, 8, 3}, 6, 37, 0, false, 0.3, {2, 2}, 4, true, 2},
+      {{6, 6, 5, 2}, 9, 21, 0, false, 0.0, {1, 1}, 1, false, 1},
   };
   for (const Problem& problem : problems) {
     check<float>(problem, 2e-5);
