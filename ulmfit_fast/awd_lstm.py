@@ -7,12 +7,11 @@ it computes the same thing again, which is how BPT3C recomputes a chunk.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
 from ulmfit_fast.errors import InputError
@@ -71,6 +70,14 @@ class DropoutMasks(NamedTuple):
     seeds: list[Tensor]  # per layer: DropConnect seed of its recurrent weight
     weight_p: float  # DropConnect's probability
 
+    def of_rows(self, rows: Tensor) -> DropoutMasks:
+        """The masks of a batch whose sequence i was sequence ``rows[i]``."""
+        return self._replace(locked=[None if m is None else m.index_select(0, rows.to(m.device)) for m in self.locked])
+
+    def first(self, batch: int) -> DropoutMasks:
+        """The masks of the first sequences."""
+        return self._replace(locked=[None if m is None else m[:batch] for m in self.locked])
+
 
 class AWDLSTM(nn.Module):
     """Embedding and a stack of weight-dropped LSTMs; the last layer's output has the embedding's size.
@@ -117,10 +124,12 @@ class AWDLSTM(nn.Module):
         return DropoutMasks(embedding, locked, [ops.draw_seed(weight.device) for _ in self.rnns], config.weight_p)
 
     def initial_state(self, batch: int) -> list[LayerState]:
-        """Zero states for ``batch`` sequences."""
+        """Zero states for ``batch`` sequences; cell states are float32 (float64 with float64 weights)."""
         weight = self.encoder.weight
+        c_dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return [
-            (weight.new_zeros(batch, rnn.hidden_size), weight.new_zeros(batch, rnn.hidden_size)) for rnn in self._layers
+            (weight.new_zeros(batch, rnn.hidden_size), weight.new_zeros(batch, rnn.hidden_size, dtype=c_dtype))
+            for rnn in self._layers
         ]
 
     def forward(
@@ -142,25 +151,87 @@ class AWDLSTM(nn.Module):
             The last layer's output [N, E] before any output dropout, and each layer's state after each sequence's last
             step.
         """
-        batch = int(batch_sizes[0])
-        if state is None:
-            state = self.initial_state(batch)
-        embedding = self.encoder.weight
-        x = F.embedding(tokens, embedding)
+        state = state or self.initial_state(int(batch_sizes[0]))
+        x = self._embed(tokens, masks)
+        new_state: list[LayerState] = []
+        for layer, (h, c) in enumerate(state):
+            arguments = self._layer_arguments(layer, x, batch_sizes, h, c, masks)
+            x, h_n, c_n = ops.lstm(*arguments, **self._weight_drop(layer, masks))
+            new_state.append((h_n, c_n))
+        return x, new_state
+
+    def pool(
+        self,
+        tokens: Tensor,
+        batch_sizes: Tensor,
+        state: list[LayerState],
+        masks: DropoutMasks | None,
+        pooled: ops.PooledState,
+        *,
+        bptt: int = 0,
+        boundary_rows: Tensor | None = None,
+    ) -> tuple[ops.PooledState, list[LayerState], list[LayerState]]:
+        """Encode packed rows into the pooled state of their documents; the last layer's output is never held.
+
+        Args:
+            tokens, batch_sizes, state, masks: as ``forward``.
+            pooled: the documents' pooled state so far; row r belongs to document r.
+            bptt: if positive, gradients do not cross multiples of this many steps.
+            boundary_rows: int64, packed rows whose states to return (without a graph). For a call without a graph.
+
+        Returns:
+            The new pooled state, each layer's state after each sequence's last step, and each layer's states at
+            ``boundary_rows``.
+        """
+        x = self._embed(tokens, masks)
+        new_state: list[LayerState] = []
+        boundaries: list[LayerState] = []
+        for layer, (h, c) in enumerate(state):
+            arguments = self._layer_arguments(layer, x, batch_sizes, h, c, masks)
+            drop = self._weight_drop(layer, masks)
+            if layer + 1 == len(state):
+                result = ops.lstm_pool(*arguments, pooled, **drop, bptt=bptt, keep_states=boundary_rows is not None)
+                pooled, h_n, c_n, x, cells = result
+            elif boundary_rows is not None:
+                x, h_n, c_n, cells = ops.lstm_with_cells(*arguments, **drop)
+            else:
+                x, h_n, c_n = ops.lstm(*arguments, **drop, bptt=bptt)
+            new_state.append((h_n, c_n))
+            if boundary_rows is not None:
+                boundaries.append((x[boundary_rows], cells[boundary_rows]))
+        return pooled, new_state, boundaries
+
+    def activation_bytes(self) -> int:
+        """About how much one token's activations take that are kept for backward, with autocast as it is now."""
+        weight = self.encoder.weight
+        device, item = weight.device.type, weight.element_size()
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            item = min(item, torch.get_autocast_dtype(device).itemsize)
+        cell = max(4, item)
+        # Of each layer the gates, the output, the cell state and the dropped input.
+        return sum((5 * r.hidden_size + r.input_size) * item + r.hidden_size * cell for r in self._layers)
+
+    def _embed(self, tokens: Tensor, masks: DropoutMasks | None) -> Tensor:
+        x = F.embedding(tokens, self.encoder.weight)
         if masks is not None and masks.embedding is not None:
             x = x * F.embedding(tokens, masks.embedding)
-        new_state: list[LayerState] = []
-        for layer, (rnn, (h, c)) in enumerate(zip(self._layers, state, strict=True)):
-            if masks is not None:
-                x = apply_locked(x, masks.locked[layer], batch_sizes)
-            # Under autocast a layer's state comes back in the lower precision.
-            hx = (h.unsqueeze(0).to(x.dtype), c.unsqueeze(0).to(x.dtype))
-            seeds = None if masks is None else [masks.seeds[layer]]
-            p = 0.0 if masks is None else masks.weight_p
-            output, (h_n, c_n) = rnn(PackedSequence(x, batch_sizes), hx, seeds, p)
-            x = output.data
-            new_state.append((h_n[0], c_n[0]))
-        return x, new_state
+        return x
+
+    def _layer_arguments(
+        self, layer: int, x: Tensor, batch_sizes: Tensor, h: Tensor, c: Tensor, masks: DropoutMasks | None
+    ) -> tuple[Tensor, ...]:
+        """The tensors that ``ops.lstm`` and its kin take."""
+        rnn = self._layers[layer]
+        if masks is not None:
+            x = apply_locked(x, masks.locked[layer], batch_sizes)
+        return (
+            x, batch_sizes, h.to(x.dtype), c, rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0
+        )  # fmt: skip
+
+    def _weight_drop(self, layer: int, masks: DropoutMasks | None) -> dict[str, Any]:
+        if masks is None:
+            return {"weight_dropout": 0.0, "seed": None}
+        return {"weight_dropout": masks.weight_p, "seed": masks.seeds[layer]}
 
 
 class LanguageModelOutput(NamedTuple):
@@ -249,11 +320,26 @@ def apply_locked(x: Tensor, mask: Tensor | None, batch_sizes: Tensor) -> Tensor:
     """Packed rows ``x`` [N, F] times each sequence's ``mask`` [B, F], the same at every step."""
     if mask is None:
         return x
-    steps, batch = len(batch_sizes), int(batch_sizes[0])
     mask = mask.to(x.dtype)
+    steps, batch = len(batch_sizes), int(batch_sizes[0])
     if x.shape[0] == steps * batch:
         return (x.view(steps, batch, -1) * mask[:batch]).view(x.shape)
-    return x * mask.index_select(0, sequence_of_rows(batch_sizes).to(x.device))
+    return _LockedMask.apply(x, mask, sequence_of_rows(batch_sizes).to(x.device))
+
+
+class _LockedMask(torch.autograd.Function):
+    """Rows times the mask of their sequence, which is gathered again in backward instead of being held."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, sequence: Tensor) -> Tensor:
+        ctx.save_for_backward(mask, sequence)
+        return mask.index_select(0, sequence).mul_(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        mask, sequence = ctx.saved_tensors
+        return mask.index_select(0, sequence).mul_(grad), None, None
 
 
 def sequence_of_rows(batch_sizes: Tensor) -> Tensor:

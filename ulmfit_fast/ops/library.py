@@ -43,6 +43,13 @@ def draw_seed(device: torch.device | str = "cpu") -> Tensor:
     return torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=device)
 
 
+def seed_or_drawn(seed: Tensor | None, weight_dropout: float, device: torch.device) -> Tensor:
+    """The given seed, or one that fits: any where nothing is dropped."""
+    if seed is not None:
+        return seed
+    return draw_seed(device) if weight_dropout > 0 else torch.zeros((), dtype=torch.int64)
+
+
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """Of sums, cell states and pooled states that belong to values of ``dtype``: float32, or float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -12,11 +12,11 @@ from ulmfit_fast.ops.library import (
     KEEP_NOTHING,
     KEEP_STATES,
     cast_for_autocast,
-    draw_seed,
     empty_gradients,
     native,
     refuse_double_backward,
     refuse_forward_mode,
+    seed_or_drawn,
     state_dtype,
     wants_gradient,
 )
@@ -74,8 +74,7 @@ def lstm(
     refuse_forward_mode("lstm", (input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr))
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     x, h, w_ih, w_hh, b_ih, b_hh, w_hr = cast_for_autocast(input.device, floats)
-    if seed is None:
-        seed = draw_seed(input.device) if weight_dropout > 0 else torch.zeros((), dtype=torch.int64)
+    seed = seed_or_drawn(seed, weight_dropout, input.device)
     keep = KEEP_FOR_BACKWARD if wants_gradient((*floats, c0)) else KEEP_NOTHING
     output, h_n, c_n, _, _ = native.lstm(
         x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, w_hr, seed, weight_dropout, reverse, bptt, keep
@@ -85,11 +84,12 @@ def lstm(
 
 def lstm_with_cells(
     input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
-    bias_hh: Tensor, *, weight_dropout: float, seed: Tensor,
+    bias_hh: Tensor, *, weight_dropout: float = 0.0, seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """``lstm`` without a graph, and the cell state of every row, [N, H] in float32 (float64 for float64), besides."""
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh)
     x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats)
+    seed = seed_or_drawn(seed, weight_dropout, input.device)
     with torch.no_grad():
         output, h_n, c_n, _, cells = native.lstm(
             x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, None, seed, weight_dropout, False, 0, KEEP_STATES

@@ -12,11 +12,11 @@ from ulmfit_fast.ops.library import (
     KEEP_NOTHING,
     KEEP_STATES,
     cast_for_autocast,
-    draw_seed,
     empty_gradients,
     native,
     refuse_double_backward,
     refuse_forward_mode,
+    seed_or_drawn,
     state_dtype,
     wants_gradient,
 )
@@ -99,8 +99,7 @@ def lstm_pool(
     differentiable = (*floats, c0, state.total, state.maximum)
     refuse_forward_mode("lstm_pool", differentiable)
     x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats)
-    if seed is None:
-        seed = draw_seed(input.device) if weight_dropout > 0 else torch.zeros((), dtype=torch.int64)
+    seed = seed_or_drawn(seed, weight_dropout, input.device)
     keep = KEEP_STATES if keep_states else KEEP_NOTHING
     if wants_gradient(differentiable):
         keep = KEEP_FOR_BACKWARD

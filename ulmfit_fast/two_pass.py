@@ -1,0 +1,277 @@
+"""The two passes of BPT3C: documents forward in blocks of chunks, then gradients block by block.
+
+Pass one runs all documents of a batch side by side, a block of steps at a time, and keeps of each block only what pass
+two needs to run it again: the states at its chunks' starts. Pass two recomputes a block with the same masks and gives it
+its share of the pooled state's gradient. Where gradients stay inside a chunk and a document has one draw of masks, the
+block's chunks are independent of each other and are run as one wide batch. A block that may be stored keeps its
+autograd graph from pass one instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ulmfit_fast.awd_lstm import AWDLSTM, DropoutMasks, LayerState
+from ulmfit_fast.ops import PooledState
+
+Progress = Callable[[float], None]  # told how many more tokens are done
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a batch is run."""
+
+    bptt: int  # steps of a chunk
+    exact: bool  # gradients cross chunks
+    masks_per_chunk: bool
+    stored_rows: int  # rows (tokens) whose activations may be kept from pass one; the rest is recomputed
+    block_rows: int  # rows that are run at a time, if a chunk of all documents has no more
+
+    def chunks_of_block(self, documents: int) -> int:
+        if self.masks_per_chunk:
+            return 1
+        return max(1, self.block_rows // (documents * self.bptt))
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the chunks of a block do not depend on each other in pass two."""
+        return not self.exact and not self.masks_per_chunk
+
+
+@dataclass
+class Segments:
+    """Stretches of documents, run side by side as packed rows: whole blocks, or their chunks."""
+
+    tokens: Tensor  # int64 [N], packed
+    batch_sizes: Tensor  # int64 [T]
+    document: Tensor  # int64 [S] whose stretch it is
+    first_step: Tensor  # int64 [S] where in the document it begins
+    length: Tensor  # int64 [S]
+    state: list[LayerState]  # at its start, each layer's h and c [S, size]
+    masks: DropoutMasks | None  # of the S stretches
+
+
+@dataclass
+class Graph:
+    """A block's results with their autograd graph."""
+
+    start: list[LayerState]
+    pooled: PooledState
+    end: list[LayerState]
+
+
+@dataclass
+class Block:
+    """What pass one leaves of a block for pass two."""
+
+    segments: Segments  # one a document
+    bptt: int
+    boundaries: list[LayerState]  # the states at the starts of its chunks but the first, chunk after chunk
+    graph: Graph | None = None
+
+
+def lengths_of(batch_sizes: Tensor) -> Tensor:
+    """Steps of each sequence of a packed batch, int64 [B]."""
+    sequences = torch.arange(int(batch_sizes[0]))
+    return (batch_sizes.unsqueeze(0) > sequences.unsqueeze(1)).sum(1)
+
+
+def split_documents(documents: PackedSequence, plan: Plan) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Blocks of whole chunks: (first step, tokens, batch_sizes)."""
+    sizes = documents.batch_sizes
+    step, row = 0, 0
+    while step < len(sizes):
+        block = sizes[step : step + plan.chunks_of_block(int(sizes[step])) * plan.bptt]
+        rows = int(block.sum())
+        yield step, documents.data[row : row + rows], block
+        step, row = step + len(block), row + rows
+
+
+def encode(
+    encoder: AWDLSTM,
+    documents: PackedSequence,
+    plan: Plan,
+    pool_from: Tensor,
+    keep: list[Block] | None = None,
+    progress: Progress | None = None,
+) -> PooledState:
+    """Pass one, without a graph but for stored blocks. Blocks that pass two needs go to ``keep``.
+
+    Args:
+        encoder: the AWD-LSTM.
+        documents: token ids, packed.
+        plan: how to run them.
+        pool_from: int64 [B], the first step of each document that is pooled.
+        keep: where blocks go; None if there will be no pass two.
+        progress: told the rows of each block.
+    """
+    batch = int(documents.batch_sizes[0])
+    state, masks = encoder.initial_state(batch), encoder.draw_masks(batch)
+    pooled = PooledState.empty(batch, encoder.output_size, state[0][1].dtype, documents.data.device)
+    pooled = pooled._replace(pool_from=pool_from)
+    stored = 0
+    for first_step, tokens, sizes in split_documents(documents, plan):
+        count = int(sizes[0])
+        if plan.masks_per_chunk and first_step > 0:
+            masks = encoder.draw_masks(batch)
+        segments = Segments(
+            tokens, sizes, torch.arange(count), torch.full((count,), first_step), lengths_of(sizes),
+            [(h[:count], c[:count]) for h, c in state], None if masks is None else masks.first(count),
+        )  # fmt: skip
+        store = keep is not None and stored + len(tokens) <= plan.stored_rows
+        boundaries: list[LayerState] = []
+        if store:
+            graph = run(encoder, segments, plan, pooled)
+            pooled, state = _detached(graph)
+            stored += len(tokens)
+        else:
+            rows = boundary_rows(sizes, plan.bptt) if keep is not None and plan.side_by_side else None
+            with torch.no_grad():
+                pooled, state, boundaries = encoder.pool(
+                    tokens, sizes, segments.state, segments.masks, pooled, boundary_rows=rows
+                )
+        if keep is not None:
+            keep.append(Block(segments, plan.bptt, boundaries, graph if store else None))
+        if progress is not None:
+            progress(len(tokens))
+    return pooled
+
+
+def run(encoder: AWDLSTM, segments: Segments, plan: Plan, pooled: PooledState) -> Graph:
+    """The segments with a graph."""
+    start = segments.state
+    if plan.exact:
+        start = [(h.detach().requires_grad_(), c.detach().requires_grad_()) for h, c in start]
+    bptt = plan.bptt if plan.side_by_side else 0
+    with torch.enable_grad():
+        pooled, end, _ = encoder.pool(
+            segments.tokens, segments.batch_sizes, start, segments.masks, pooled, bptt=bptt
+        )
+    return Graph(start, pooled, end)
+
+
+def _detached(graph: Graph) -> tuple[PooledState, list[LayerState]]:
+    return (
+        PooledState(*(x.detach() for x in graph.pooled)),
+        [(h.detach(), c.detach()) for h, c in graph.end],
+    )
+
+
+def boundary_rows(batch_sizes: Tensor, bptt: int) -> Tensor:
+    """The packed rows after which a chunk ends and another of the same document begins, chunk after chunk."""
+    starts = bptt * torch.arange(1, -(-len(batch_sizes) // bptt))
+    offsets = torch.cumsum(batch_sizes, 0) - batch_sizes
+    continuing = batch_sizes[starts]
+    first = torch.cumsum(continuing, 0) - continuing
+    document = torch.arange(int(continuing.sum())) - first.repeat_interleave(continuing)
+    return offsets[starts - 1].repeat_interleave(continuing) + document
+
+
+def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments | None:
+    """The chunks of a block as one wide batch, the longest first. Chunks that nothing is pooled from are left out."""
+    whole, bptt = block.segments, block.bptt
+    sizes = whole.batch_sizes
+    starts = torch.arange(0, len(sizes), bptt)
+    running = sizes[starts]
+    start = starts.repeat_interleave(running)
+    first = torch.cumsum(running, 0) - running
+    document = torch.arange(int(running.sum())) - first.repeat_interleave(running)
+    length = (whole.length[document] - start).clamp(max=bptt)
+    first_step = whole.first_step[document] + start
+    wanted = (first_step + length > pool_from[document]).nonzero().squeeze(1)
+    order = wanted[torch.argsort(length[wanted], descending=True, stable=True)]
+    if len(order) == 0:
+        return None
+    start, document, length, first_step = start[order], document[order], length[order], first_step[order]
+    steps = torch.arange(int(length[0])).unsqueeze(1)
+    inside = steps < length
+    offsets = torch.cumsum(sizes, 0) - sizes
+    rows = (offsets[(start + steps).clamp(max=len(sizes) - 1)] + document)[inside]
+    state = [
+        (torch.cat([h, later_h])[order], torch.cat([c, later_c])[order])
+        for (h, c), (later_h, later_c) in zip(whole.state, block.boundaries, strict=True)
+    ]
+    masks = None if whole.masks is None else whole.masks.of_rows(document)
+    return Segments(whole.tokens[rows], inside.sum(1), document, first_step, length, state, masks)
+
+
+def gradients(
+    encoder: AWDLSTM,
+    blocks: list[Block],
+    plan: Plan,
+    pooled: PooledState,
+    grad_pooled: Tensor,
+    parameters: list[Tensor],
+    progress: Progress | None = None,
+) -> list[Tensor | None]:
+    """Pass two: d loss / d ``parameters``, blocks last to first. ``blocks`` is emptied on the way.
+
+    Args:
+        encoder, plan: of pass one.
+        blocks: what pass one kept.
+        pooled: what pass one returned.
+        grad_pooled: [B, 3E], of ``pooled.pooled()``.
+        parameters: to differentiate by.
+        progress: told the rows of each block.
+    """
+    totals: list[Tensor | None] = [None] * len(parameters)
+    grad_end: list[Tensor] = []  # d loss / d the states that the block ends with, layer after layer h and c
+    while blocks:
+        block = blocks.pop()
+        segments: Segments | None = block.segments
+        graph = block.graph
+        if graph is None and plan.side_by_side:
+            segments = chunks_side_by_side(block, pooled.pool_from)
+        elif not plan.exact and not bool((block.segments.first_step[0] + block.segments.length).gt(
+            pooled.pool_from[: len(block.segments.length)]
+        ).any()):
+            segments = None
+        if segments is not None:
+            if graph is None:
+                fresh = PooledState.empty(
+                    len(segments.document), encoder.output_size, pooled.total.dtype, pooled.total.device
+                )
+                fresh = fresh._replace(count=segments.first_step, pool_from=pooled.pool_from[segments.document])
+                graph = run(encoder, segments, replace(plan, bptt=0), fresh)
+            outputs, grads = _pooled_gradients(segments, graph, pooled, grad_pooled)
+            inputs = list(parameters)
+            if plan.exact:
+                inputs += [x for pair in graph.start for x in pair]
+                end = [x for pair in graph.end for x in pair]
+                # Documents that ended in this block have no next one.
+                outputs += [x[: len(g)] for x, g in zip(end, grad_end, strict=False)]
+                grads += [g.to(x.dtype) for x, g in zip(end, grad_end, strict=False)]
+            found = torch.autograd.grad(outputs, inputs, grads, allow_unused=True)
+            for index, grad in enumerate(found[: len(parameters)]):
+                if grad is not None:
+                    total = totals[index]
+                    totals[index] = grad if total is None else total.add_(grad)
+            grad_end = [
+                torch.zeros_like(x) if g is None else g
+                for x, g in zip(inputs[len(parameters) :], found[len(parameters) :], strict=True)
+            ]
+        if progress is not None:
+            progress(len(block.segments.tokens))
+    return totals
+
+
+def _pooled_gradients(
+    segments: Segments, graph: Graph, pooled: PooledState, grad_pooled: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Results of a graph, and d loss / d them by way of the pooled vector."""
+    document, begin = segments.document, segments.first_step
+    end = begin + segments.length
+    grad_last, grad_max, grad_mean = grad_pooled.to(pooled.total.dtype).chunk(3, dim=1)
+    pooled_steps = (pooled.count - pooled.pool_from).unsqueeze(1)
+    argmax = pooled.argmax[document]
+    here = (argmax >= begin.unsqueeze(1)) & (argmax < end.unsqueeze(1))
+    ends = (end == pooled.count[document]).unsqueeze(1)
+    state, count = graph.pooled, len(document)
+    outputs = [state.total[:count], state.maximum[:count], graph.end[-1][0]]
+    grads = [(grad_mean / pooled_steps)[document], grad_max[document] * here, grad_last[document] * ends]
+    return outputs, [g.to(x.dtype) for x, g in zip(outputs, grads, strict=True)]
