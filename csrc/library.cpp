@@ -12,6 +12,7 @@
 
 TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");
+  m.def("locked_dropout(Tensor input, Tensor mask, Tensor batch_sizes) -> Tensor");
   // keep: 0 what lstm returns, 1 also each step's cells, 2 also gates: what lstm_backward needs. The rest comes back
   // empty.
   m.def(

@@ -36,7 +36,7 @@ struct LstmInputs {
   int64_t output_size() const { return h0.size(1); }
 };
 
-inline void check_batch_sizes(const char* function, const at::Tensor& batch_sizes, int64_t rows, int64_t batch) {
+inline void check_batch_sizes(const char* function, const at::Tensor& batch_sizes, int64_t rows) {
   TORCH_CHECK_TYPE(batch_sizes.scalar_type() == at::kLong, function, ": batch_sizes must be int64, got ",
                    batch_sizes.scalar_type());
   TORCH_CHECK_VALUE(batch_sizes.device().is_cpu(), function,
@@ -54,7 +54,14 @@ inline void check_batch_sizes(const char* function, const at::Tensor& batch_size
     total += size[t];
   }
   TORCH_CHECK_VALUE(total == rows, function, ": batch_sizes must sum to the rows of input (", rows, "), got ", total);
-  TORCH_CHECK_VALUE(size[0] == batch, function, ": h0 must have batch_sizes[0] = ", size[0], " rows, got ", batch);
+}
+
+// Where each step's rows begin.
+inline std::vector<int64_t> row_offsets(const at::Tensor& batch_sizes) {
+  std::vector<int64_t> offsets(batch_sizes.size(0), 0);
+  const int64_t* size = batch_sizes.const_data_ptr<int64_t>();
+  for (size_t t = 1; t < offsets.size(); ++t) offsets[t] = offsets[t - 1] + size[t - 1];
+  return offsets;
 }
 
 // The type of sums, cell states and pooled states.
@@ -68,7 +75,9 @@ inline void check_lstm(const char* function, const LstmInputs& a, bool reverse, 
   TORCH_CHECK_VALUE(a.input.dim() == 2, function, ": input must be [rows, input_size], got ", a.input.sizes());
   TORCH_CHECK_VALUE(a.h0.dim() == 2 && a.c0.dim() == 2, function, ": h0 and c0 must be [batch, size], got ",
                     a.h0.sizes(), " and ", a.c0.sizes());
-  check_batch_sizes(function, a.batch_sizes, a.rows(), a.batch());
+  check_batch_sizes(function, a.batch_sizes, a.rows());
+  const int64_t batch = a.batch_sizes.const_data_ptr<int64_t>()[0];
+  TORCH_CHECK_VALUE(batch == a.batch(), function, ": h0 must have batch_sizes[0] = ", batch, " rows, got ", a.batch());
   TORCH_CHECK_VALUE(a.input_size() > 0 && a.hidden() > 0 && a.output_size() > 0, function,
                     ": sizes must be positive, got input ", a.input.sizes(), ", h0 ", a.h0.sizes(), ", c0 ",
                     a.c0.sizes());

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel
-from ulmfit_fast.awd_lstm import LM_DROPOUTS, apply_locked, language_model_loss, sequence_of_rows
+from ulmfit_fast.awd_lstm import LM_DROPOUTS, language_model_loss
 from ulmfit_fast.linear_cross_entropy import linear_cross_entropy
 
 CONFIG = AWDLSTMConfig(40, 8, 12, 3)
@@ -56,19 +56,6 @@ def test_same_masks_same_output() -> None:
     tokens, sizes, masks = torch.randint(0, 40, (12,)), torch.full((6,), 2), encoder.draw_masks(2)
     assert torch.equal(encoder(tokens, sizes, None, masks)[0], encoder(tokens, sizes, None, masks)[0])
     assert not torch.equal(encoder(tokens, sizes, None, masks)[0], encoder(tokens, sizes)[0])
-
-
-@pytest.mark.parametrize("lengths", [(4, 4, 4), (5, 3, 1)])
-def test_locked_dropout_on_packed_rows(lengths: tuple[int, ...]) -> None:
-    sequences = [torch.randn(n, 6) for n in lengths]
-    mask = torch.randn(3, 6)
-    packed = pack_sequence(sequences)
-    expected = pack_sequence([s * m for s, m in zip(sequences, mask, strict=True)])
-    assert torch.equal(apply_locked(packed.data, mask, packed.batch_sizes), expected.data)
-
-
-def test_sequence_of_rows() -> None:
-    assert sequence_of_rows(torch.tensor([3, 2, 2, 1])).tolist() == [0, 1, 2, 0, 1, 0, 1, 0]
 
 
 def test_state_continues_a_text() -> None:

@@ -79,6 +79,25 @@ class DropoutMasks(NamedTuple):
         return self._replace(locked=[None if m is None else m[:batch] for m in self.locked])
 
 
+class EncoderWeights(NamedTuple):
+    """All parameters of an encoder, in the order of ``parameters()``."""
+
+    embedding: Tensor  # [V, E]
+    layers: list[tuple[Tensor, Tensor, Tensor, Tensor]]  # weight_ih, weight_hh, bias_ih, bias_hh
+
+    def flat(self) -> list[Tensor]:
+        return [self.embedding, *(tensor for layer in self.layers for tensor in layer)]
+
+    def detached(self, dtype: torch.dtype | None) -> EncoderWeights:
+        """The same values as leaves of a graph of their own, the layers' in ``dtype`` if it is given."""
+
+        def leaf(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+            return x.detach().to(dtype or x.dtype).requires_grad_(x.requires_grad)
+
+        layers = [tuple(leaf(x, dtype) for x in layer) for layer in self.layers]
+        return EncoderWeights(leaf(self.embedding, None), layers)  # type: ignore[arg-type]
+
+
 class AWDLSTM(nn.Module):
     """Embedding and a stack of weight-dropped LSTMs; the last layer's output has the embedding's size.
 
@@ -152,11 +171,12 @@ class AWDLSTM(nn.Module):
             step.
         """
         state = state or self.initial_state(int(batch_sizes[0]))
-        x = self._embed(tokens, masks)
+        weights = self.weights()
+        x = _embed(tokens, weights.embedding, masks)
         new_state: list[LayerState] = []
         for layer, (h, c) in enumerate(state):
-            arguments = self._layer_arguments(layer, x, batch_sizes, h, c, masks)
-            x, h_n, c_n = ops.lstm(*arguments, **self._weight_drop(layer, masks))
+            x, h = _layer_input(layer, x, h, batch_sizes, masks)
+            x, h_n, c_n = ops.lstm(x, batch_sizes, h, c, *weights.layers[layer], **_weight_drop(layer, masks))
             new_state.append((h_n, c_n))
         return x, new_state
 
@@ -168,6 +188,7 @@ class AWDLSTM(nn.Module):
         masks: DropoutMasks | None,
         pooled: ops.PooledState,
         *,
+        weights: EncoderWeights | None = None,
         bptt: int = 0,
         boundary_rows: Tensor | None = None,
     ) -> tuple[ops.PooledState, list[LayerState], list[LayerState]]:
@@ -176,6 +197,7 @@ class AWDLSTM(nn.Module):
         Args:
             tokens, batch_sizes, state, masks: as ``forward``.
             pooled: the documents' pooled state so far; row r belongs to document r.
+            weights: to use in place of the encoder's own; the embedding's gradient is then sparse.
             bptt: if positive, gradients do not cross multiples of this many steps.
             boundary_rows: int64, packed rows whose states to return (without a graph). For a call without a graph.
 
@@ -183,12 +205,15 @@ class AWDLSTM(nn.Module):
             The new pooled state, each layer's state after each sequence's last step, and each layer's states at
             ``boundary_rows``.
         """
-        x = self._embed(tokens, masks)
+        sparse = weights is not None
+        weights = weights or self.weights()
+        x = _embed(tokens, weights.embedding, masks, sparse)
         new_state: list[LayerState] = []
         boundaries: list[LayerState] = []
         for layer, (h, c) in enumerate(state):
-            arguments = self._layer_arguments(layer, x, batch_sizes, h, c, masks)
-            drop = self._weight_drop(layer, masks)
+            x, h = _layer_input(layer, x, h, batch_sizes, masks)
+            arguments = (x, batch_sizes, h, c, *weights.layers[layer])
+            drop = _weight_drop(layer, masks)
             if layer + 1 == len(state):
                 result = ops.lstm_pool(*arguments, pooled, **drop, bptt=bptt, keep_states=boundary_rows is not None)
                 pooled, h_n, c_n, x, cells = result
@@ -201,6 +226,11 @@ class AWDLSTM(nn.Module):
                 boundaries.append((x[boundary_rows], cells[boundary_rows]))
         return pooled, new_state, boundaries
 
+    def weights(self) -> EncoderWeights:
+        return EncoderWeights(
+            self.encoder.weight, [(r.weight_ih_l0, r.weight_hh_l0, r.bias_ih_l0, r.bias_hh_l0) for r in self._layers]
+        )
+
     def activation_bytes(self) -> int:
         """About how much one token's activations take that are kept for backward, with autocast as it is now."""
         weight = self.encoder.weight
@@ -211,27 +241,28 @@ class AWDLSTM(nn.Module):
         # Of each layer the gates, the output, the cell state and the dropped input.
         return sum((5 * r.hidden_size + r.input_size) * item + r.hidden_size * cell for r in self._layers)
 
-    def _embed(self, tokens: Tensor, masks: DropoutMasks | None) -> Tensor:
-        x = F.embedding(tokens, self.encoder.weight)
-        if masks is not None and masks.embedding is not None:
-            x = x * F.embedding(tokens, masks.embedding)
-        return x
 
-    def _layer_arguments(
-        self, layer: int, x: Tensor, batch_sizes: Tensor, h: Tensor, c: Tensor, masks: DropoutMasks | None
-    ) -> tuple[Tensor, ...]:
-        """The tensors that ``ops.lstm`` and its kin take."""
-        rnn = self._layers[layer]
-        if masks is not None:
-            x = apply_locked(x, masks.locked[layer], batch_sizes)
-        return (
-            x, batch_sizes, h.to(x.dtype), c, rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0
-        )  # fmt: skip
+def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:
+    x = F.embedding(tokens, embedding, sparse=sparse)
+    if masks is not None and masks.embedding is not None:
+        x = x * F.embedding(tokens, masks.embedding)
+    return x
 
-    def _weight_drop(self, layer: int, masks: DropoutMasks | None) -> dict[str, Any]:
-        if masks is None:
-            return {"weight_dropout": 0.0, "seed": None}
-        return {"weight_dropout": masks.weight_p, "seed": masks.seeds[layer]}
+
+def _layer_input(
+    layer: int, x: Tensor, h: Tensor, batch_sizes: Tensor, masks: DropoutMasks | None
+) -> tuple[Tensor, Tensor]:
+    """A layer's input after dropout, and its state in the same dtype."""
+    mask = None if masks is None else masks.locked[layer]
+    if mask is not None:
+        x = ops.locked_dropout(x, mask.to(x.dtype), batch_sizes)
+    return x, h.to(x.dtype)
+
+
+def _weight_drop(layer: int, masks: DropoutMasks | None) -> dict[str, Any]:
+    if masks is None:
+        return {"weight_dropout": 0.0, "seed": None}
+    return {"weight_dropout": masks.weight_p, "seed": masks.seeds[layer]}
 
 
 class LanguageModelOutput(NamedTuple):
@@ -279,7 +310,7 @@ class LanguageModel(nn.Module):
         dropped = raw
         if self.training:
             mask = _scaled_mask((batch, raw.shape[1]), self.encoder.config.output_p, raw)
-            dropped = apply_locked(raw, mask, batch_sizes)
+            dropped = raw if mask is None else ops.locked_dropout(raw, mask, batch_sizes)
         shape = (steps, batch, raw.shape[1])
         return LanguageModelOutput(raw.view(shape), dropped.view(shape), state)
 
@@ -314,38 +345,6 @@ def language_model_loss(
     if beta and output.raw.shape[0] > 1:
         loss = loss + beta * (output.raw[1:] - output.raw[:-1]).float().pow(2).mean()
     return cross_entropy, loss
-
-
-def apply_locked(x: Tensor, mask: Tensor | None, batch_sizes: Tensor) -> Tensor:
-    """Packed rows ``x`` [N, F] times each sequence's ``mask`` [B, F], the same at every step."""
-    if mask is None:
-        return x
-    mask = mask.to(x.dtype)
-    steps, batch = len(batch_sizes), int(batch_sizes[0])
-    if x.shape[0] == steps * batch:
-        return (x.view(steps, batch, -1) * mask[:batch]).view(x.shape)
-    return _LockedMask.apply(x, mask, sequence_of_rows(batch_sizes).to(x.device))
-
-
-class _LockedMask(torch.autograd.Function):
-    """Rows times the mask of their sequence, which is gathered again in backward instead of being held."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor, sequence: Tensor) -> Tensor:
-        ctx.save_for_backward(mask, sequence)
-        return mask.index_select(0, sequence).mul_(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        mask, sequence = ctx.saved_tensors
-        return mask.index_select(0, sequence).mul_(grad), None, None
-
-
-def sequence_of_rows(batch_sizes: Tensor) -> Tensor:
-    """The sequence that each packed row belongs to, int64 [N]: 0 .. batch_sizes[0] - 1, 0 .. batch_sizes[1] - 1, ..."""
-    starts = torch.cumsum(batch_sizes, 0) - batch_sizes
-    return torch.arange(int(batch_sizes.sum())) - starts.repeat_interleave(batch_sizes)
 
 
 def _scaled_mask(shape: tuple[int, int], p: float, like: Tensor) -> Tensor | None:

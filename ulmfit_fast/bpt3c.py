@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import two_pass
-from ulmfit_fast.awd_lstm import AWDLSTM
+from ulmfit_fast.awd_lstm import AWDLSTM, EncoderWeights
 from ulmfit_fast.two_pass import Block, Plan, Progress
 
 _BLOCK_ROWS = 64 * 72  # enough for the matrix products to be wide; about 0.4 GB of activations at full size
@@ -120,8 +120,9 @@ class BPT3C(nn.Module):
         else:
             with torch.no_grad():
                 pooled = two_pass.encode(
-                    self.encoder, documents, self._plan(0), self._pool_from(documents), progress=self.on_progress
-                ).pooled()
+                    self.encoder, self._weights(), documents, self._plan(0), self._pool_from(documents),
+                    progress=self.on_progress,
+                ).pooled()  # fmt: skip
         indices = documents.unsorted_indices
         return pooled if indices is None else pooled.index_select(0, indices)
 
@@ -135,6 +136,13 @@ class BPT3C(nn.Module):
     def _plan(self, stored_rows: int) -> Plan:
         masks_per_chunk = self.mask_scope == "chunk" and self.encoder.training
         return Plan(self.chunk_length(), self.backprop == "exact", masks_per_chunk, stored_rows, self.block_rows)
+
+    def _weights(self) -> EncoderWeights:
+        """The encoder's as leaves, under autocast converted once for the whole batch."""
+        device = self.encoder.encoder.weight.device.type
+        enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if enabled else None
+        return self.encoder.weights().detached(None if self.encoder.encoder.weight.dtype == torch.float64 else dtype)
 
     def _rows_to_store(self, rows: int) -> int:
         if self.memory == "auto":
@@ -158,30 +166,32 @@ def _first_steps(documents: PackedSequence, steps: int) -> PackedSequence:
 class _TwoPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bpt3c: BPT3C, documents: PackedSequence, *parameters: nn.Parameter) -> Tensor:
-        ctx.encoder, ctx.progress = bpt3c.encoder, _halves(bpt3c.on_progress)
+        ctx.encoder, ctx.weights, ctx.progress = bpt3c.encoder, bpt3c._weights(), _halves(bpt3c.on_progress)
         ctx.plan = bpt3c._plan(bpt3c._rows_to_store(len(documents.data)))
         ctx.blocks = blocks = []  # type: list[Block]
         ctx.pooled = two_pass.encode(
-            bpt3c.encoder, documents, ctx.plan, bpt3c._pool_from(documents), blocks, ctx.progress
+            ctx.encoder, ctx.weights, documents, ctx.plan, bpt3c._pool_from(documents), blocks, ctx.progress
         )
         device = documents.data.device.type
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
-        ctx.save_for_backward(*parameters)
+        ctx.save_for_backward(*parameters)  # a change of theirs before backward is then an error
         return ctx.pooled.pooled()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_pooled: Tensor) -> tuple[Tensor | None, ...]:
         device, dtype, enabled = ctx.autocast
-        parameters = list(ctx.saved_tensors)
+        parameters = ctx.saved_tensors
         if ctx.blocks is None:
-            raise RuntimeError("BPT3C: backward a second time; its states are freed after the first: call forward again")
+            raise RuntimeError(
+                "BPT3C: backward a second time; its states are freed after the first: call forward again"
+            )
         blocks, ctx.blocks = ctx.blocks, None
         with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
             grads = two_pass.gradients(
-                ctx.encoder, blocks, ctx.plan, ctx.pooled, grad_pooled, parameters, ctx.progress
+                ctx.encoder, ctx.weights, blocks, ctx.plan, ctx.pooled, grad_pooled, ctx.progress
             )
-        return (None, None, *grads)
+        return (None, None, *(grad.to(p.dtype) for grad, p in zip(grads, parameters, strict=True)))
 
 
 def _halves(progress: Progress | None) -> Progress | None:

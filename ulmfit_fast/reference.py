@@ -48,6 +48,11 @@ def dropconnect_mask(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:
     return torch.from_numpy(keep.reshape(rows, columns))
 
 
+def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
+    """Each packed row times the mask of its sequence."""
+    return torch.cat([rows * mask[: len(rows)] for rows in input.split(batch_sizes.tolist())])
+
+
 def lstm(
     input: Tensor,
     batch_sizes: Tensor,

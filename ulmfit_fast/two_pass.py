@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ulmfit_fast.awd_lstm import AWDLSTM, DropoutMasks, LayerState
+from ulmfit_fast.awd_lstm import AWDLSTM, DropoutMasks, EncoderWeights, LayerState
 from ulmfit_fast.ops import PooledState
 
 Progress = Callable[[float], None]  # told how many more tokens are done
@@ -94,6 +94,7 @@ def split_documents(documents: PackedSequence, plan: Plan) -> Iterator[tuple[int
 
 def encode(
     encoder: AWDLSTM,
+    weights: EncoderWeights,
     documents: PackedSequence,
     plan: Plan,
     pool_from: Tensor,
@@ -104,6 +105,7 @@ def encode(
 
     Args:
         encoder: the AWD-LSTM.
+        weights: to use in place of its own.
         documents: token ids, packed.
         plan: how to run them.
         pool_from: int64 [B], the first step of each document that is pooled.
@@ -126,14 +128,14 @@ def encode(
         store = keep is not None and stored + len(tokens) <= plan.stored_rows
         boundaries: list[LayerState] = []
         if store:
-            graph = run(encoder, segments, plan, pooled)
+            graph = run(encoder, weights, segments, plan, pooled)
             pooled, state = _detached(graph)
             stored += len(tokens)
         else:
             rows = boundary_rows(sizes, plan.bptt) if keep is not None and plan.side_by_side else None
             with torch.no_grad():
                 pooled, state, boundaries = encoder.pool(
-                    tokens, sizes, segments.state, segments.masks, pooled, boundary_rows=rows
+                    tokens, sizes, segments.state, segments.masks, pooled, weights=weights, boundary_rows=rows
                 )
         if keep is not None:
             keep.append(Block(segments, plan.bptt, boundaries, graph if store else None))
@@ -142,7 +144,7 @@ def encode(
     return pooled
 
 
-def run(encoder: AWDLSTM, segments: Segments, plan: Plan, pooled: PooledState) -> Graph:
+def run(encoder: AWDLSTM, weights: EncoderWeights, segments: Segments, plan: Plan, pooled: PooledState) -> Graph:
     """The segments with a graph."""
     start = segments.state
     if plan.exact:
@@ -150,7 +152,7 @@ def run(encoder: AWDLSTM, segments: Segments, plan: Plan, pooled: PooledState) -
     bptt = plan.bptt if plan.side_by_side else 0
     with torch.enable_grad():
         pooled, end, _ = encoder.pool(
-            segments.tokens, segments.batch_sizes, start, segments.masks, pooled, bptt=bptt
+            segments.tokens, segments.batch_sizes, start, segments.masks, pooled, weights=weights, bptt=bptt
         )
     return Graph(start, pooled, end)
 
@@ -172,7 +174,7 @@ def boundary_rows(batch_sizes: Tensor, bptt: int) -> Tensor:
     return offsets[starts - 1].repeat_interleave(continuing) + document
 
 
-def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments | None:
+def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments:
     """The chunks of a block as one wide batch, the longest first. Chunks that nothing is pooled from are left out."""
     whole, bptt = block.segments, block.bptt
     sizes = whole.batch_sizes
@@ -185,8 +187,6 @@ def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments | None:
     first_step = whole.first_step[document] + start
     wanted = (first_step + length > pool_from[document]).nonzero().squeeze(1)
     order = wanted[torch.argsort(length[wanted], descending=True, stable=True)]
-    if len(order) == 0:
-        return None
     start, document, length, first_step = start[order], document[order], length[order], first_step[order]
     steps = torch.arange(int(length[0])).unsqueeze(1)
     inside = steps < length
@@ -202,62 +202,67 @@ def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments | None:
 
 def gradients(
     encoder: AWDLSTM,
+    weights: EncoderWeights,
     blocks: list[Block],
     plan: Plan,
     pooled: PooledState,
     grad_pooled: Tensor,
-    parameters: list[Tensor],
     progress: Progress | None = None,
-) -> list[Tensor | None]:
-    """Pass two: d loss / d ``parameters``, blocks last to first. ``blocks`` is emptied on the way.
+) -> list[Tensor]:
+    """Pass two: d loss / d each of the weights that require it, blocks last to first. Empties ``blocks`` on the way.
 
     Args:
-        encoder, plan: of pass one.
+        encoder, weights, plan: of pass one.
         blocks: what pass one kept.
         pooled: what pass one returned.
         grad_pooled: [B, 3E], of ``pooled.pooled()``.
-        parameters: to differentiate by.
         progress: told the rows of each block.
     """
-    totals: list[Tensor | None] = [None] * len(parameters)
+    leaves = [x for x in weights.flat() if x.requires_grad]
+    totals: list[Tensor | None] = [None] * len(leaves)
     grad_end: list[Tensor] = []  # d loss / d the states that the block ends with, layer after layer h and c
     while blocks:
         block = blocks.pop()
-        segments: Segments | None = block.segments
-        graph = block.graph
-        if graph is None and plan.side_by_side:
-            segments = chunks_side_by_side(block, pooled.pool_from)
-        elif not plan.exact and not bool((block.segments.first_step[0] + block.segments.length).gt(
-            pooled.pool_from[: len(block.segments.length)]
-        ).any()):
-            segments = None
-        if segments is not None:
-            if graph is None:
-                fresh = PooledState.empty(
-                    len(segments.document), encoder.output_size, pooled.total.dtype, pooled.total.device
-                )
-                fresh = fresh._replace(count=segments.first_step, pool_from=pooled.pool_from[segments.document])
-                graph = run(encoder, segments, replace(plan, bptt=0), fresh)
+        segments, graph = block.segments, block.graph
+        wanted = plan.exact or _pools_something(block.segments, pooled)
+        if wanted and graph is None:
+            if plan.side_by_side:
+                segments = chunks_side_by_side(block, pooled.pool_from)
+            fresh = PooledState.empty(
+                len(segments.document), encoder.output_size, pooled.total.dtype, pooled.total.device
+            )
+            fresh = fresh._replace(count=segments.first_step, pool_from=pooled.pool_from[segments.document])
+            graph = run(encoder, weights, segments, replace(plan, bptt=0), fresh)
+        if wanted and graph is not None:
             outputs, grads = _pooled_gradients(segments, graph, pooled, grad_pooled)
-            inputs = list(parameters)
-            if plan.exact:
-                inputs += [x for pair in graph.start for x in pair]
-                end = [x for pair in graph.end for x in pair]
-                # Documents that ended in this block have no next one.
-                outputs += [x[: len(g)] for x, g in zip(end, grad_end, strict=False)]
-                grads += [g.to(x.dtype) for x, g in zip(end, grad_end, strict=False)]
-            found = torch.autograd.grad(outputs, inputs, grads, allow_unused=True)
-            for index, grad in enumerate(found[: len(parameters)]):
-                if grad is not None:
-                    total = totals[index]
-                    totals[index] = grad if total is None else total.add_(grad)
+            start = [x for pair in graph.start for x in pair] if plan.exact else []
+            end = [x for pair in graph.end for x in pair]
+            # Documents that ended in this block have no next one.
+            outputs += [x[: len(g)] for x, g in zip(end, grad_end, strict=False)]
+            grads += [g.to(x.dtype) for x, g in zip(end, grad_end, strict=False)]
+            found = torch.autograd.grad(outputs, [*leaves, *start], grads, allow_unused=True)
+            for index, (leaf, grad) in enumerate(zip(leaves, found, strict=False)):
+                totals[index] = _add(totals[index], grad, leaf, pooled.total.dtype)
             grad_end = [
-                torch.zeros_like(x) if g is None else g
-                for x, g in zip(inputs[len(parameters) :], found[len(parameters) :], strict=True)
+                torch.zeros_like(x) if g is None else g for x, g in zip(start, found[len(leaves) :], strict=True)
             ]
         if progress is not None:
             progress(len(block.segments.tokens))
-    return totals
+    return [torch.zeros_like(x) if total is None else total for x, total in zip(leaves, totals, strict=True)]
+
+
+def _add(total: Tensor | None, grad: Tensor | None, leaf: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """``total + grad`` in ``dtype``, in place where there is a total; ``grad`` may be sparse."""
+    if grad is None:
+        return total
+    if total is None and not grad.is_sparse:
+        return grad.to(dtype)
+    return (torch.zeros_like(leaf, dtype=dtype) if total is None else total).add_(grad)
+
+
+def _pools_something(segments: Segments, pooled: PooledState) -> bool:
+    ends = segments.first_step + segments.length
+    return bool((ends > pooled.pool_from[segments.document]).any())
 
 
 def _pooled_gradients(

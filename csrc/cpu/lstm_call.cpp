@@ -1,12 +1,12 @@
 #include "lstm_call.h"
 
-#include <ATen/Dispatch.h>
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
 
 #include "chunks.h"
+#include "elements.h"
 #include "lstm_kernel.h"
 #include "memory.h"
 #include "workspace.h"
@@ -14,47 +14,12 @@
 namespace ulmfit_fast {
 namespace {
 
-// The kernel's type for a torch element type.
-template <typename T>
-struct ElementOf {
-  using type = T;
-};
-template <>
-struct ElementOf<at::BFloat16> {
-  using type = Bfloat16;
-};
-
-#define ULMFIT_DISPATCH(dtype, ...)                                                                                \
-  [&] {                                                                                                            \
-    TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16,                        \
-                     "ulmfit_fast.ops.lstm: on CPU input must be float32, float64 or bfloat16, got ", dtype);      \
-    return AT_DISPATCH_SWITCH(                                                                                     \
-        dtype, "lstm", AT_DISPATCH_CASE_FLOATING_TYPES(__VA_ARGS__) AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__)); \
-  }()
-
-template <typename E>
-const E* elements(const at::Tensor& tensor) {
-  return tensor.defined() ? static_cast<const E*>(tensor.const_data_ptr()) : nullptr;
-}
-
-template <typename E>
-E* mutable_elements(const at::Tensor& tensor) {
-  return tensor.defined() ? static_cast<E*>(tensor.mutable_data_ptr()) : nullptr;
-}
-
 at::Tensor contiguous(const OptionalTensor& tensor) {
   return tensor.has_value() ? tensor->contiguous() : at::Tensor();
 }
 
 at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
-}
-
-std::vector<int64_t> row_offsets(const LstmInputs& a) {
-  std::vector<int64_t> offsets(a.steps(), 0);
-  const int64_t* size = a.batch_sizes.const_data_ptr<int64_t>();
-  for (int64_t t = 1; t < a.steps(); ++t) offsets[t] = offsets[t - 1] + size[t - 1];
-  return offsets;
 }
 
 LstmSizes make_sizes(const LstmInputs& a, const std::vector<int64_t>& offsets, bool reverse) {
@@ -114,7 +79,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   const at::TensorOptions options = a.input.options();
   const at::ScalarType state_dtype = state_dtype_of(a.input);
   const at::TensorOptions state_options = options.dtype(state_dtype);
-  const std::vector<int64_t> offsets = row_offsets(a);
+  const std::vector<int64_t> offsets = row_offsets(a.batch_sizes);
 
   LstmForward<E> args{};
   args.sizes = make_sizes(a, offsets, reverse);
@@ -205,7 +170,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   const at::TensorOptions options = a.input.options();
   const at::ScalarType state_dtype = state_dtype_of(a.input);
   const at::TensorOptions state_options = options.dtype(state_dtype);
-  const std::vector<int64_t> offsets = row_offsets(a);
+  const std::vector<int64_t> offsets = row_offsets(a.batch_sizes);
   const Chunks chunks = make_chunks(a.batch_sizes.const_data_ptr<int64_t>(), offsets.data(), a.steps(),
                                     bptt > 0 ? std::min(bptt, a.steps()) : a.steps());
 
@@ -290,7 +255,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
 }  // namespace
 
 ForwardResult run_lstm_forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
-  return ULMFIT_DISPATCH(a.input.scalar_type(),
+  return ULMFIT_DISPATCH("ulmfit_fast.ops.lstm", a.input.scalar_type(),
                          [&] { return forward<ElementOf<scalar_t>::type>(a, pool, reverse, keep); });
 }
 
@@ -313,7 +278,7 @@ Backward run_lstm_backward(const char* function, const ResultGradients& grads, c
   check_grad("grad_output", grads.output, {a.rows(), a.output_size()}, a.input);
   check_grad("grad_h_n", grads.h_n, {a.batch(), a.output_size()}, a.input);
   check_grad("grad_c_n", grads.c_n, {a.batch(), a.hidden()}, a.c0);
-  return ULMFIT_DISPATCH(a.input.scalar_type(), [&] {
+  return ULMFIT_DISPATCH("ulmfit_fast.ops.lstm", a.input.scalar_type(), [&] {
     return backward<ElementOf<scalar_t>::type>(grads, a, pool, reverse, bptt, saved, needs);
   });
 }

@@ -44,7 +44,7 @@ class Place {
   Block block_;
 };
 
-std::array<Place, 32> places;
+std::array<Place, 256> places;
 std::atomic<int64_t> kept_bytes{0};
 
 Block allocate(int64_t bytes) {
@@ -56,11 +56,16 @@ Block allocate(int64_t bytes) {
   return {static_cast<std::byte*>(data), bytes};
 }
 
+// Sizes go in steps of an eighth of a power of two, so that blocks for a little more or less are the same.
+int64_t round_up(int64_t bytes) {
+  int64_t unit = bytes < kLargePage ? 4096 : kLargePage;
+  while (unit * 16 < bytes) unit *= 2;
+  return bytes == 0 ? unit : (bytes + unit - 1) / unit * unit;
+}
+
 Block take(int64_t bytes) {
-  const int64_t unit = bytes < kLargePage ? 4096 : kLargePage;
-  const int64_t rounded = (bytes + unit - 1) / unit * unit + (bytes == 0 ? unit : 0);
-  // The same size or a little more (in units of large pages): a result that lives long must not hold a block made for
-  // scratch.
+  const int64_t rounded = round_up(bytes);
+  // The same size, or a little more: a result that lives long must not hold a block made for scratch.
   for (const int64_t most : {rounded, rounded + rounded / 4}) {
     for (Place& place : places) {
       const Block block = place.take(rounded, most);
@@ -86,6 +91,10 @@ void give_back(Block block) {
     discard(place.take(1, kKeptBytes));
   }
   if (kept_bytes <= kKeptBytes) {
+#ifdef MADV_FREE
+    // The system may take the pages back when it runs short; until then nothing is cleared.
+    if (kept_bytes > kSurelyKeptBytes && block.bytes >= kLargePage) madvise(block.data, block.bytes, MADV_FREE);
+#endif
     for (Place& place : places)
       if (place.put(block)) return;
     discard(places[0].take(1, kKeptBytes));

@@ -8,8 +8,10 @@
 
 namespace ulmfit_fast {
 
-// At most this much is kept; beyond it blocks are returned to the system, the one just freed last.
-constexpr int64_t kKeptBytes = int64_t{512} << 20;
+// At most this much is kept; beyond it blocks are returned to the system, the one just freed last. What is kept beyond
+// the second amount is marked as free for the system to take.
+constexpr int64_t kKeptBytes = int64_t{4} << 30;
+constexpr int64_t kSurelyKeptBytes = int64_t{512} << 20;
 
 class Workspace {
  public:

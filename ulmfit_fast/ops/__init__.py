@@ -5,7 +5,18 @@ The only folder that says ``torch.ops.ulmfit_fast``. What each op computes stand
 
 from ulmfit_fast.ops.dropconnect_mask import dropconnect_mask
 from ulmfit_fast.ops.library import build_info, draw_seed
+from ulmfit_fast.ops.locked_dropout import locked_dropout
 from ulmfit_fast.ops.lstm import lstm, lstm_with_cells
 from ulmfit_fast.ops.lstm_pool import LSTMPoolOutput, PooledState, lstm_pool
 
-__all__ = ["LSTMPoolOutput", "PooledState", "build_info", "draw_seed", "dropconnect_mask", "lstm", "lstm_pool", "lstm_with_cells"]
+__all__ = [
+    "LSTMPoolOutput",
+    "PooledState",
+    "build_info",
+    "draw_seed",
+    "dropconnect_mask",
+    "locked_dropout",
+    "lstm",
+    "lstm_pool",
+    "lstm_with_cells",
+]
