@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ulmfit_fast.awd_lstm import AWDLSTM
+from ulmfit_fast.awd_lstm import AWDLSTM, LayerState
 from ulmfit_fast.bpt3c import BPT3C
+from ulmfit_fast.ops import PooledState
 
 
 def classifier_head(features: int, hidden_size: int, classes: int, dropouts: tuple[float, float]) -> nn.Sequential:
@@ -34,7 +37,7 @@ class TextClassifier(nn.Module):
         classes: number of labels K, at least 2.
         hidden_size: width of the head's hidden layer.
         hidden_dropout: dropout before the last linear layer.
-        bptt, backprop, mask_scope, variable_length: as in ``BPT3C``.
+        bptt, backprop, mask_scope, variable_length, memory, memory_budget, pool_window, keep: as in ``BPT3C``.
 
     Raises:
         ValueError: fewer than two classes, and as ``BPT3C``.
@@ -50,12 +53,18 @@ class TextClassifier(nn.Module):
         backprop: str = "detached",
         mask_scope: str = "document",
         variable_length: bool = False,
+        memory: str = "auto",
+        memory_budget: int = 2 << 30,
+        pool_window: int | None = None,
+        keep: str = "last",
     ) -> None:
         super().__init__()
         self.classes = classes
         if classes < 2:
             raise ValueError(f"TextClassifier: classes must be at least 2, got {classes}")
-        self.bpt3c = BPT3C(encoder, bptt, backprop, mask_scope, variable_length)
+        self.bpt3c = BPT3C(
+            encoder, bptt, backprop, mask_scope, variable_length, memory, memory_budget, pool_window, keep
+        )
         dropouts = (encoder.config.output_p, hidden_dropout)
         self.head = classifier_head(self.bpt3c.output_size, hidden_size, classes, dropouts)
 
@@ -69,8 +78,88 @@ class TextClassifier(nn.Module):
 
         In eval mode a document's logits do not depend, to the bit, on the other documents.
         """
-        pooled = self.bpt3c(documents).to(self.head[2].weight.dtype)
+        return self.classify(self.bpt3c(documents))
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits [B, K] of pooled vectors [B, 3E]."""
+        pooled = pooled.to(self.head[2].weight.dtype)
         if self.training:
             return self.head(pooled)
         # Row by row: a BLAS product's rounding depends on the number of its rows.
         return torch.cat([self.head(row) for row in pooled.split(1)])
+
+    def stream(self) -> DocumentStream:
+        """Reads one document token by token and knows the prediction so far; see ``DocumentStream``."""
+        return DocumentStream(self)
+
+
+class DocumentStream:
+    """One document as it comes: tokens in, the prediction so far at any moment, in memory that does not grow.
+
+    The prediction equals, to the bit, that of ``TextClassifier`` in eval mode on all tokens so far. Tokens are run a
+    few hundred at a time.
+
+    Args:
+        model: the classifier; used in eval mode, whatever mode it is in.
+
+    Raises:
+        ValueError: a ``pool_window`` at the end of the document, which nobody knows while it still comes.
+    """
+
+    _AT_A_TIME = 256
+
+    def __init__(self, model: TextClassifier) -> None:
+        bpt3c = model.bpt3c
+        if bpt3c.pool_window is not None and bpt3c.keep == "last":
+            raise ValueError(
+                "TextClassifier.stream: pool_window with keep='last' needs the document's end; use keep='all' or 'first'"
+            )
+        self.model = model
+        self.tokens_read = 0
+        self._limit = bpt3c.pool_window if bpt3c.keep == "first" else None
+        self._waiting: list[int] = []
+        self._state = bpt3c.encoder.initial_state(1)
+        cell = self._state[-1][1]
+        self._pooled = PooledState.empty(1, bpt3c.encoder.output_size, cell.dtype, cell.device)
+
+    def feed(self, tokens: Iterable[int]) -> None:
+        """Read more token ids. The document's first should be the tokenizer's ``bos_id``."""
+        for token in tokens:
+            if self._limit is not None and self.tokens_read == self._limit:
+                return
+            self._waiting.append(int(token))
+            self.tokens_read += 1
+            if len(self._waiting) == self._AT_A_TIME:
+                self._pooled, self._state = self._run(self._waiting)
+                self._waiting = []
+
+    def logits(self, and_then: Iterable[int] = ()) -> Tensor:
+        """Logits [K] so far, or as if ``and_then`` had come too.
+
+        Raises:
+            ValueError: nothing has been read.
+        """
+        waiting = [*self._waiting, *map(int, and_then)]
+        if self._limit is not None:
+            waiting = waiting[: len(self._waiting) + self._limit - self.tokens_read]
+        pooled = self._run(waiting)[0] if waiting else self._pooled
+        if int(pooled.count) == 0:
+            raise ValueError("DocumentStream.logits: nothing has been read; feed tokens first")
+        return self._in_eval_mode(lambda: self.model.classify(pooled.pooled())[0])
+
+    def _run(self, tokens: list[int]) -> tuple[PooledState, list[LayerState]]:
+        encoder = self.model.bpt3c.encoder
+        ids = torch.tensor(tokens, dtype=torch.int64, device=encoder.encoder.weight.device)
+        sizes = torch.ones(len(tokens), dtype=torch.int64)
+        with torch.inference_mode():
+            pooled, state, _ = encoder.pool(ids, sizes, self._state, None, self._pooled)
+        return pooled, state
+
+    def _in_eval_mode(self, compute: Callable[[], Tensor]) -> Tensor:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                return compute()
+        finally:
+            self.model.train(was_training)

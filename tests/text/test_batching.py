@@ -52,7 +52,7 @@ def test_every_document_is_in_one_batch(random: int | None) -> None:
     ids = texts(*[1 + 37 * i % 50 for i in range(41)])
     generator = None if random is None else np.random.default_rng(random)
     seen: list[int] = []
-    for packed, rows in document_batches(ids, 8, generator):
+    for packed, rows in document_batches(ids, 8, random=generator):
         seen += rows.tolist()
         for position, row in enumerate(rows):
             start = packed.unsorted_indices[position]
@@ -61,8 +61,25 @@ def test_every_document_is_in_one_batch(random: int | None) -> None:
 
 
 def test_no_training_batch_of_one() -> None:
-    assert [len(rows) for _, rows in document_batches(texts(*[3] * 17), 8)] == [8, 9]
-    assert [len(rows) for _, rows in document_batches(texts(3), 8)] == [1]
+    def sizes(count: int, random: np.random.Generator | None) -> list[int]:
+        return [len(rows) for _, rows in document_batches(texts(*[3] * count), 8, random=random)]
+
+    assert sorted(sizes(17, np.random.default_rng(0))) == [8, 9]
+    assert sizes(17, None) == [8, 8, 1]
+    assert sizes(1, np.random.default_rng(0)) == [1]
+
+
+@pytest.mark.parametrize("random", [None, 3])
+def test_one_long_document_and_many_short_ones(random: int | None) -> None:
+    ids = texts(40_000, *[20 + i % 9 for i in range(100)])
+    generator = None if random is None else np.random.default_rng(random)
+    batches = [rows.tolist() for _, rows in document_batches(ids, 32, 500, generator)]
+    assert sorted(row for rows in batches for row in rows) == list(range(101))
+    with_novel = next(rows for rows in batches if 0 in rows)
+    assert len(with_novel) == (1 if random is None else 2)
+    others = [rows for rows in batches if 0 not in rows]
+    assert all(sum(len(ids[i]) for i in rows) <= 500 for rows in others)
+    assert len(others) <= 7  # 2,400 tokens in batches of at most 500
 
 
 def test_longest_first_without_shuffling() -> None:

@@ -78,15 +78,20 @@ class LanguageModelStream:
 
 
 def document_batches(
-    ids: Sequence[np.ndarray], batch_size: int, random: np.random.Generator | None = None
+    ids: Sequence[np.ndarray],
+    batch_size: int,
+    max_tokens: int | None = None,
+    random: np.random.Generator | None = None,
 ) -> Iterator[tuple[PackedSequence, np.ndarray]]:
     """Documents in batches of similar length.
 
     Args:
         ids: each document's token ids.
-        batch_size: documents in a batch. A last batch of one joins the one before it (BatchNorm cannot train on one).
-        random: in training, breaks up the order: lengths are jittered before sorting and batches come shuffled. Without
-            it, longest first.
+        batch_size: most documents in a batch.
+        max_tokens: most tokens in a batch, so that long documents come in small batches; one document may be longer. None:
+            no limit.
+        random: for training. Breaks up the order (lengths are jittered before sorting and batches come shuffled) and
+            leaves no batch with one document, on which BatchNorm cannot train. Without it, longest first.
 
     Returns:
         Batches of (packed documents, their positions in ``ids``).
@@ -94,14 +99,24 @@ def document_batches(
     lengths = np.array([len(document) for document in ids], dtype=np.float64)
     if random is not None:
         lengths *= random.uniform(0.8, 1.25, len(lengths))
-    order = np.argsort(-lengths, kind="stable")
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [np.concatenate(batches[-2:])]
+    fewest = 1 if random is None else 2
+    batches: list[list[int]] = []
+    tokens = 0
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        length = len(ids[index])
+        full = not batches or len(batches[-1]) == batch_size
+        too_long = max_tokens is not None and tokens + length > max_tokens
+        if full or (too_long and len(batches[-1]) >= fewest):
+            batches.append([])
+            tokens = 0
+        batches[-1].append(index)
+        tokens += length
+    if len(batches) > 1 and len(batches[-1]) < fewest:
+        batches[-2:] = [batches[-2] + batches[-1]]
     if random is not None:
         random.shuffle(batches)
     for batch in batches:
-        yield pack_documents([torch.from_numpy(ids[i]).long() for i in batch]), batch
+        yield pack_documents([torch.from_numpy(ids[i]).long() for i in batch]), np.array(batch)
 
 
 def pack_documents(ids: Sequence[Tensor]) -> PackedSequence:

@@ -1,0 +1,47 @@
+"""Pieces of a text give the tokens of the whole, wherever it is cut."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ulmfit_fast.text.token_stream import TokenStream
+from ulmfit_fast.text.tokenizer import Tokenizer
+
+TEXTS = [
+    "The film was GREAT, really great!!!!! I don't think it's 3.14 / 5 #1.\n\nNo no no no, she said: aaaaah.\n",
+    "\n\n  begins with<br /><br\n/>breaks &amp; entities: caf&eacute; no&nbsp;no no no &lt;br&gt; x<br >y\t\n \n",
+    "oooo o o and o o oooo o; a\xa0 a a a\u3000a a\r\na a <br\n> don't t t t",
+    "no no no no no no no no no no",
+    "word",
+    " ",
+    "",
+]
+
+
+@pytest.fixture(scope="module", params=["words", "subwords"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    if request.param == "words":
+        return Tokenizer.train_words(TEXTS * 3, min_frequency=1)
+    return Tokenizer.train_subwords(TEXTS * 3, 200)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_any_cuts_give_the_whole_texts_tokens(tokenizer: Tokenizer, text: str) -> None:
+    whole = next(tokenizer.encode([text])).tolist()
+    generator = random.Random(0)
+    cuts = [[], list(range(len(text)))] + [sorted(generator.choices(range(len(text) + 1), k=4)) for _ in range(60)]
+    for cut in cuts:
+        stream, ids = TokenStream(tokenizer), []
+        for begin, end in zip([0, *cut], [*cut, len(text)], strict=True):
+            ids += stream.feed(text[begin:end])
+            assert [*ids, *stream.rest()] == next(tokenizer.encode([text[:end]])).tolist(), f"{cut}: up to {end}"
+        assert [*ids, *stream.rest()] == whole
+
+
+def test_little_waits(tokenizer: Tokenizer) -> None:
+    stream = TokenStream(tokenizer)
+    certain = sum(len(stream.feed(f"word{i} and\n more. ")) for i in range(500))
+    assert len(stream.rest()) < 20
+    assert certain > 1500
