@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pack_sequence
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel
 from ulmfit_fast.awd_lstm import LM_DROPOUTS, language_model_loss

@@ -14,6 +14,7 @@ import pytest
 
 from tests.tiny import make_task
 from ulmfit_fast.cli import main
+from ulmfit_fast.training import Loop
 
 SIZES = ["--embedding-size", "12", "--hidden-size", "16", "--num-layers", "2", "--min-frequency", "1"]
 SMALL = ["--batch-size", "8", "--bptt", "10"]
@@ -239,6 +240,47 @@ def test_a_diverging_loss_is_one_line_too(tmp_path: Path, capsys: pytest.Capture
     err = capsys.readouterr().err.strip().splitlines()
     assert "became" in err[-1]
     assert "the last good checkpoint is kept" in err[-1]
+
+
+def test_interrupting_keeps_the_model_of_the_last_step(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def advance(self: Loop, tokens: float) -> None:
+        calls.append(tokens)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "advance", advance)
+    data, output = str(models / "train.csv"), tmp_path / "clf"
+    assert main(["train", data, "--model", str(models / "lm2"), "--output", str(output), *SMALL]) == 130
+    assert f"interrupted; the model as of the last step is in {output / 'interrupted'}" in capsys.readouterr().err
+    predictions = str(tmp_path / "p.csv")
+    assert main(["predict", data, "--model", str(output / "interrupted"), "--output", predictions]) == 0
+
+
+def test_long_documents_options(models: Path, tmp_path: Path) -> None:
+    """A document of 4,000 words among short ones; every way to train it gives a model that predicts it."""
+    texts, labels = make_task(20)
+    texts[0] = " ".join(texts * 15)
+    data = tmp_path / "long.csv"
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(data, index=False)
+    options = {
+        "exact": ["--backprop", "exact", "--bptt", "30"],
+        "chunk": ["--mask-scope", "chunk", "--variable-bptt", "--pool-window", "50"],
+        "recompute": ["--memory", "recompute"],
+    }
+    for name, chosen in options.items():
+        arguments = ["train", str(data), "--model", str(models / "lm2"), "--output", str(tmp_path / name)]
+        assert main([*arguments, "--epochs", "1", "--batch-size", "8", "--max-tokens", "200", *chosen]) == 0
+        predictions = []
+        for limit in ("10", "1000000"):
+            output = tmp_path / f"{name}-{limit}.csv"
+            model = ["--model", str(tmp_path / name), "--max-tokens", limit]
+            assert main(["predict", str(data), *model, "--output", str(output)]) == 0
+            predictions.append(output.read_bytes())
+        assert predictions[0] == predictions[1]
 
 
 def test_the_installed_command_has_no_traceback(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from ulmfit_fast import ops
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig, LanguageModel
 from ulmfit_fast.bpt3c import BPT3C
-from ulmfit_fast.classifier import TextClassifier
-from ulmfit_fast.errors import InputError, TrainingDivergedError
+from ulmfit_fast.classifier import DocumentStream, TextClassifier
+from ulmfit_fast.errors import InputError, TrainingDivergedError, TrainingInterrupted
 from ulmfit_fast.lstm import WeightDropLSTM
 from ulmfit_fast.schedules import SlantedTriangularLR, slanted_triangular
 from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
@@ -37,6 +37,7 @@ __all__ = [
     "BPT3C",
     "AWDLSTMConfig",
     "ClassifierConfig",
+    "DocumentStream",
     "FinetuneLMConfig",
     "GradualUnfreezing",
     "InputError",
@@ -46,6 +47,7 @@ __all__ = [
     "TextClassifier",
     "Tokenizer",
     "TrainingDivergedError",
+    "TrainingInterrupted",
     "ULMFiTClassifier",
     "WeightDropLSTM",
     "discriminative_param_groups",

@@ -227,9 +227,9 @@ class AWDLSTM(nn.Module):
         return pooled, new_state, boundaries
 
     def weights(self) -> EncoderWeights:
-        return EncoderWeights(
-            self.encoder.weight, [(r.weight_ih_l0, r.weight_hh_l0, r.bias_ih_l0, r.bias_hh_l0) for r in self._layers]
-        )
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        layers = [tuple(cast(Tensor, getattr(rnn, name)) for name in names) for rnn in self._layers]
+        return EncoderWeights(self.encoder.weight, layers)  # type: ignore[arg-type]
 
     def activation_bytes(self) -> int:
         """About how much one token's activations take that are kept for backward, with autocast as it is now."""

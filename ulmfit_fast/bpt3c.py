@@ -21,10 +21,10 @@ _BLOCK_ROWS = 64 * 72  # enough for the matrix products to be wide; about 0.4 GB
 class BPT3C(nn.Module):
     """Encodes whole documents to ``[h_last, max, mean]`` of the top layer's states, in bounded memory.
 
-    A document is read in chunks of ``bptt`` tokens, each starting from the state the last one ended with. Gradients take
-    two passes: forward without a graph, keeping the states between chunks; backward chunk by chunk again with the same
-    masks (many chunks at a time where they do not depend on each other). Memory beyond the states between chunks does
-    not grow with the documents.
+    A document is read in chunks of ``bptt`` tokens, each starting from the state the last one ended with. Gradients
+    take two passes: forward without a graph, keeping the states between chunks; backward chunk by chunk again with the
+    same masks (many chunks at a time where they do not depend on each other). Memory beyond the states between chunks
+    does not grow with the documents.
 
     Args:
         encoder: the AWD-LSTM.
@@ -74,7 +74,9 @@ class BPT3C(nn.Module):
             ("keep", keep, ("last", "first", "all")),
         ):
             if value not in known:
-                raise ValueError(f"BPT3C: {name} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {value!r}")
+                raise ValueError(
+                    f"BPT3C: {name} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {value!r}"
+                )
         self.encoder = encoder
         self.bptt = bptt
         self.backprop = backprop
@@ -168,7 +170,8 @@ class _TwoPass(torch.autograd.Function):
     def forward(ctx: Any, bpt3c: BPT3C, documents: PackedSequence, *parameters: nn.Parameter) -> Tensor:
         ctx.encoder, ctx.weights, ctx.progress = bpt3c.encoder, bpt3c._weights(), _halves(bpt3c.on_progress)
         ctx.plan = bpt3c._plan(bpt3c._rows_to_store(len(documents.data)))
-        ctx.blocks = blocks = []  # type: list[Block]
+        blocks: list[Block] = []
+        ctx.blocks = blocks
         ctx.pooled = two_pass.encode(
             ctx.encoder, ctx.weights, documents, ctx.plan, bpt3c._pool_from(documents), blocks, ctx.progress
         )

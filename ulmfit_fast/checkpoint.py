@@ -1,7 +1,7 @@
 """Model folders: ``config.json``, ``model.safetensors``, ``tokenizer.json``, ``labels.json``, ``training_args.json``.
 
 All files are written under temporary names and then renamed, ``config.json`` last and its predecessor removed first:
-All files are written under temporary names and then renamed, ``config.json`` last and its predecessor removed before:
+a folder without it is not a model. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def save_model(
                 "backprop": bpt3c.backprop,
                 "mask_scope": bpt3c.mask_scope,
                 "variable_length": bpt3c.variable_length,
+                "pool_window": bpt3c.pool_window,
+                "keep": bpt3c.keep,
             },
         }
     else:

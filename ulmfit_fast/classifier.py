@@ -82,7 +82,7 @@ class TextClassifier(nn.Module):
 
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits [B, K] of pooled vectors [B, 3E]."""
-        pooled = pooled.to(self.head[2].weight.dtype)
+        pooled = pooled.to(next(self.head.parameters()).dtype)
         if self.training:
             return self.head(pooled)
         # Row by row: a BLAS product's rounding depends on the number of its rows.
@@ -112,7 +112,7 @@ class DocumentStream:
         bpt3c = model.bpt3c
         if bpt3c.pool_window is not None and bpt3c.keep == "last":
             raise ValueError(
-                "TextClassifier.stream: pool_window with keep='last' needs the document's end; use keep='all' or 'first'"
+                "TextClassifier.stream: pool_window with keep='last' needs the end; use keep='all' or 'first'"
             )
         self.model = model
         self.tokens_read = 0

@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", 130)
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _fail(str(error.__cause__ or error) or "interrupted", 130)  # click wraps the interruption
     return 0
 
 
@@ -78,6 +78,13 @@ _output = click.option("--output", required=True, type=Path, help="model folder 
 _overwrite = click.option("--overwrite", is_flag=True, help="replace the model in the output folder")
 _batch_size = click.option(
     "--batch-size", default=64, type=click.IntRange(min=1), show_default=True, help="texts at a time; same result"
+)
+_max_tokens = click.option(
+    "--max-tokens",
+    default=1_000_000,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="tokens at a time; same result",
 )
 _sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
 _classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")
@@ -165,15 +172,19 @@ def train_command(
 @_text_column
 @_max_texts
 @_batch_size
+@_max_tokens
 @_sample_seed
 def predict_command(
-    source: Path, folder: Path, output: Path, text_column: str, max_texts: int | None, batch_size: int, seed: int
-) -> None:
+    source: Path, folder: Path, output: Path, text_column: str, max_texts: int | None, batch_size: int,
+    max_tokens: int, seed: int,
+) -> None:  # fmt: skip
     """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence."""
     check_writable_table(output)
     model, tokenizer, labels = load_classifier(folder)
     documents = _read(source, text_column, None, max_texts, seed)
-    probabilities = predict_probabilities(model, tokenizer, documents.texts, batch_size, progress=True)
+    probabilities = predict_probabilities(
+        model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens
+    )
     table = pd.DataFrame({"text": documents.texts}) if documents.table is None else documents.table.copy()
     table["prediction"] = [labels[i] for i in probabilities.argmax(1)]
     table["confidence"] = probabilities.max(1).round(6)
@@ -188,10 +199,12 @@ def predict_command(
 @_label_column
 @_max_texts
 @_batch_size
+@_max_tokens
 @_sample_seed
 def evaluate_command(
-    source: Path, folder: Path, text_column: str, label_column: str, max_texts: int | None, batch_size: int, seed: int
-) -> None:
+    source: Path, folder: Path, text_column: str, label_column: str, max_texts: int | None, batch_size: int,
+    max_tokens: int, seed: int,
+) -> None:  # fmt: skip
     """Accuracy and F1 of a classifier on a TABLE of texts and labels."""
     from sklearn.metrics import classification_report
 
@@ -199,7 +212,9 @@ def evaluate_command(
     documents = _read(source, text_column, label_column, max_texts, seed)
     names = [str(label) for label in labels]
     targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
-    predictions = predict_probabilities(model, tokenizer, documents.texts, batch_size, progress=True).argmax(1)
+    predictions = predict_probabilities(
+        model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens
+    ).argmax(1)
     click.echo(
         classification_report(
             targets, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0.0

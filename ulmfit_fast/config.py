@@ -120,6 +120,18 @@ class ClassifierConfig(NewModelConfig):
     )
     gradual_unfreezing: bool = setting(True, "train the head first, one more layer group with each epoch")
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
+    max_tokens: int = setting(1_000_000, "tokens in a batch: long documents come in small batches", at_least=1)
     backprop: str = setting(
         "detached", "detached: gradients stay inside a chunk; exact: they cross chunks", choices=("detached", "exact")
     )
+    mask_scope: str = setting(
+        "document", "document: one draw of dropout masks for a document; chunk: one a chunk",
+        choices=("document", "chunk"),
+    )  # fmt: skip
+    variable_bptt: bool = setting(False, "draw the chunk length of each batch around bptt")
+    pool_window: int = setting(0, "pool only a document's last tokens, this many; 0: all", at_least=0)
+    memory: str = setting(
+        "auto", "activations: recompute them, store them all, or auto: store as far as the budget goes",
+        choices=("auto", "recompute", "store"),
+    )  # fmt: skip
+    memory_budget_mb: int = setting(2048, "activations that auto stores, in MB", at_least=0)

@@ -7,5 +7,9 @@ class InputError(ValueError):
     """Input that cannot be used; the message names it and says what to do."""
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was interrupted; the message says where the model as of the last complete step is."""
+
+
 class TrainingDivergedError(RuntimeError):
     """The loss, a gradient or a weight became NaN or infinite. The last good checkpoint is untouched."""

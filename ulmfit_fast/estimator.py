@@ -21,6 +21,7 @@ from ulmfit_fast.pipeline import (
     pretrain_lm,
 )
 from ulmfit_fast.prediction import predict_probabilities
+from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.training import History
 
 
@@ -99,6 +100,11 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return predict_probabilities(self.model_, self.tokenizer_, _as_texts(texts), self.batch_size, self.progress)
 
+    def stream(self) -> TextStream:
+        """Reads one text as it comes and knows the prediction so far; see ``TextStream``."""
+        check_is_fitted(self)
+        return TextStream(self)
+
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
         check_is_fitted(self)
@@ -124,6 +130,30 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def _take(self, model: Any, tokenizer: Any, labels: list[Label], history: History) -> None:
         self.model_, self.tokenizer_, self.history_ = model, tokenizer, history
         self.classes_ = np.asarray(labels)
+
+
+class TextStream:
+    """One text as it comes: pieces in, the prediction so far at any moment, in memory that does not grow.
+
+    The prediction equals that of ``ULMFiTClassifier`` on all the text so far, wherever it was cut into pieces.
+    """
+
+    def __init__(self, classifier: ULMFiTClassifier) -> None:
+        self.classes_ = classifier.classes_
+        self._document = classifier.model_.stream()
+        self._tokens = TokenStream(classifier.tokenizer_)
+
+    def feed(self, text: str) -> None:
+        """Read more of the text."""
+        self._document.feed(self._tokens.feed(text))
+
+    def predict_proba(self) -> np.ndarray:
+        """Probability of each class so far, [len(classes_)]."""
+        return self._document.logits(and_then=self._tokens.rest()).float().softmax(0).numpy()
+
+    def predict(self) -> Label:
+        """The most probable label so far."""
+        return self.classes_[self.predict_proba().argmax()].item()
 
 
 def _as_texts(texts: Sequence[str]) -> list[str]:

@@ -37,7 +37,7 @@ from ulmfit_fast.checkpoint import (
 )
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig, TrainingConfig
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.errors import InputError, TrainingInterrupted
 from ulmfit_fast.prediction import evaluate_classifier, evaluate_language_model
 from ulmfit_fast.schedules import SlantedTriangularLR
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
@@ -203,7 +203,11 @@ def finetune_classifier(
         encoder = AWDLSTM(base.model.encoder.config)
         encoder.load_state_dict(base.model.encoder.state_dict())
     encoder.set_dropouts(encoder.config.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult))
-    model = TextClassifier(encoder, len(classes), config.head_size, bptt=config.bptt, backprop=config.backprop)
+    model = TextClassifier(
+        encoder, len(classes), config.head_size, bptt=config.bptt, backprop=config.backprop,
+        mask_scope=config.mask_scope, variable_length=config.variable_bptt, memory=config.memory,
+        memory_budget=config.memory_budget_mb << 20, pool_window=config.pool_window or None,
+    )  # fmt: skip
     stage = _Stage("classifier", config, output, progress, on_epoch)
     valid = None if valid_texts is None or valid_targets is None else (valid_texts, valid_targets)
     return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
@@ -330,10 +334,12 @@ class _Stage:
         assert isinstance(config, ClassifierConfig)
         ids = list(tokenizer.encode(texts))
         valid_ids = None if valid is None else list(tokenizer.encode(valid[0]))
-        batches_per_epoch = sum(1 for _ in document_batches(ids, config.batch_size))
-        loop = self._loop(model, config.discriminative_factor, batches_per_epoch)
-        unfreezing = GradualUnfreezing(layer_groups(model)) if config.gradual_unfreezing else None
         random = np.random.default_rng(config.seed)
+        # Each epoch cuts its own batches, of which there may be a few more or less.
+        batches_per_epoch = sum(1 for _ in document_batches(ids, config.batch_size, config.max_tokens, random))
+        loop = self._loop(model, config.discriminative_factor, batches_per_epoch)
+        model.bpt3c.on_progress = loop.advance
+        unfreezing = GradualUnfreezing(layer_groups(model)) if config.gradual_unfreezing else None
 
         def compute_loss(batch: tuple[Any, np.ndarray]) -> tuple[Tensor, Tensor, int]:
             documents, rows = batch
@@ -342,10 +348,11 @@ class _Stage:
 
         def run_epoch(title: str, epoch: int) -> Record:
             trainable = {} if unfreezing is None else {"trainable_groups": unfreezing.start_epoch(epoch)}
-            batches = document_batches(ids, config.batch_size, random)
+            batches = document_batches(ids, config.batch_size, config.max_tokens, random)
             record = loop.train_epoch(title, batches, sum(map(len, ids)), compute_loss) | trainable
             # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
-            sample_loss, _ = evaluate_classifier(model, ids[:_SAMPLE], targets[:_SAMPLE])
+            sample = sorted(range(len(ids)), key=lambda i: len(ids[i]))[:_SAMPLE]
+            sample_loss, _ = evaluate_classifier(model, [ids[i] for i in sample], targets[sample])
             if not math.isfinite(sample_loss):
                 raise diverged(title, f"the loss in eval mode became {sample_loss}", sum(map(len, ids)))
             if valid is not None and valid_ids is not None:
@@ -355,6 +362,7 @@ class _Stage:
 
         save = partial(save_model, model=model, tokenizer=tokenizer, labels=classes)
         history = self._run(model, run_epoch, save)
+        model.bpt3c.on_progress = None
         model.requires_grad_(True)
         return TrainedClassifier(model, tokenizer, classes, history)
 
@@ -370,7 +378,10 @@ class _Stage:
         history, best = History(), BestWeights(model)
         for epoch in range(self.config.epochs):
             title = f"{self.name} {epoch + 1}/{self.config.epochs}"
-            record = {"stage": self.name, "epoch": epoch + 1, **run_epoch(title, epoch)}
+            try:
+                record = {"stage": self.name, "epoch": epoch + 1, **run_epoch(title, epoch)}
+            except KeyboardInterrupt:
+                raise self._interrupted(title, save) from None
             history.records.append(record)
             if best.offer(record.get("valid_loss")) and self.output is not None:
                 save(Path(self.output), training_args=self._arguments())
@@ -382,6 +393,14 @@ class _Stage:
         model.zero_grad(set_to_none=True)
         model.eval()
         return history
+
+    def _interrupted(self, title: str, save: Callable[..., None]) -> TrainingInterrupted:
+        """Saves the model as it is, beside the best one so far."""
+        if self.output is None:
+            return TrainingInterrupted(f"{title}: interrupted")
+        folder = Path(self.output) / "interrupted"
+        save(folder, training_args=self._arguments())
+        return TrainingInterrupted(f"{title}: interrupted; the model as of the last step is in {folder}")
 
     def _arguments(self) -> dict[str, Any]:
         return {"stage": self.name} | asdict(self.config)

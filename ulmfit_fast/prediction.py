@@ -16,17 +16,26 @@ from ulmfit_fast.text.batching import LanguageModelStream, document_batches
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import progress_bar
 
+MAX_TOKENS = 1_000_000  # of a batch
+
 
 def predict_probabilities(
-    model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False
+    model: TextClassifier,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    batch_size: int = 64,
+    progress: bool = False,
+    max_tokens: int = MAX_TOKENS,
 ) -> np.ndarray:
     """Class probabilities of each text, float32 [len(texts), K]; rows sum to one.
+
+    Batches hold at most ``batch_size`` texts and ``max_tokens`` tokens (or one text); the result does not depend on it.
 
     Raises:
         InputError: the model's weights are so large, or NaN, that it computes NaN.
     """
     ids = list(tokenizer.encode(texts))
-    probabilities = _logits(model, ids, batch_size, "predict", progress).softmax(1)
+    probabilities = _logits(model, ids, batch_size, max_tokens, "predict", progress).softmax(1)
     if not probabilities.isfinite().all():
         raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
     return probabilities.numpy()
@@ -36,7 +45,7 @@ def evaluate_classifier(
     model: TextClassifier, ids: Sequence[np.ndarray], targets: Tensor, batch_size: int = 64, progress: bool = False
 ) -> tuple[float, float]:
     """(cross-entropy in nats a text, accuracy) on tokenized texts."""
-    logits = _logits(model, ids, batch_size, "evaluate", progress)
+    logits = _logits(model, ids, batch_size, MAX_TOKENS, "evaluate", progress)
     loss = F.cross_entropy(logits, targets)
     return float(loss), float((logits.argmax(1) == targets).float().mean())
 
@@ -59,11 +68,17 @@ def evaluate_language_model(
     return total / stream.tokens
 
 
-def _logits(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, title: str, progress: bool) -> Tensor:
+def _logits(
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, title: str, progress: bool
+) -> Tensor:
     model.eval()
     logits = torch.empty(len(ids), model.classes)
+    before = model.bpt3c.on_progress
     with torch.inference_mode(), progress_bar(title, sum(map(len, ids)), "tok", progress) as bar:
-        for documents, rows in document_batches(ids, batch_size):
-            logits[torch.from_numpy(rows)] = model(documents).float()
-            bar.update(len(documents.data))
+        model.bpt3c.on_progress = bar.update
+        try:
+            for documents, rows in document_batches(ids, batch_size, max_tokens):
+                logits[torch.from_numpy(rows)] = model(documents).float()
+        finally:
+            model.bpt3c.on_progress = before
     return logits

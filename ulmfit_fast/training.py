@@ -84,6 +84,14 @@ class Loop:
     clip: float
     precision: str = "float32"
     progress: bool = True
+    _bar: tqdm | None = field(default=None, init=False)
+    _advanced: float = field(default=0.0, init=False)
+
+    def advance(self, tokens: float) -> None:
+        """Move the bar within a batch: some more of its tokens are done."""
+        self._advanced += tokens
+        if self._bar is not None:
+            self._bar.update(tokens)
 
     def train_epoch(
         self, title: str, batches: Iterable[Any], tokens: int, compute_loss: Callable[[Any], tuple[Tensor, Tensor, int]]
@@ -103,9 +111,11 @@ class Loop:
             TrainingDivergedError: the loss, a gradient or a weight became NaN or infinite.
         """
         self.model.train()
+        self._advanced = 0.0
         start = time.perf_counter()
         total_loss, seen = 0.0, 0
         with progress_bar(title, tokens, "tok", self.progress) as bar:
+            self._bar = bar
             for batch in batches:
                 self.optimizer.zero_grad(set_to_none=True)
                 with autocast(self.model, self.precision):
@@ -122,7 +132,8 @@ class Loop:
                 self.scheduler.step()
                 total_loss += value * count
                 seen += count
-                bar.update(count)
+                self.advance(count - self._advanced)
+                self._advanced = 0.0
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise diverged(title, "a weight became NaN or infinite", seen)

@@ -1,10 +1,10 @@
 """The two passes of BPT3C: documents forward in blocks of chunks, then gradients block by block.
 
-Pass one runs all documents of a batch side by side, a block of steps at a time, and keeps of each block only what pass
-two needs to run it again: the states at its chunks' starts. Pass two recomputes a block with the same masks and gives it
-its share of the pooled state's gradient. Where gradients stay inside a chunk and a document has one draw of masks, the
-block's chunks are independent of each other and are run as one wide batch. A block that may be stored keeps its
-autograd graph from pass one instead.
+Pass one runs all documents of a batch side by side, a block of steps at a time, and keeps of each block only what
+pass two needs to run it again: the states at its chunks' starts. Pass two recomputes a block with the same masks and
+gives it its share of the pooled state's gradient. Where gradients stay inside a chunk and a document has one draw of
+masks, the block's chunks are independent of each other and are run as one wide batch. A block that may be stored keeps
+its autograd graph from pass one instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ulmfit_fast.awd_lstm import AWDLSTM, DropoutMasks, EncoderWeights, LayerState
 from ulmfit_fast.ops import PooledState
 
-Progress = Callable[[float], None]  # told how many more tokens are done
+Progress = Callable[[float], object]  # told how many more tokens are done
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ POOL_CASES = [case for case in CASES if not case.projection and not case.reverse
 
 
 def pool_arguments(case: Case, dtype: torch.dtype, requires_grad: bool = True) -> dict[str, Any]:
-    """Arguments of ``ops.lstm_pool``: two more documents than rows, some steps behind them, a window that begins late."""
+    """Arguments of ``ops.lstm_pool``: two more documents than rows, steps behind them, a late window."""
     arguments = case.arguments(dtype, requires_grad)
     arguments.pop("reverse"), arguments.pop("weight_hr")
     documents, features = len(case.lengths) + 2, case.hidden
@@ -50,9 +50,7 @@ def run_reference(state: PooledState, **arguments: Any) -> tuple[Tensor, ...]:
 
 def run_with_gradients(function: Any, arguments: dict[str, Any]) -> dict[str, Tensor]:
     outputs = function(**arguments)
-    loss = sum(
-        (out.double() * torch.linspace(0.3, 1.7, out.numel()).view_as(out).cos()).sum() for out in outputs[:4]
-    )
+    loss = sum((out.double() * torch.linspace(0.3, 1.7, out.numel()).view_as(out).cos()).sum() for out in outputs[:4])
     inputs = {name: arguments[name] for name in NAMES if arguments[name] is not None}
     inputs |= {"total": arguments["state"].total, "maximum": arguments["state"].maximum}
     gradients = torch.autograd.grad(loss, list(inputs.values()))
@@ -190,7 +188,10 @@ def test_rows_and_threads_do_not_matter_to_the_bit() -> None:
         whole = ops.lstm_pool(**a, state=PooledState.empty(4, 70)).state
         steps = a["input"].split(a["batch_sizes"].tolist())
         for r, length in enumerate(case.lengths):
-            alone = {"input": torch.stack([step[r] for step in steps[:length]]), "batch_sizes": batch_sizes_of((length,))}
+            alone = {
+                "input": torch.stack([step[r] for step in steps[:length]]),
+                "batch_sizes": batch_sizes_of((length,)),
+            }
             alone = a | alone | {"h0": a["h0"][r : r + 1], "c0": a["c0"][r : r + 1]}
             state = ops.lstm_pool(**alone, state=PooledState.empty(1, 70)).state
             assert all(torch.equal(x[0], y[r]) for x, y in zip(state, whole, strict=True))

@@ -33,7 +33,7 @@ class PooledState(NamedTuple):
     maximum: Tensor  # [D, H] running maximum, -inf before the first step
     argmax: Tensor  # int32 [D, H] the document's step of the maximum, the first where equal; -1 before it
     last: Tensor  # [D, H] the latest state
-    count: Tensor  # int64 [D] steps that the document has had
+    count: Tensor  # type: ignore[assignment]  # int64 [D] steps that the document has had
     pool_from: Tensor  # int64 [D] the first step that is pooled
 
     @classmethod
@@ -78,8 +78,8 @@ def lstm_pool(
 ) -> LSTMPoolOutput:
     """``lstm`` whose states go into a pooled state. Without a gradient to compute, no states are held at all.
 
-    Equal to ``lstm`` and then, over each sequence's steps, a running sum and maximum of its output. Differentiable once,
-    with respect to all floating arguments, ``state.total`` and ``state.maximum`` included.
+    Equal to ``lstm`` and then, over each sequence's steps, a running sum and maximum of its output. Differentiable
+    once, with respect to all floating arguments, ``state.total`` and ``state.maximum`` included.
 
     Args:
         input, batch_sizes, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_dropout, seed, bptt: as ``lstm``.

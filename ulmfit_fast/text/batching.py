@@ -88,9 +88,9 @@ def document_batches(
     Args:
         ids: each document's token ids.
         batch_size: most documents in a batch.
-        max_tokens: most tokens in a batch, so that long documents come in small batches; one document may be longer. None:
-            no limit.
-        random: for training. Breaks up the order (lengths are jittered before sorting and batches come shuffled) and
+        max_tokens: most tokens in a batch, so that long documents come in small batches; a single document may have
+            more. None: no limit.
+        random: for training. Breaks up the order (lengths are jittered before sorting, batches come shuffled) and
             leaves no batch with one document, on which BatchNorm cannot train. Without it, longest first.
 
     Returns:

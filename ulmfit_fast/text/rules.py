@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 
 UNK, PAD, BOS, EOS, FLD, REP, WREP, UP, MAJ = SPECIAL_TOKENS = (
@@ -44,7 +45,7 @@ def end_of_whole_pieces(text: str) -> int:
     The last two words stay behind: the last may go on, and the one before it may be part of a repetition.
     """
     words = list(_BETWEEN_SPACES.finditer(text))
-    for before, word in reversed(list(zip(words[:-2], words[1:-1], strict=True))):
+    for before, word in reversed(list(itertools.pairwise(words[:-1]))):
         left, right = _mark_characters(before[0]).rstrip(), _mark_characters(word[0]).lstrip()
         last, first = _LAST_WORD.search(left), _FIRST_WORD.match(right)
         repeated = last is not None and first is not None and last[0] == first[0]

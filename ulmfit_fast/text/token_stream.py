@@ -13,8 +13,8 @@ _SPACES = re.compile(r"(?<!\s)[ \t\r\n]+(?!\s)")
 class TokenStream:
     """One text as it comes: pieces of text in, the token ids that no later piece can change out.
 
-    All that was fed and ``rest()`` together equal ``Tokenizer.encode`` of the whole text. What waits is two words, or as
-    much as comes without white space or as one word over and over.
+    All that was fed and ``rest()`` together equal ``Tokenizer.encode`` of the whole text. What waits is two words, or
+    as much as comes without white space or as one word over and over.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
