@@ -71,6 +71,11 @@ def _facts(case: Case) -> dict[str, Any]:
         "input": case.input_size, "hidden": case.hidden_size, "batch": len(case.lengths), "steps": case.lengths[0],
         "rows": sum(case.lengths), "packed": case.packed, "dtype": case.dtype,
         "mode": "training" if case.training else "inference", "gflop": case.gflop,
+    } | machine_facts()  # fmt: skip
+
+
+def machine_facts() -> dict[str, Any]:
+    return {
         "torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": _cpu_model(),
         "isa": ops.build_info()["isa"], "onednn_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
     }  # fmt: skip

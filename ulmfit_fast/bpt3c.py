@@ -35,8 +35,8 @@ class BPT3C(nn.Module):
         variable_length: in training the chunk length of a batch is drawn around ``bptt`` (normal with standard
             deviation 5, around half of it one time in twenty).
         memory: "recompute": pass two computes everything again. "store": all activations are kept from pass one, a
-            quarter less work, in memory that grows with the documents. "auto": kept as far as ``memory_budget`` goes,
-            the rest is computed again.
+            quarter less work, in memory that grows with the documents. "auto": "store" for a batch that fits
+            ``memory_budget``, else "recompute".
         memory_budget: bytes of activations that "auto" may keep.
         pool_window: pool only this many tokens of a document; None for all.
         keep: which tokens that are, "last" (the earlier ones still lead up to them) or "first" (the rest is not read).
@@ -56,7 +56,7 @@ class BPT3C(nn.Module):
         mask_scope: str = "document",
         variable_length: bool = False,
         memory: str = "auto",
-        memory_budget: int = 2 << 30,
+        memory_budget: int = 5 << 29,
         pool_window: int | None = None,
         keep: str = "last",
     ) -> None:
@@ -122,7 +122,7 @@ class BPT3C(nn.Module):
         else:
             with torch.no_grad():
                 pooled = two_pass.encode(
-                    self.encoder, self._weights(), documents, self._plan(0), self._pool_from(documents),
+                    self.encoder, self._weights(), documents, self._plan(store=False), self._pool_from(documents),
                     progress=self.on_progress,
                 ).pooled()  # fmt: skip
         indices = documents.unsorted_indices
@@ -135,9 +135,9 @@ class BPT3C(nn.Module):
         centre = self.bptt if torch.rand(()) < 0.95 else self.bptt / 2
         return max(5, int(torch.normal(float(centre), 5.0, ())))
 
-    def _plan(self, stored_rows: int) -> Plan:
+    def _plan(self, store: bool) -> Plan:
         masks_per_chunk = self.mask_scope == "chunk" and self.encoder.training
-        return Plan(self.chunk_length(), self.backprop == "exact", masks_per_chunk, stored_rows, self.block_rows)
+        return Plan(self.chunk_length(), self.backprop == "exact", masks_per_chunk, store, self.block_rows)
 
     def _weights(self) -> EncoderWeights:
         """The encoder's as leaves, under autocast converted once for the whole batch."""
@@ -146,10 +146,10 @@ class BPT3C(nn.Module):
         dtype = torch.get_autocast_dtype(device) if enabled else None
         return self.encoder.weights().detached(None if self.encoder.encoder.weight.dtype == torch.float64 else dtype)
 
-    def _rows_to_store(self, rows: int) -> int:
+    def _stores(self, rows: int) -> bool:
         if self.memory == "auto":
-            return self.memory_budget // self.encoder.activation_bytes()
-        return rows if self.memory == "store" else 0
+            return rows * self.encoder.activation_bytes() <= self.memory_budget
+        return self.memory == "store"
 
     def _pool_from(self, documents: PackedSequence) -> Tensor:
         lengths = two_pass.lengths_of(documents.batch_sizes)
@@ -169,7 +169,7 @@ class _TwoPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bpt3c: BPT3C, documents: PackedSequence, *parameters: nn.Parameter) -> Tensor:
         ctx.encoder, ctx.weights, ctx.progress = bpt3c.encoder, bpt3c._weights(), _halves(bpt3c.on_progress)
-        ctx.plan = bpt3c._plan(bpt3c._rows_to_store(len(documents.data)))
+        ctx.plan = bpt3c._plan(bpt3c._stores(len(documents.data)))
         blocks: list[Block] = []
         ctx.blocks = blocks
         ctx.pooled = two_pass.encode(

@@ -54,7 +54,7 @@ class TextClassifier(nn.Module):
         mask_scope: str = "document",
         variable_length: bool = False,
         memory: str = "auto",
-        memory_budget: int = 2 << 30,
+        memory_budget: int = 5 << 29,
         pool_window: int | None = None,
         keep: str = "last",
     ) -> None:

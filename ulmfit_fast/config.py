@@ -131,7 +131,7 @@ class ClassifierConfig(NewModelConfig):
     variable_bptt: bool = setting(False, "draw the chunk length of each batch around bptt")
     pool_window: int = setting(0, "pool only a document's last tokens, this many; 0: all", at_least=0)
     memory: str = setting(
-        "auto", "activations: recompute them, store them all, or auto: store as far as the budget goes",
+        "auto", "activations: recompute them, store them, or auto: store a batch's where they fit the budget",
         choices=("auto", "recompute", "store"),
     )  # fmt: skip
-    memory_budget_mb: int = setting(2048, "activations that auto stores, in MB", at_least=0)
+    memory_budget_mb: int = setting(2560, "activations that auto stores, in MB", at_least=0)

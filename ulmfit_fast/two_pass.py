@@ -3,8 +3,8 @@
 Pass one runs all documents of a batch side by side, a block of steps at a time, and keeps of each block only what
 pass two needs to run it again: the states at its chunks' starts. Pass two recomputes a block with the same masks and
 gives it its share of the pooled state's gradient. Where gradients stay inside a chunk and a document has one draw of
-masks, the block's chunks are independent of each other and are run as one wide batch. A block that may be stored keeps
-its autograd graph from pass one instead.
+masks, the block's chunks are independent of each other and are run as one wide batch. Where there is memory for all
+activations, blocks keep their autograd graphs from pass one instead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Plan:
     bptt: int  # steps of a chunk
     exact: bool  # gradients cross chunks
     masks_per_chunk: bool
-    stored_rows: int  # rows (tokens) whose activations may be kept from pass one; the rest is recomputed
+    store: bool  # activations are kept from pass one instead of recomputed
     block_rows: int  # rows that are run at a time, if a chunk of all documents has no more
 
     def chunks_of_block(self, documents: int) -> int:
@@ -116,7 +116,6 @@ def encode(
     state, masks = encoder.initial_state(batch), encoder.draw_masks(batch)
     pooled = PooledState.empty(batch, encoder.output_size, state[0][1].dtype, documents.data.device)
     pooled = pooled._replace(pool_from=pool_from)
-    stored = 0
     for first_step, tokens, sizes in split_documents(documents, plan):
         count = int(sizes[0])
         if plan.masks_per_chunk and first_step > 0:
@@ -125,12 +124,11 @@ def encode(
             tokens, sizes, torch.arange(count), torch.full((count,), first_step), lengths_of(sizes),
             [(h[:count], c[:count]) for h, c in state], None if masks is None else masks.first(count),
         )  # fmt: skip
-        store = keep is not None and stored + len(tokens) <= plan.stored_rows
+        graph: Graph | None = None
         boundaries: list[LayerState] = []
-        if store:
+        if keep is not None and plan.store:
             graph = run(encoder, weights, segments, plan, pooled)
             pooled, state = _detached(graph)
-            stored += len(tokens)
         else:
             rows = boundary_rows(sizes, plan.bptt) if keep is not None and plan.side_by_side else None
             with torch.no_grad():
@@ -138,7 +136,7 @@ def encode(
                     tokens, sizes, segments.state, segments.masks, pooled, weights=weights, boundary_rows=rows
                 )
         if keep is not None:
-            keep.append(Block(segments, plan.bptt, boundaries, graph if store else None))
+            keep.append(Block(segments, plan.bptt, boundaries, graph))
         if progress is not None:
             progress(len(tokens))
     return pooled
