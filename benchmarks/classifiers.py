@@ -64,6 +64,10 @@ def _config(sizes: Sizes, drop_mult: float) -> AWDLSTMConfig:
     return config.with_dropouts(CLASSIFIER_DROPOUTS, drop_mult)
 
 
+def make_model(sizes: Sizes, drop_mult: float) -> TextClassifier:
+    return TextClassifier(AWDLSTM(_config(sizes, drop_mult)), 2, bptt=sizes.bptt)
+
+
 def _step(model: nn.Module, logits: Callable[[], Tensor], task: Task, bfloat16: bool) -> Callable[[], None]:
     """One optimizer step, or one prediction."""
     targets = torch.arange(task.documents) % 2
@@ -82,7 +86,7 @@ def _step(model: nn.Module, logits: Callable[[], Tensor], task: Task, bfloat16: 
 
 
 def ours(task: Task, sizes: Sizes, bfloat16: bool) -> Callable[[], None]:
-    model = TextClassifier(AWDLSTM(_config(sizes, 0.5)), 2, bptt=sizes.bptt)
+    model = make_model(sizes, 0.5)
     documents = pack_documents(task.draw(sizes))
     return _step(model, lambda: model(documents), task, bfloat16)
 
@@ -111,7 +115,7 @@ class DocumentGradient:
     def __init__(self, tokens: int, sizes: Sizes, bfloat16: bool) -> None:
         torch.manual_seed(0)
         self.sizes, self.bfloat16 = sizes, bfloat16
-        self.model = TextClassifier(AWDLSTM(_config(sizes, 0.0)), 2, bptt=sizes.bptt)
+        self.model = make_model(sizes, 0.0)
         generator = torch.Generator().manual_seed(0)
         self.tokens = torch.randint(9, sizes.vocabulary, (tokens,), generator=generator)
         self.documents = pack_documents([self.tokens])

@@ -23,7 +23,7 @@ def peak_megabytes(name: str, case: Case) -> float | None:
     return float(finished.stdout)
 
 
-def _resident_megabytes(field: str) -> float:
+def resident_megabytes(field: str) -> float:
     status = Path("/proc/self/status").read_text()
     match = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
     assert match is not None
@@ -36,10 +36,10 @@ def main() -> None:
     tiny = dataclasses.replace(case, input_size=8, hidden_size=8, lengths=(2, 2))
     Workload(tiny).run(make_layer(name, tiny))  # libraries loaded, threads started
     layer, workload = make_layer(name, case), Workload(case)
-    before = _resident_megabytes("VmRSS")
+    before = resident_megabytes("VmRSS")
     for _ in range(2):
         workload.run(layer)
-    print(_resident_megabytes("VmHWM") - before)
+    print(resident_megabytes("VmHWM") - before)
 
 
 if __name__ == "__main__":
