@@ -361,9 +361,11 @@ class _Stage:
             return record
 
         save = partial(save_model, model=model, tokenizer=tokenizer, labels=classes)
-        history = self._run(model, run_epoch, save)
-        model.bpt3c.on_progress = None
-        model.requires_grad_(True)
+        try:
+            history = self._run(model, run_epoch, save)
+        finally:
+            model.bpt3c.on_progress = None
+            model.requires_grad_(True)
         return TrainedClassifier(model, tokenizer, classes, history)
 
     def _loop(self, model: Any, factor: float, batches_per_epoch: int) -> Loop:

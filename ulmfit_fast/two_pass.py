@@ -126,11 +126,12 @@ def encode(
         )  # fmt: skip
         graph: Graph | None = None
         boundaries: list[LayerState] = []
-        if keep is not None and plan.store:
+        wanted = keep is not None and _has_gradient(segments, plan, pool_from)
+        if wanted and plan.store:
             graph = run(encoder, weights, segments, plan, pooled)
             pooled, state = _detached(graph)
         else:
-            rows = boundary_rows(sizes, plan.bptt) if keep is not None and plan.side_by_side else None
+            rows = boundary_rows(sizes, plan.bptt) if wanted and plan.side_by_side else None
             with torch.no_grad():
                 pooled, state, boundaries = encoder.pool(
                     tokens, sizes, segments.state, segments.masks, pooled, weights=weights, boundary_rows=rows
@@ -222,7 +223,7 @@ def gradients(
     while blocks:
         block = blocks.pop()
         segments, graph = block.segments, block.graph
-        wanted = plan.exact or _pools_something(block.segments, pooled)
+        wanted = _has_gradient(block.segments, plan, pooled.pool_from)
         if wanted and graph is None:
             if plan.side_by_side:
                 segments = chunks_side_by_side(block, pooled.pool_from)
@@ -258,9 +259,10 @@ def _add(total: Tensor | None, grad: Tensor | None, leaf: Tensor, dtype: torch.d
     return (torch.zeros_like(leaf, dtype=dtype) if total is None else total).add_(grad)
 
 
-def _pools_something(segments: Segments, pooled: PooledState) -> bool:
+def _has_gradient(segments: Segments, plan: Plan, pool_from: Tensor) -> bool:
+    """Whether something in them is pooled, or leads up to what is."""
     ends = segments.first_step + segments.length
-    return bool((ends > pooled.pool_from[segments.document]).any())
+    return plan.exact or bool((ends > pool_from[segments.document]).any())
 
 
 def _pooled_gradients(
