@@ -1,6 +1,6 @@
 // locked_dropout: packed rows [N, F] times the mask [B, F] of their sequence, the same at every step.
 //
-// mask holds 0 or 1 / (1 - p). Its own gradient: the same op on the gradient of the rows.
+// mask holds 0 or 1 / (1 - p), in float32 (float64 with float64). Its own gradient: the same op on the gradient of the rows.
 #pragma once
 
 #include "lstm.h"
@@ -13,7 +13,10 @@ inline void check_locked_dropout(const at::Tensor& input, const at::Tensor& mask
                    input.scalar_type());
   TORCH_CHECK_VALUE(input.dim() == 2 && mask.dim() == 2, kFunction, ": input and mask must be [rows, features], got ",
                     input.sizes(), " and ", mask.sizes());
-  check_like(kFunction, "mask", mask, "input", input);
+  TORCH_CHECK_TYPE(mask.scalar_type() == state_dtype_of(input), kFunction, ": mask must be ", state_dtype_of(input),
+                   " beside input in ", input.scalar_type(), ", got ", mask.scalar_type());
+  TORCH_CHECK_VALUE(mask.device() == input.device(), kFunction, ": mask must be on the device of input (",
+                    input.device(), "), got ", mask.device());
   check_batch_sizes(kFunction, batch_sizes, input.size(0));
   const int64_t batch = batch_sizes.const_data_ptr<int64_t>()[0];
   TORCH_CHECK_VALUE(mask.size(0) >= batch, kFunction, ": mask must have a row for each of the ", batch,

@@ -1,7 +1,7 @@
 // lstm_pool: lstm (lstm.h) whose states are pooled over time. Shapes and checks that both devices share.
 //
 //   The pooled state of D >= B documents; row r of the batch belongs to document r. Acc is float32, or float64 with it.
-//   total [D, H] Acc         running sum of h
+//   total [D, H] float64     running sum of h: float32 loses the mean of a million steps
 //   maximum [D, H] Acc       running maximum of h
 //   argmax [D, H] int32      the document's step of the maximum, the first where equal
 //   count [D] int64          steps that the document has had before this call
@@ -33,7 +33,7 @@ inline void check_pool(const char* function, const PoolInputs& pool, const LstmI
   check("argmax", pool.argmax, {documents, a.hidden()}, at::kInt);
   check("count", pool.count, {documents}, at::kLong);
   check("pool_from", pool.pool_from, {documents}, at::kLong);
-  if (pool.total.has_value()) check("total", *pool.total, {documents, a.hidden()}, state);
+  if (pool.total.has_value()) check("total", *pool.total, {documents, a.hidden()}, at::kDouble);
   if (pool.maximum.has_value()) check("maximum", *pool.maximum, {documents, a.hidden()}, state);
 }
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
-from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, TextClassifier, reference
+from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, TextClassifier, ops, reference
 from ulmfit_fast.awd_lstm import DropoutMasks
 from ulmfit_fast.text.batching import pack_documents
-from ulmfit_fast.two_pass import Block, Plan, encode
+from ulmfit_fast.two_pass import Block, Plan, encode, masks_of_seed
 
 CONFIG = AWDLSTMConfig(
     30, embedding_size=6, hidden_size=9, num_layers=3, embed_p=0.2, input_p=0.3, hidden_p=0.3, weight_p=0.5
@@ -70,8 +70,11 @@ def expected_of_one_graph(
     torch.manual_seed(seed)
     masks = None
     if encoder.training:
-        draws = -(-max(map(len, documents)) // bpt3c.bptt) if bpt3c.mask_scope == "chunk" else 1
-        masks = [encoder.draw_masks(len(documents)) for _ in range(draws)]
+        masks = [encoder.draw_masks(len(documents))]
+        if bpt3c.mask_scope == "chunk":
+            torch.manual_seed(seed)
+            chunks = -(-max(map(len, documents)) // bpt3c.bptt)
+            masks = [masks_of_seed(encoder, int(ops.draw_seed()), len(documents)) for _ in range(chunks)]
     rows = {index: row for row, index in enumerate(pack_documents(documents).sorted_indices.tolist())}
     expected = torch.stack(
         [
@@ -187,10 +190,12 @@ def test_frozen_encoder_needs_no_second_pass_and_the_head_still_learns() -> None
     assert model.head[2].weight.grad is not None
 
 
-def test_partly_frozen_encoder() -> None:
+@pytest.mark.parametrize("backprop", ["detached", "exact"])
+def test_partly_frozen_encoder(backprop: str) -> None:
     encoder = make_encoder().eval()
     documents = pack_documents(make_documents())
-    bpt3c = BPT3C(encoder, 5).eval()
+    bpt3c = BPT3C(encoder, 5, backprop).eval()
+    bpt3c.block_rows = 20
     whole = torch.autograd.grad(bpt3c(documents).sum(), list(encoder.rnns[-1].parameters()))
     encoder.requires_grad_(False)
     encoder.rnns[-1].requires_grad_(True)
@@ -213,6 +218,17 @@ def test_what_is_kept_for_backward_is_the_states_between_chunks() -> None:
         kept.append(sum(x.numel() for x in states))
     per_chunk = 2 * 64 + 2 * 32
     assert kept == [2 * per_chunk, 32 * per_chunk]
+
+
+def test_masks_of_a_chunk_are_not_held() -> None:
+    """They are drawn again: a mask of the embedding for each chunk would be most of a long document's memory."""
+    encoder = make_encoder().train()
+    blocks: list[Block] = []
+    plan = Plan(4, exact=False, masks_per_chunk=True, store=False, block_rows=100)
+    documents = pack_documents(make_documents())
+    encode(encoder, encoder.weights(), documents, plan, torch.tensor([20] * 7), blocks)
+    assert [int(block.segments.first_step[0]) for block in blocks] == [20, 24]  # nothing is pooled before
+    assert all(block.segments.masks is None and block.mask_seed is not None for block in blocks)
 
 
 def test_auto_stores_what_fits_the_budget() -> None:

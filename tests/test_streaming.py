@@ -31,6 +31,22 @@ def test_equals_the_whole_document_at_any_moment(dtype: torch.dtype) -> None:
     assert model.training
 
 
+def test_a_wrong_token_leaves_the_stream_usable_and_modes_stay() -> None:
+    model = make_model().train()
+    model.head[0].eval()
+    stream = model.stream()
+    stream.feed([3] * 256)
+    with pytest.raises(ValueError, match=r"token ids must be in \[0, 40\), got 40"):
+        stream.feed([40])
+    stream.feed([3] * 300)
+    assert len(stream._waiting) <= 256
+    stream.logits()
+    assert model.training
+    assert not model.head[0].training
+    with torch.no_grad():
+        assert torch.equal(stream.logits(), model.eval()(pack_documents([torch.full((556,), 3)]))[0])
+
+
 def test_and_then_changes_nothing() -> None:
     model = make_model().eval()
     stream = model.stream()
@@ -45,7 +61,7 @@ def test_and_then_changes_nothing() -> None:
 def test_what_is_held_does_not_grow() -> None:
     stream = make_model().stream()
     stream.feed([3] * 5000)
-    assert len(stream._waiting) < 256
+    assert len(stream._waiting) <= 256
     held = [*stream._pooled, *(x for pair in stream._state for x in pair)]
     assert sum(x.numel() for x in held) < 1000
 

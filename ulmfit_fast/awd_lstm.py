@@ -88,6 +88,13 @@ class EncoderWeights(NamedTuple):
     def flat(self) -> list[Tensor]:
         return [self.embedding, *(tensor for layer in self.layers for tensor in layer)]
 
+    def first_trainable(self) -> int:
+        """The first layer that gradients flow into; 0 if the embedding is trained."""
+        if self.embedding.requires_grad:
+            return 0
+        trained = [any(x.requires_grad for x in layer) for layer in self.layers]
+        return trained.index(True) if True in trained else len(trained)
+
     def detached(self, dtype: torch.dtype | None) -> EncoderWeights:
         """The same values as leaves of a graph of their own, the layers' in ``dtype`` if it is given."""
 
@@ -100,6 +107,8 @@ class EncoderWeights(NamedTuple):
 
 class AWDLSTM(nn.Module):
     """Embedding and a stack of weight-dropped LSTMs; the last layer's output has the embedding's size.
+
+    The layers hold the parameters; what is dropped is a call's ``DropoutMasks``, drawn by ``config``.
 
     Args:
         config: sizes and dropout probabilities.
@@ -132,15 +141,19 @@ class AWDLSTM(nn.Module):
 
     def draw_masks(self, batch: int) -> DropoutMasks | None:
         """Masks for ``batch`` sequences, from torch's generator; None in eval mode."""
-        if not self.training:
-            return None
+        return self.new_masks(batch) if self.training else None
+
+    def new_masks(self, batch: int, generator: torch.Generator | None = None) -> DropoutMasks:
+        """Masks for ``batch`` sequences in either mode, from ``generator`` if one is given."""
         config, weight = self.config, self.encoder.weight
-        embedding = _scaled_mask((config.vocab_size, 1), config.embed_p, weight)
+        embedding = _scaled_mask((config.vocab_size, 1), config.embed_p, weight, generator)
         probabilities = [config.input_p, *[config.hidden_p] * (config.num_layers - 1)]
         locked = [
-            _scaled_mask((batch, rnn.input_size), p, weight) for p, rnn in zip(probabilities, self._layers, strict=True)
+            _scaled_mask((batch, rnn.input_size), p, weight, generator)
+            for p, rnn in zip(probabilities, self._layers, strict=True)
         ]
-        return DropoutMasks(embedding, locked, [ops.draw_seed(weight.device) for _ in self.rnns], config.weight_p)
+        seeds = [ops.draw_seed(weight.device, generator) for _ in self.rnns]
+        return DropoutMasks(embedding, locked, seeds, config.weight_p)
 
     def initial_state(self, batch: int) -> list[LayerState]:
         """Zero states for ``batch`` sequences; cell states are float32 (float64 with float64 weights)."""
@@ -245,7 +258,7 @@ class AWDLSTM(nn.Module):
 def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:
     x = F.embedding(tokens, embedding, sparse=sparse)
     if masks is not None and masks.embedding is not None:
-        x = x * F.embedding(tokens, masks.embedding)
+        x = x * F.embedding(tokens, masks.embedding).to(x.dtype)
     return x
 
 
@@ -255,7 +268,7 @@ def _layer_input(
     """A layer's input after dropout, and its state in the same dtype."""
     mask = None if masks is None else masks.locked[layer]
     if mask is not None:
-        x = ops.locked_dropout(x, mask.to(x.dtype), batch_sizes)
+        x = ops.locked_dropout(x, mask, batch_sizes)
     return x, h.to(x.dtype)
 
 
@@ -347,7 +360,11 @@ def language_model_loss(
     return cross_entropy, loss
 
 
-def _scaled_mask(shape: tuple[int, int], p: float, like: Tensor) -> Tensor | None:
+def _scaled_mask(
+    shape: tuple[int, int], p: float, like: Tensor, generator: torch.Generator | None = None
+) -> Tensor | None:
+    """0 or 1 / (1 - p), float32 (float64 beside float64) on the device of ``like``; None where nothing is dropped."""
     if p == 0:
         return None
-    return like.new_empty(shape).bernoulli_(1 - p).div_(1 - p)
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype, device=like.device).bernoulli_(1 - p, generator=generator).div_(1 - p)

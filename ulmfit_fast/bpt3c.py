@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import two_pass
 from ulmfit_fast.awd_lstm import AWDLSTM, EncoderWeights
+from ulmfit_fast.ops import sequence_lengths
 from ulmfit_fast.two_pass import Block, Plan, Progress
 
 _BLOCK_ROWS = 64 * 72  # enough for the matrix products to be wide; about 0.4 GB of activations at full size
@@ -146,13 +147,16 @@ class BPT3C(nn.Module):
         dtype = torch.get_autocast_dtype(device) if enabled else None
         return self.encoder.weights().detached(None if self.encoder.encoder.weight.dtype == torch.float64 else dtype)
 
-    def _stores(self, rows: int) -> bool:
-        if self.memory == "auto":
-            return rows * self.encoder.activation_bytes() <= self.memory_budget
-        return self.memory == "store"
+    def _stores(self, documents: PackedSequence) -> bool:
+        if self.memory != "auto":
+            return self.memory == "store"
+        lengths = sequence_lengths(documents.batch_sizes)
+        if self.pool_window is not None and self.keep == "last" and self.backprop == "detached":
+            lengths = lengths.clamp(max=self.pool_window + self.bptt)
+        return int(lengths.sum()) * self.encoder.activation_bytes() <= self.memory_budget
 
     def _pool_from(self, documents: PackedSequence) -> Tensor:
-        lengths = two_pass.lengths_of(documents.batch_sizes)
+        lengths = sequence_lengths(documents.batch_sizes)
         if self.pool_window is None or self.keep != "last":
             return torch.zeros_like(lengths)
         return (lengths - self.pool_window).clamp(min=0)
@@ -169,7 +173,7 @@ class _TwoPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bpt3c: BPT3C, documents: PackedSequence, *parameters: nn.Parameter) -> Tensor:
         ctx.encoder, ctx.weights, ctx.progress = bpt3c.encoder, bpt3c._weights(), _halves(bpt3c.on_progress)
-        ctx.plan = bpt3c._plan(bpt3c._stores(len(documents.data)))
+        ctx.plan = bpt3c._plan(bpt3c._stores(documents))
         blocks: list[Block] = []
         ctx.blocks = blocks
         ctx.pooled = two_pass.encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -123,15 +123,22 @@ class DocumentStream:
         self._pooled = PooledState.empty(1, bpt3c.encoder.output_size, cell.dtype, cell.device)
 
     def feed(self, tokens: Iterable[int]) -> None:
-        """Read more token ids. The document's first should be the tokenizer's ``bos_id``."""
-        for token in tokens:
+        """Read more token ids. The document's first should be the tokenizer's ``bos_id``.
+
+        Raises:
+            ValueError: an id that the vocabulary lacks; those before it have been read.
+        """
+        vocabulary = self.model.bpt3c.encoder.config.vocab_size
+        for token in map(int, tokens):
             if self._limit is not None and self.tokens_read == self._limit:
                 return
-            self._waiting.append(int(token))
-            self.tokens_read += 1
-            if len(self._waiting) == self._AT_A_TIME:
+            if not 0 <= token < vocabulary:
+                raise ValueError(f"DocumentStream.feed: token ids must be in [0, {vocabulary}), got {token}")
+            if len(self._waiting) >= self._AT_A_TIME:
                 self._pooled, self._state = self._run(self._waiting)
                 self._waiting = []
+            self._waiting.append(token)
+            self.tokens_read += 1
 
     def logits(self, and_then: Iterable[int] = ()) -> Tensor:
         """Logits [K] so far, or as if ``and_then`` had come too.
@@ -145,7 +152,7 @@ class DocumentStream:
         pooled = self._run(waiting)[0] if waiting else self._pooled
         if int(pooled.count) == 0:
             raise ValueError("DocumentStream.logits: nothing has been read; feed tokens first")
-        return self._in_eval_mode(lambda: self.model.classify(pooled.pooled())[0])
+        return self._classify(pooled.pooled())
 
     def _run(self, tokens: list[int]) -> tuple[PooledState, list[LayerState]]:
         encoder = self.model.bpt3c.encoder
@@ -155,11 +162,14 @@ class DocumentStream:
             pooled, state, _ = encoder.pool(ids, sizes, self._state, None, self._pooled)
         return pooled, state
 
-    def _in_eval_mode(self, compute: Callable[[], Tensor]) -> Tensor:
-        was_training = self.model.training
-        self.model.eval()
+    def _classify(self, pooled: Tensor) -> Tensor:
+        modules = [self.model, *self.model.head.modules()]
+        modes = [module.training for module in modules]
         try:
+            for module in modules:
+                module.training = False
             with torch.inference_mode():
-                return compute()
+                return self.model.classify(pooled)[0]
         finally:
-            self.model.train(was_training)
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode

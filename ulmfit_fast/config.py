@@ -120,7 +120,7 @@ class ClassifierConfig(NewModelConfig):
     )
     gradual_unfreezing: bool = setting(True, "train the head first, one more layer group with each epoch")
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
-    max_tokens: int = setting(1_000_000, "tokens in a batch: long documents come in small batches", at_least=1)
+    max_tokens: int = setting(1_000_000, "tokens in a batch, beyond which it has no third document", at_least=1)
     backprop: str = setting(
         "detached", "detached: gradients stay inside a chunk; exact: they cross chunks", choices=("detached", "exact")
     )

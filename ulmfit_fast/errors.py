@@ -8,7 +8,7 @@ class InputError(ValueError):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Training was interrupted; the message says where the model as of the last complete step is."""
+    """Training was interrupted; the message says where the model as of the last step is."""
 
 
 class TrainingDivergedError(RuntimeError):

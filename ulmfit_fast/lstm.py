@@ -80,7 +80,6 @@ class WeightDropLSTM(nn.RNNBase):
         input: Tensor | PackedSequence,
         hx: State | None = None,
         seeds: list[Tensor] | None = None,
-        weight_dropout: float | None = None,
     ) -> tuple[Any, State]:
         """Run all layers.
 
@@ -88,15 +87,12 @@ class WeightDropLSTM(nn.RNNBase):
             input: as ``torch.nn.LSTM``.
             hx: initial state (h0, c0); zeros where None.
             seeds: one DropConnect seed (int64 []) for each layer and direction; drawn where None. Giving them repeats
-                a mask, which recomputation in BPT3C relies on.
-            weight_dropout: for this call; where None, the layer's own in training mode and 0 in eval mode.
+                a mask.
 
         Returns:
             output (Tensor or PackedSequence, as the input was), (h_n, c_n).
         """
-        p = weight_dropout
-        if p is None:
-            p = self.weight_dropout if self.training else 0.0
+        p = self.weight_dropout if self.training else 0.0
         masks = self.num_layers * (2 if self.bidirectional else 1)
         if seeds is not None and len(seeds) != masks:
             raise ValueError(

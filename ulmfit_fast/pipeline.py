@@ -40,7 +40,7 @@ from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfi
 from ulmfit_fast.errors import InputError, TrainingInterrupted
 from ulmfit_fast.prediction import evaluate_classifier, evaluate_language_model
 from ulmfit_fast.schedules import SlantedTriangularLR
-from ulmfit_fast.text.batching import LanguageModelStream, document_batches
+from ulmfit_fast.text.batching import LanguageModelStream, document_batches, group_documents
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import BestWeights, History, Loop, Record, diverged
 from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
@@ -336,7 +336,9 @@ class _Stage:
         valid_ids = None if valid is None else list(tokenizer.encode(valid[0]))
         random = np.random.default_rng(config.seed)
         # Each epoch cuts its own batches, of which there may be a few more or less.
-        batches_per_epoch = sum(1 for _ in document_batches(ids, config.batch_size, config.max_tokens, random))
+        batches_per_epoch = len(
+            group_documents([len(document) for document in ids], config.batch_size, config.max_tokens, random)
+        )
         loop = self._loop(model, config.discriminative_factor, batches_per_epoch)
         model.bpt3c.on_progress = loop.advance
         unfreezing = GradualUnfreezing(layer_groups(model)) if config.gradual_unfreezing else None

@@ -50,7 +50,7 @@ def dropconnect_mask(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:
 
 def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
     """Each packed row times the mask of its sequence."""
-    return torch.cat([rows * mask[: len(rows)] for rows in input.split(batch_sizes.tolist())])
+    return torch.cat([(rows * mask[: len(rows)]).to(input.dtype) for rows in input.split(batch_sizes.tolist())])
 
 
 def lstm(
@@ -124,7 +124,7 @@ def lstm_pool(
         bptt=bptt,
     )  # fmt: skip
     sums, maxima, steps = list(total), list(maximum), list(argmax)
-    for t, states in enumerate(output.to(total.dtype).split(batch_sizes.tolist())):
+    for t, states in enumerate(output.to(maximum.dtype).split(batch_sizes.tolist())):
         for document, state in enumerate(states):
             step = int(count[document]) + t
             if step < int(pool_from[document]):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.awd_lstm import AWDLSTM, DropoutMasks, EncoderWeights, LayerState
-from ulmfit_fast.ops import PooledState
+from ulmfit_fast.ops import PooledState, draw_seed, sequence_lengths
 
 Progress = Callable[[float], object]  # told how many more tokens are done
 
@@ -72,13 +72,8 @@ class Block:
     segments: Segments  # one a document
     bptt: int
     boundaries: list[LayerState]  # the states at the starts of its chunks but the first, chunk after chunk
+    mask_seed: int | None = None  # of its own masks, where each chunk has its own: they are drawn again in pass two
     graph: Graph | None = None
-
-
-def lengths_of(batch_sizes: Tensor) -> Tensor:
-    """Steps of each sequence of a packed batch, int64 [B]."""
-    sequences = torch.arange(int(batch_sizes[0]))
-    return (batch_sizes.unsqueeze(0) > sequences.unsqueeze(1)).sum(1)
 
 
 def split_documents(documents: PackedSequence, plan: Plan) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -113,15 +108,18 @@ def encode(
         progress: told the rows of each block.
     """
     batch = int(documents.batch_sizes[0])
-    state, masks = encoder.initial_state(batch), encoder.draw_masks(batch)
+    state = encoder.initial_state(batch)
+    masks = None if plan.masks_per_chunk else encoder.draw_masks(batch)
+    mask_seed: int | None = None
     pooled = PooledState.empty(batch, encoder.output_size, state[0][1].dtype, documents.data.device)
     pooled = pooled._replace(pool_from=pool_from)
     for first_step, tokens, sizes in split_documents(documents, plan):
         count = int(sizes[0])
-        if plan.masks_per_chunk and first_step > 0:
-            masks = encoder.draw_masks(batch)
+        if plan.masks_per_chunk:
+            mask_seed = int(draw_seed())
+            masks = masks_of_seed(encoder, mask_seed, batch)
         segments = Segments(
-            tokens, sizes, torch.arange(count), torch.full((count,), first_step), lengths_of(sizes),
+            tokens, sizes, torch.arange(count), torch.full((count,), first_step), sequence_lengths(sizes),
             [(h[:count], c[:count]) for h, c in state], None if masks is None else masks.first(count),
         )  # fmt: skip
         graph: Graph | None = None
@@ -136,18 +134,30 @@ def encode(
                 pooled, state, boundaries = encoder.pool(
                     tokens, sizes, segments.state, segments.masks, pooled, weights=weights, boundary_rows=rows
                 )
-        if keep is not None:
-            keep.append(Block(segments, plan.bptt, boundaries, graph))
-        if progress is not None:
-            progress(len(tokens))
+        if wanted and keep is not None:
+            if plan.masks_per_chunk:
+                segments.masks = None
+            keep.append(Block(segments, plan.bptt, boundaries, mask_seed, graph))
+        if progress is not None:  # of tokens without a gradient pass two has nothing to tell
+            progress(len(tokens) * (1 if wanted or keep is None else 2))
     return pooled
+
+
+def masks_of_seed(encoder: AWDLSTM, seed: int, batch: int) -> DropoutMasks:
+    """The masks of one chunk, for ``batch`` documents."""
+    device = encoder.encoder.weight.device
+    return encoder.new_masks(batch, torch.Generator(device).manual_seed(seed))
 
 
 def run(encoder: AWDLSTM, weights: EncoderWeights, segments: Segments, plan: Plan, pooled: PooledState) -> Graph:
     """The segments with a graph."""
     start = segments.state
     if plan.exact:
-        start = [(h.detach().requires_grad_(), c.detach().requires_grad_()) for h, c in start]
+        first = weights.first_trainable()
+        start = [
+            (h.detach().requires_grad_(layer >= first), c.detach().requires_grad_(layer >= first))
+            for layer, (h, c) in enumerate(start)
+        ]
     bptt = plan.bptt if plan.side_by_side else 0
     with torch.enable_grad():
         pooled, end, _ = encoder.pool(
@@ -223,28 +233,28 @@ def gradients(
     while blocks:
         block = blocks.pop()
         segments, graph = block.segments, block.graph
-        wanted = _has_gradient(block.segments, plan, pooled.pool_from)
-        if wanted and graph is None:
+        if graph is None:
+            if block.mask_seed is not None:
+                masks = masks_of_seed(encoder, block.mask_seed, len(pooled.count))
+                segments.masks = masks.first(len(segments.document))
             if plan.side_by_side:
                 segments = chunks_side_by_side(block, pooled.pool_from)
             fresh = PooledState.empty(
-                len(segments.document), encoder.output_size, pooled.total.dtype, pooled.total.device
+                len(segments.document), encoder.output_size, pooled.last.dtype, pooled.last.device
             )
             fresh = fresh._replace(count=segments.first_step, pool_from=pooled.pool_from[segments.document])
             graph = run(encoder, weights, segments, replace(plan, bptt=0), fresh)
-        if wanted and graph is not None:
-            outputs, grads = _pooled_gradients(segments, graph, pooled, grad_pooled)
-            start = [x for pair in graph.start for x in pair] if plan.exact else []
-            end = [x for pair in graph.end for x in pair]
-            # Documents that ended in this block have no next one.
-            outputs += [x[: len(g)] for x, g in zip(end, grad_end, strict=False)]
-            grads += [g.to(x.dtype) for x, g in zip(end, grad_end, strict=False)]
-            found = torch.autograd.grad(outputs, [*leaves, *start], grads, allow_unused=True)
-            for index, (leaf, grad) in enumerate(zip(leaves, found, strict=False)):
-                totals[index] = _add(totals[index], grad, leaf, pooled.total.dtype)
-            grad_end = [
-                torch.zeros_like(x) if g is None else g for x, g in zip(start, found[len(leaves) :], strict=True)
-            ]
+        outputs, grads = _pooled_gradients(segments, graph, pooled, grad_pooled)
+        first = weights.first_trainable()
+        start = [x for pair in graph.start[first:] for x in pair] if plan.exact else []
+        end = [x for pair in graph.end[first:] for x in pair]
+        # Documents that ended in this block have no next one.
+        outputs += [x[: len(g)] for x, g in zip(end, grad_end, strict=False)]
+        grads += [g.to(x.dtype) for x, g in zip(end, grad_end, strict=False)]
+        found = torch.autograd.grad(outputs, [*leaves, *start], grads, allow_unused=True)
+        for index, (leaf, grad) in enumerate(zip(leaves, found, strict=False)):
+            totals[index] = _add(totals[index], grad, leaf, pooled.last.dtype)
+        grad_end = [torch.zeros_like(x) if g is None else g for x, g in zip(start, found[len(leaves) :], strict=True)]
         if progress is not None:
             progress(len(block.segments.tokens))
     return [torch.zeros_like(x) if total is None else total for x, total in zip(leaves, totals, strict=True)]
@@ -271,7 +281,7 @@ def _pooled_gradients(
     """Results of a graph, and d loss / d them by way of the pooled vector."""
     document, begin = segments.document, segments.first_step
     end = begin + segments.length
-    grad_last, grad_max, grad_mean = grad_pooled.to(pooled.total.dtype).chunk(3, dim=1)
+    grad_last, grad_max, grad_mean = grad_pooled.to(pooled.last.dtype).chunk(3, dim=1)
     pooled_steps = (pooled.count - pooled.pool_from).unsqueeze(1)
     argmax = pooled.argmax[document]
     here = (argmax >= begin.unsqueeze(1)) & (argmax < end.unsqueeze(1))

@@ -21,7 +21,7 @@ at::Tensor locked_dropout_cpu(const at::Tensor& input, const at::Tensor& mask, c
   ULMFIT_DISPATCH("ulmfit_fast.ops.locked_dropout", x.scalar_type(), [&] {
     using E = ElementOf<scalar_t>::type;
     const LockedDropout<E> args{elements<E>(x),
-                                elements<E>(factors),
+                                elements<Accumulator<E>>(factors),
                                 batch_sizes.const_data_ptr<int64_t>(),
                                 offsets.data(),
                                 batch_sizes.size(0),

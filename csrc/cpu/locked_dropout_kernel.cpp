@@ -11,7 +11,8 @@ void multiply(const LockedDropout<E>& a, int64_t begin, int64_t end) {
   int64_t t = 0;
   for (int64_t row = begin; row < end; ++row) {
     while (row >= a.offsets[t] + a.batch_sizes[t]) ++t;
-    const E *x = a.input + row * a.features, *mask = a.mask + (row - a.offsets[t]) * a.features;
+    const E* x = a.input + row * a.features;
+    const Accumulator<E>* mask = a.mask + (row - a.offsets[t]) * a.features;
     E* out = a.output + row * a.features;
     for (int64_t j = 0; j < a.features; j += kLanes<E>) {
       const int64_t count = a.features - j;

@@ -11,7 +11,7 @@ namespace ulmfit_fast {
 template <typename E>
 struct LockedDropout {
   const E* input;              // [N, F]
-  const E* mask;               // [B, F]
+  const Accumulator<E>* mask;  // [B, F]
   const int64_t* batch_sizes;  // [T]
   const int64_t* offsets;      // [T]
   int64_t steps, features;

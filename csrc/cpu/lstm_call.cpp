@@ -117,12 +117,12 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   ForwardResult result{args.keep_output ? output : at::empty({0}, options), h_n, {}, gates, cells, {}, {}, {}};
   at::Tensor count, pool_from;
   if (pool != nullptr) {
-    result.total = copy_as(*pool->total, state_dtype);
+    result.total = copy_as(*pool->total, at::kDouble);
     result.maximum = copy_as(*pool->maximum, state_dtype);
     result.argmax = copy_as(pool->argmax, at::kInt);
     count = pool->count.contiguous();
     pool_from = pool->pool_from.contiguous();
-    args.pool = {mutable_elements<Acc>(result.total), mutable_elements<Acc>(result.maximum),
+    args.pool = {mutable_elements<double>(result.total), mutable_elements<Acc>(result.maximum),
                  mutable_elements<int32_t>(result.argmax), elements<int64_t>(count), elements<int64_t>(pool_from)};
   }
   const Workspace workspace(kernels.forward_scratch(args));
@@ -223,7 +223,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   at::Tensor pool_total, pool_maximum, argmax, first_step, pool_from;
   if (pool != nullptr) {
     const at::Tensor sequence = index_of(chunks.sequence);
-    pool_total = contiguous(pool->total);
+    if (pool->total.has_value()) pool_total = pool->total->to(state_dtype).contiguous();
     pool_maximum = contiguous(pool->maximum);
     argmax = pool->argmax.contiguous();
     first_step = pool->count.index_select(0, sequence).add_(index_of(chunks.first_step));

@@ -29,7 +29,7 @@ struct LstmSizes {
 // step first_step[r] + t of its document; steps before pool_from[r] are not pooled.
 template <typename E>
 struct Pool {
-  Accumulator<E>* total;      // [B, P] running sum; null: no pooling
+  double* total;              // [B, P] running sum; null: no pooling
   Accumulator<E>* maximum;    // [B, P] running maximum
   int32_t* argmax;            // [B, P] the document's step of the maximum, the first where equal
   const int64_t* first_step;  // [B]

@@ -237,10 +237,11 @@ void add_pool_gradient(std::vector<double>& grad_output, const Sizes& s, const P
 template <typename E, typename Acc>
 void require_pooled(const Problem& problem, const Sizes& s, const std::vector<E>& output,
                     const std::vector<int64_t>& first_step, const std::vector<int64_t>& pool_from,
-                    const std::vector<Acc>& total, const std::vector<Acc>& maximum, const std::vector<int32_t>& argmax) {
+                    const std::vector<double>& total, const std::vector<Acc>& maximum, const std::vector<int32_t>& argmax) {
   for (int64_t r = 0; r < s.batch; ++r) {
     for (int64_t k = 0; k < s.output; ++k) {
-      Acc sum = 0, largest = -INFINITY;
+      double sum = 0;
+      Acc largest = -INFINITY;
       int64_t at = -1;
       for (int64_t t = 0; t < s.steps && r < problem.batch_sizes[t]; ++t) {
         const auto state = static_cast<Acc>(to_double(output[(s.offsets[t] + r) * s.output + k]));
@@ -280,7 +281,8 @@ void check(const Problem& problem, double tolerance) {
     first_step[r] = 3 + r % 4;
     pool_from[r] = r % 3 == 0 ? 0 : first_step[r] + r % 2;
   }
-  std::vector<Acc> total(s.batch * s.output, 0), maximum(s.batch * s.output, -INFINITY);
+  std::vector<double> total(s.batch * s.output, 0);
+  std::vector<Acc> maximum(s.batch * s.output, -INFINITY);
   std::vector<int32_t> argmax(s.batch * s.output, -1);
   const auto grad_total = random_values<Acc>(generator, total.size(), 1);
   const auto grad_maximum = random_values<Acc>(generator, total.size(), 1);

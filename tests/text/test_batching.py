@@ -7,9 +7,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from ulmfit_fast import InputError
-from ulmfit_fast.text.batching import LanguageModelStream, document_batches
+from ulmfit_fast.text.batching import LanguageModelStream, document_batches, pack_documents
 
 
 def texts(*lengths: int) -> list[np.ndarray]:
@@ -80,6 +81,17 @@ def test_one_long_document_and_many_short_ones(random: int | None) -> None:
     others = [rows for rows in batches if 0 not in rows]
     assert all(sum(len(ids[i]) for i in rows) <= 500 for rows in others)
     assert len(others) <= 7  # 2,400 tokens in batches of at most 500
+
+
+def test_packing_equals_torchs() -> None:
+    generator = np.random.default_rng(1)
+    for lengths in ([1], [3, 3], [2, 9, 1, 9, 4], generator.integers(1, 50, 40).tolist()):
+        documents = [torch.from_numpy(generator.integers(0, 99, n)) for n in lengths]
+        ours, expected = pack_documents(documents), pack_sequence(documents, enforce_sorted=False)
+        assert torch.equal(ours.data, expected.data) or sorted(lengths) != sorted(set(lengths))
+        for mine, theirs in zip(*(pad_packed_sequence(packed) for packed in (ours, expected)), strict=True):
+            assert torch.equal(mine, theirs)
+        assert torch.equal(ours.batch_sizes, expected.batch_sizes)
 
 
 def test_longest_first_without_shuffling() -> None:

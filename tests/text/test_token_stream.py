@@ -14,6 +14,8 @@ TEXTS = [
     "\n\n  begins with<br /><br\n/>breaks &amp; entities: caf&eacute; no&nbsp;no no no &lt;br&gt; x<br >y\t\n \n",
     "oooo o o and o o oooo o; a\xa0 a a a\u3000a a\r\na a <br\n> don't t t t",
     "no no no no no no no no no no",
+    "no <br /> no <br /> no yes foo a foo<br\r\n/>yes no a b foo <br\r > yes no a <br\xa0/> b c d",
+    "\x1cfoo a b yes and so on \x1c\n",
     "word",
     " ",
     "",
@@ -38,6 +40,13 @@ def test_any_cuts_give_the_whole_texts_tokens(tokenizer: Tokenizer, text: str) -
             ids += stream.feed(text[begin:end])
             assert [*ids, *stream.rest()] == next(tokenizer.encode([text[:end]])).tolist(), f"{cut}: up to {end}"
         assert [*ids, *stream.rest()] == whole
+
+
+def test_a_word_over_and_over_takes_linear_time(tokenizer: Tokenizer) -> None:
+    """20,000 pieces; each used to look at all that waits."""
+    stream = TokenStream(tokenizer)
+    ids = [token for _ in range(20_000) for token in stream.feed("no ")]
+    assert [*ids, *stream.rest()] == next(tokenizer.encode(["no " * 20_000])).tolist()
 
 
 def test_little_waits(tokenizer: Tokenizer) -> None:

@@ -38,9 +38,9 @@ def build_info() -> dict[str, Any]:
     return dict(_C.build_info())
 
 
-def draw_seed(device: torch.device | str = "cpu") -> Tensor:
-    """A fresh DropConnect seed, int64 [], from torch's generator of ``device``: ``torch.manual_seed`` governs it."""
-    return torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=device)
+def draw_seed(device: torch.device | str = "cpu", generator: torch.Generator | None = None) -> Tensor:
+    """A fresh seed, int64 [], from torch's generator of ``device`` (which ``torch.manual_seed`` governs) or another."""
+    return torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device=device, generator=generator)
 
 
 def seed_or_drawn(seed: Tensor | None, weight_dropout: float, device: torch.device) -> Tensor:
@@ -63,6 +63,12 @@ def cast_for_autocast(device: torch.device, tensors: tuple[Tensor | None, ...]) 
     return tuple(x.to(dtype) if x is not None and x.dtype != torch.float64 else x for x in tensors)
 
 
+def sequence_lengths(batch_sizes: Tensor) -> Tensor:
+    """Steps of each sequence of a packed batch, int64 [B]."""
+    ending = torch.arange(int(batch_sizes[0]))  # sequence r runs as long as batch_sizes > r
+    return len(batch_sizes) - torch.searchsorted(batch_sizes.flip(0), ending, right=True)
+
+
 def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
@@ -80,7 +86,7 @@ def refuse_forward_mode(name: str, tensors: tuple[Tensor | None, ...]) -> None:
 
 def refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError(
-        "ulmfit_fast.ops.lstm: double backward is not implemented (backward was called with create_graph=True and its "
+        "ulmfit_fast.ops: double backward is not implemented (backward was called with create_graph=True and its "
         "result differentiated again); use torch.nn.LSTM where second derivatives are needed"
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, library
 
-from ulmfit_fast.ops.library import native
+from ulmfit_fast.ops.library import native, refuse_forward_mode
 
 
 def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
@@ -16,7 +16,8 @@ def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
 
     Args:
         input: [N, F], packed rows as for ``lstm``; float32, float64 or bfloat16.
-        mask: [B, F] with B >= batch_sizes[0], in the input's dtype: 0, or 1 / (1 - p) where an element is kept.
+        mask: [B, F] with B >= batch_sizes[0], float32 (float64 with float64): 0, or 1 / (1 - p) where an element is
+            kept.
         batch_sizes: int64 [T] on CPU.
 
     Returns:
@@ -27,6 +28,7 @@ def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
 
     Source: Gal and Ghahramani, arXiv 1512.05287; Merity et al., arXiv 1708.02182, section 4.2.
     """
+    refuse_forward_mode("locked_dropout", (input, mask))
     return native.locked_dropout(input, mask, batch_sizes)
 
 

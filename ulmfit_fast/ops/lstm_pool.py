@@ -17,6 +17,7 @@ from ulmfit_fast.ops.library import (
     refuse_double_backward,
     refuse_forward_mode,
     seed_or_drawn,
+    sequence_lengths,
     state_dtype,
     wants_gradient,
 )
@@ -25,11 +26,11 @@ from ulmfit_fast.ops.library import (
 class PooledState(NamedTuple):
     """Pooling over time of D documents with H features, carried from call to call.
 
-    ``total``, ``maximum`` and ``last`` are float32 (float64 with float64 states). Steps are added one by one, so the
-    result does not depend, to the bit, on where calls begin and end.
+    ``maximum`` and ``last`` are float32 (float64 with float64 states). Steps are added one by one, so the result does
+    not depend, to the bit, on where calls begin and end.
     """
 
-    total: Tensor  # [D, H] running sum
+    total: Tensor  # float64 [D, H] running sum: in float32 it would lose the mean of a million steps
     maximum: Tensor  # [D, H] running maximum, -inf before the first step
     argmax: Tensor  # int32 [D, H] the document's step of the maximum, the first where equal; -1 before it
     last: Tensor  # [D, H] the latest state
@@ -44,12 +45,13 @@ class PooledState(NamedTuple):
         zeros = torch.zeros(documents, features, dtype=state_dtype(dtype), device=device)
         argmax = torch.full((documents, features), -1, dtype=torch.int32, device=device)
         count = torch.zeros(documents, dtype=torch.int64, device=device)
-        return cls(zeros, torch.full_like(zeros, -torch.inf), argmax, zeros.clone(), count, count.clone())
+        return cls(zeros.double(), torch.full_like(zeros, -torch.inf), argmax, zeros, count, count.clone())
 
     def pooled(self) -> Tensor:
         """``[h_last, max, mean]``, [D, 3H] (concat pooling; Howard and Ruder, arXiv 1801.06146, section 3.3)."""
         pooled_steps = (self.count - self.pool_from).unsqueeze(1)
-        return torch.cat([self.last, self.maximum, self.total / pooled_steps], dim=1)
+        mean = (self.total / pooled_steps).to(self.last.dtype)
+        return torch.cat([self.last, self.maximum, mean], dim=1)
 
 
 class LSTMPoolOutput(NamedTuple):
@@ -109,7 +111,7 @@ def lstm_pool(
     )  # fmt: skip
     batch = h_n.shape[0]
     last = torch.cat([h_n.to(state.last.dtype), state.last[batch:]])
-    steps = (batch_sizes.unsqueeze(0) > torch.arange(batch).unsqueeze(1)).sum(1).to(state.count.device)
+    steps = sequence_lengths(batch_sizes).to(state.count.device)
     count = torch.cat([state.count[:batch] + steps, state.count[batch:]])
     pooled = PooledState(total, maximum, argmax, last, count, state.pool_from)
     return LSTMPoolOutput(pooled, h_n, c_n, output.detach(), cells.detach())

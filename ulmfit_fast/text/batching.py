@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.errors import InputError
 
@@ -83,27 +83,39 @@ def document_batches(
     max_tokens: int | None = None,
     random: np.random.Generator | None = None,
 ) -> Iterator[tuple[PackedSequence, np.ndarray]]:
-    """Documents in batches of similar length.
-
-    Args:
-        ids: each document's token ids.
-        batch_size: most documents in a batch.
-        max_tokens: most tokens in a batch, so that long documents come in small batches; a single document may have
-            more. None: no limit.
-        random: for training. Breaks up the order (lengths are jittered before sorting, batches come shuffled) and
-            leaves no batch with one document, on which BatchNorm cannot train. Without it, longest first.
+    """Documents in batches of similar length: ``group_documents``, packed.
 
     Returns:
         Batches of (packed documents, their positions in ``ids``).
     """
-    lengths = np.array([len(document) for document in ids], dtype=np.float64)
+    for group in group_documents([len(document) for document in ids], batch_size, max_tokens, random):
+        yield pack_documents([torch.from_numpy(ids[i]) for i in group]), np.array(group)
+
+
+def group_documents(
+    lengths: Sequence[int],
+    batch_size: int,
+    max_tokens: int | None = None,
+    random: np.random.Generator | None = None,
+) -> list[list[int]]:
+    """Positions of documents in batches of similar length.
+
+    Args:
+        lengths: tokens of each document.
+        batch_size: most documents in a batch; in training the last may have one more.
+        max_tokens: most tokens in a batch, so that long documents come in small batches. One alone may have more,
+            and so may two in training. None: no limit.
+        random: for training. Breaks up the order (lengths are jittered before sorting, batches come shuffled) and
+            leaves no batch with one document, on which BatchNorm cannot train. Without it, longest first.
+    """
+    keys = np.array(lengths, dtype=np.float64)
     if random is not None:
-        lengths *= random.uniform(0.8, 1.25, len(lengths))
+        keys *= random.uniform(0.8, 1.25, len(keys))
     fewest = 1 if random is None else 2
     batches: list[list[int]] = []
     tokens = 0
-    for index in np.argsort(-lengths, kind="stable").tolist():
-        length = len(ids[index])
+    for index in np.argsort(-keys, kind="stable").tolist():
+        length = lengths[index]
         full = not batches or len(batches[-1]) == batch_size
         too_long = max_tokens is not None and tokens + length > max_tokens
         if full or (too_long and len(batches[-1]) >= fewest):
@@ -115,13 +127,24 @@ def document_batches(
         batches[-2:] = [batches[-2] + batches[-1]]
     if random is not None:
         random.shuffle(batches)
-    for batch in batches:
-        yield pack_documents([torch.from_numpy(ids[i]).long() for i in batch]), np.array(batch)
+    return batches
 
 
 def pack_documents(ids: Sequence[Tensor]) -> PackedSequence:
-    """Token ids of several documents, each int64 [length >= 1], packed in any order."""
-    for index, document in enumerate(ids):
-        if len(document) == 0:
-            raise ValueError(f"pack_documents: document {index} has no tokens; tokenizers begin each with xxbos")
-    return pack_sequence([torch.as_tensor(document, dtype=torch.int64) for document in ids], enforce_sorted=False)
+    """Token ids of several documents, each [length >= 1], packed in any order.
+
+    Equal to ``torch.nn.utils.rnn.pack_sequence(ids, enforce_sorted=False)``, but nothing is padded on the way: one long
+    document among short ones takes no more than its own memory.
+    """
+    lengths = torch.tensor([len(document) for document in ids])
+    for index in (lengths == 0).nonzero().flatten().tolist()[:1]:
+        raise ValueError(f"pack_documents: document {index} has no tokens; tokenizers begin each with xxbos")
+    order = torch.argsort(lengths, descending=True, stable=True)
+    # Step t has the documents that are longer than t.
+    batch_sizes = len(ids) - torch.searchsorted(lengths.sort().values, torch.arange(int(lengths.max())), right=True)
+    offsets = torch.cumsum(batch_sizes, 0) - batch_sizes
+    data = torch.empty(int(lengths.sum()), dtype=torch.int64)
+    for row, index in enumerate(order.tolist()):
+        document = torch.as_tensor(ids[index], dtype=torch.int64)
+        data[offsets[: len(document)] + row] = document
+    return PackedSequence(data, batch_sizes, order, torch.argsort(order))

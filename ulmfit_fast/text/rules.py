@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import itertools
 import re
 
 UNK, PAD, BOS, EOS, FLD, REP, WREP, UP, MAJ = SPECIAL_TOKENS = (
@@ -16,6 +15,7 @@ _REPEATED_WORD = re.compile(r"(?<!\w)(\w+)((?:\s+\1){2,})(?!\w)")
 _SEPARATED = re.compile(r"([/#\n])")
 _SPACES = re.compile(r" {2,}")
 _BETWEEN_SPACES = re.compile(r"[^ \t\n]+")  # an HTML entity ends at one of these
+_OPEN_BREAK = re.compile(r"<br\s*$", re.IGNORECASE)
 _LAST_WORD = re.compile(r"\w+$")
 _FIRST_WORD = re.compile(r"\w+")
 _WORD = re.compile(r"(?<!\w)[^\W\d_]\w*")
@@ -39,19 +39,30 @@ def apply_rules_inside(text: str) -> str:
     return _SPACES.sub(" ", text).lower()
 
 
-def end_of_whole_pieces(text: str) -> int:
+def end_of_whole_pieces(text: str, searched: int = 0) -> tuple[int, int]:
     """How much of the beginning of a text is marked the same way whatever follows ``text``; it ends after white space.
 
-    The last two words stay behind: the last may go on, and the one before it may be part of a repetition.
+    Two words stay behind: the last may go on, and the one before it may be part of a repetition. A cut must not divide
+    a repetition of words, nor a line break with white space in its tag.
+
+    Args:
+        text: what has come so far.
+        searched: what the last call returned for the beginning of this text, where it found nothing.
+
+    Returns:
+        The end, 0 where nothing is certain; and how far there is certainly no cut.
     """
-    words = list(_BETWEEN_SPACES.finditer(text))
-    for before, word in reversed(list(itertools.pairwise(words[:-1]))):
-        left, right = _mark_characters(before[0]).rstrip(), _mark_characters(word[0]).lstrip()
+    words = list(_BETWEEN_SPACES.finditer(text, searched))
+    for i in range(len(words) - 3, 0 if searched else -1, -1):
+        if any(_OPEN_BREAK.search(word[0]) for word in words[max(0, i - 1) : i + 2]):
+            continue
+        left, right = _mark_characters(words[i][0]).rstrip(), _mark_characters(words[i + 1][0]).lstrip()
         last, first = _LAST_WORD.search(left), _FIRST_WORD.match(right)
         repeated = last is not None and first is not None and last[0] == first[0]
-        if left and right and not repeated and not before[0].lower().endswith("<br"):
-            return word.start()
-    return 0
+        if left and right and not repeated:
+            return words[i + 1].start(), 0
+    # The next call begins far enough back to know the word before each cut that was not looked at.
+    return 0, words[-4].start() if len(words) > 4 else searched
 
 
 def _mark_characters(text: str) -> str:

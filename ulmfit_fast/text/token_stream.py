@@ -13,13 +13,14 @@ _SPACES = re.compile(r"(?<!\s)[ \t\r\n]+(?!\s)")
 class TokenStream:
     """One text as it comes: pieces of text in, the token ids that no later piece can change out.
 
-    All that was fed and ``rest()`` together equal ``Tokenizer.encode`` of the whole text. What waits is two words, or
-    as much as comes without white space or as one word over and over.
+    All that was fed and ``rest()`` together equal ``Tokenizer.encode`` of the whole text. What waits is a few words, or
+    as much as comes without white space between words, as one word over and over, or as line breaks alone.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._text = ""
+        self._searched = 0  # no cut before this point of it
         self._first = [tokenizer.bos_id]
         self._begun = False  # something other than white space has come
         self._line_breaks: list[int] = []  # the last tokens so far; at the end of a text they do not count
@@ -42,7 +43,8 @@ class TokenStream:
 
     def _end_of_certain(self) -> int:
         if self.tokenizer.uses_rules:
-            return end_of_whole_pieces(self._text)
+            end, self._searched = end_of_whole_pieces(self._text, self._searched)
+            return end
         # A subword begins with the white space before it.
         return max((spaces.start() for spaces in _SPACES.finditer(self._text)), default=0)
 
@@ -53,7 +55,7 @@ class TokenStream:
         encoding = self.tokenizer.backend.encode(marked, add_special_tokens=False)
         ids: list[int] = []
         for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if marked[begin:end] != "\n":
+            if not marked[begin:end].isspace():
                 ids += [*self._line_breaks, token]
                 self._begun, self._line_breaks = True, []
             elif self._begun:  # line breaks at the beginning do not count either
