@@ -1,6 +1,7 @@
 // locked_dropout: packed rows [N, F] times the mask [B, F] of their sequence, the same at every step.
 //
-// mask holds 0 or 1 / (1 - p), in float32 (float64 with float64). Its own gradient: the same op on the gradient of the rows.
+// mask holds 0 or 1 / (1 - p), in float32 (float64 with float64). Its own gradient: the same op on the gradient of the
+// rows.
 #pragma once
 
 #include "lstm.h"

@@ -16,7 +16,7 @@ struct PoolInputs {
   const at::Tensor& argmax;
   const at::Tensor& count;
   const at::Tensor& pool_from;
-  const OptionalTensor& total;    // the state, or in backward its gradient: none flows
+  const OptionalTensor& total;  // the state, or in backward its gradient: none flows
   const OptionalTensor& maximum;
 };
 

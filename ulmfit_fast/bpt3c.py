@@ -176,9 +176,8 @@ class _TwoPass(torch.autograd.Function):
         ctx.plan = bpt3c._plan(bpt3c._stores(documents))
         blocks: list[Block] = []
         ctx.blocks = blocks
-        ctx.pooled = two_pass.encode(
-            ctx.encoder, ctx.weights, documents, ctx.plan, bpt3c._pool_from(documents), blocks, ctx.progress
-        )
+        ctx.pool_from = bpt3c._pool_from(documents)
+        ctx.pooled = two_pass.encode(ctx.encoder, ctx.weights, documents, ctx.plan, ctx.pool_from, blocks, ctx.progress)
         device = documents.data.device.type
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         ctx.save_for_backward(*parameters)  # a change of theirs before backward is then an error
@@ -196,7 +195,7 @@ class _TwoPass(torch.autograd.Function):
         blocks, ctx.blocks = ctx.blocks, None
         with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
             grads = two_pass.gradients(
-                ctx.encoder, ctx.weights, blocks, ctx.plan, ctx.pooled, grad_pooled, ctx.progress
+                ctx.encoder, ctx.weights, blocks, ctx.plan, ctx.pool_from, ctx.pooled, grad_pooled, ctx.progress
             )
         return (None, None, *(grad.to(p.dtype) for grad, p in zip(grads, parameters, strict=True)))
 

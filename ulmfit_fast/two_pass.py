@@ -103,7 +103,7 @@ def encode(
         weights: to use in place of its own.
         documents: token ids, packed.
         plan: how to run them.
-        pool_from: int64 [B], the first step of each document that is pooled.
+        pool_from: int64 [B] on CPU, the first step of each document that is pooled.
         keep: where blocks go; None if there will be no pass two.
         progress: told the rows of each block.
     """
@@ -112,7 +112,7 @@ def encode(
     masks = None if plan.masks_per_chunk else encoder.draw_masks(batch)
     mask_seed: int | None = None
     pooled = PooledState.empty(batch, encoder.output_size, state[0][1].dtype, documents.data.device)
-    pooled = pooled._replace(pool_from=pool_from)
+    pooled = pooled._replace(pool_from=pool_from.to(pooled.count.device))
     for first_step, tokens, sizes in split_documents(documents, plan):
         count = int(sizes[0])
         if plan.masks_per_chunk:
@@ -214,6 +214,7 @@ def gradients(
     weights: EncoderWeights,
     blocks: list[Block],
     plan: Plan,
+    pool_from: Tensor,
     pooled: PooledState,
     grad_pooled: Tensor,
     progress: Progress | None = None,
@@ -221,7 +222,7 @@ def gradients(
     """Pass two: d loss / d each of the weights that require it, blocks last to first. Empties ``blocks`` on the way.
 
     Args:
-        encoder, weights, plan: of pass one.
+        encoder, weights, plan, pool_from: of pass one.
         blocks: what pass one kept.
         pooled: what pass one returned.
         grad_pooled: [B, 3E], of ``pooled.pooled()``.
@@ -238,11 +239,14 @@ def gradients(
                 masks = masks_of_seed(encoder, block.mask_seed, len(pooled.count))
                 segments.masks = masks.first(len(segments.document))
             if plan.side_by_side:
-                segments = chunks_side_by_side(block, pooled.pool_from)
+                segments = chunks_side_by_side(block, pool_from)
             fresh = PooledState.empty(
                 len(segments.document), encoder.output_size, pooled.last.dtype, pooled.last.device
             )
-            fresh = fresh._replace(count=segments.first_step, pool_from=pooled.pool_from[segments.document])
+            device = pooled.count.device
+            fresh = fresh._replace(
+                count=segments.first_step.to(device), pool_from=pool_from[segments.document].to(device)
+            )
             graph = run(encoder, weights, segments, replace(plan, bptt=0), fresh)
         outputs, grads = _pooled_gradients(segments, graph, pooled, grad_pooled)
         first = weights.first_trainable()
@@ -279,8 +283,9 @@ def _pooled_gradients(
     segments: Segments, graph: Graph, pooled: PooledState, grad_pooled: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Results of a graph, and d loss / d them by way of the pooled vector."""
-    document, begin = segments.document, segments.first_step
-    end = begin + segments.length
+    device = pooled.count.device
+    document, begin = segments.document.to(device), segments.first_step.to(device)
+    end = begin + segments.length.to(device)
     grad_last, grad_max, grad_mean = grad_pooled.to(pooled.last.dtype).chunk(3, dim=1)
     pooled_steps = (pooled.count - pooled.pool_from).unsqueeze(1)
     argmax = pooled.argmax[document]

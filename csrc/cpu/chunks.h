@@ -10,9 +10,9 @@ namespace ulmfit_fast {
 
 // Step s of the regrouped batch holds row s of every chunk that is longer than s, the longest chunks first.
 struct Chunks {
-  std::vector<int64_t> batch_sizes, offsets;        // [steps] of the regrouped batch
-  std::vector<int64_t> storage;                     // [N] where a regrouped row stands in the packed batch
-  std::vector<int64_t> sequence, first_step;        // [chunks] its sequence, and the step of it that it begins with
+  std::vector<int64_t> batch_sizes, offsets;          // [steps] of the regrouped batch
+  std::vector<int64_t> storage;                       // [N] where a regrouped row stands in the packed batch
+  std::vector<int64_t> sequence, first_step;          // [chunks] its sequence, and the step of it that it begins with
   std::vector<int64_t> sequence_begin, sequence_end;  // [B] the sequence's first and last chunk
 
   int64_t count() const { return static_cast<int64_t>(sequence.size()); }
@@ -29,8 +29,7 @@ inline Chunks make_chunks(const int64_t* batch_sizes, const int64_t* offsets, in
     for (int64_t r = 0; r < batch_sizes[t]; ++r) lengths[r] = t + 1;
   std::vector<Chunk> chunks;
   for (int64_t first = 0; first < steps; first += bptt)
-    for (int64_t r = 0; r < batch_sizes[first]; ++r)
-      chunks.push_back({r, first, std::min(bptt, lengths[r] - first)});
+    for (int64_t r = 0; r < batch_sizes[first]; ++r) chunks.push_back({r, first, std::min(bptt, lengths[r] - first)});
   std::stable_sort(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) { return a.length > b.length; });
 
   Chunks result;

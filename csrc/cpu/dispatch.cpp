@@ -12,16 +12,16 @@
 namespace ulmfit_fast {
 
 // Defined once per instruction set by the kernel files.
-#define ULMFIT_DECLARE_KERNELS(isa)                                      \
-  namespace isa {                                                        \
-  extern const LstmKernels<float> lstm_float;                            \
-  extern const LstmKernels<double> lstm_double;                          \
-  extern const LstmKernels<Bfloat16> lstm_bfloat16;                      \
-  extern const LockedDropoutKernels<float> locked_dropout_float;         \
-  extern const LockedDropoutKernels<double> locked_dropout_double;       \
-  extern const LockedDropoutKernels<Bfloat16> locked_dropout_bfloat16;   \
-  extern const DropConnectKernels dropconnect;                           \
-  extern const FmaProbeKernels fma_probe;                                \
+#define ULMFIT_DECLARE_KERNELS(isa)                                    \
+  namespace isa {                                                      \
+  extern const LstmKernels<float> lstm_float;                          \
+  extern const LstmKernels<double> lstm_double;                        \
+  extern const LstmKernels<Bfloat16> lstm_bfloat16;                    \
+  extern const LockedDropoutKernels<float> locked_dropout_float;       \
+  extern const LockedDropoutKernels<double> locked_dropout_double;     \
+  extern const LockedDropoutKernels<Bfloat16> locked_dropout_bfloat16; \
+  extern const DropConnectKernels dropconnect;                         \
+  extern const FmaProbeKernels fma_probe;                              \
   }
 ULMFIT_DECLARE_KERNELS(portable)
 #ifdef ULMFIT_X86_KERNELS

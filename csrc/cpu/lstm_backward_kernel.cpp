@@ -226,8 +226,7 @@ class BackwardSlice {
   Vec<E> grad_of_h(int64_t t, int64_t r, int64_t column, const Acc* tile) const {
     const int64_t count = s_.output - column;
     Vec<E> grad = {};
-    if (a_.grad_output != nullptr)
-      grad = load(a_.grad_output + stored(s_.offsets[t] + r) * s_.output + column, count);
+    if (a_.grad_output != nullptr) grad = load(a_.grad_output + stored(s_.offsets[t] + r) * s_.output + column, count);
     if (a_.pool.argmax != nullptr) grad += grad_of_pooled(a_.pool, r, t, s_.output, column);
     if (tile != nullptr) return grad + load(tile);
     if (a_.grad_h_n != nullptr) grad += load(a_.grad_h_n + r * s_.output + column, count);

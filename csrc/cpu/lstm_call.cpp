@@ -132,9 +132,6 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   return result;
 }
 
-// Indices into `needs`, as the schema orders them.
-enum Need { kInput, kH0, kWeightIh, kWeightHh, kBias, kWeightHr };
-
 // The states that the chunks start from: the given ones, or those that the step before the chunk left.
 at::Tensor start_states(const Chunks& chunks, const std::vector<int64_t>& offsets, const at::Tensor& initial,
                         const at::Tensor& states) {
@@ -164,8 +161,8 @@ at::Tensor at_last_chunks(const Chunks& chunks, const OptionalTensor& grad, int6
 }
 
 template <typename E>
-Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
-                  int64_t bptt, const Saved& saved, std::array<bool, 6> needs) {
+Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
+                  const Saved& saved, Needs needs) {
   using Acc = Accumulator<E>;
   const at::TensorOptions options = a.input.options();
   const at::ScalarType state_dtype = state_dtype_of(a.input);
@@ -194,10 +191,10 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   };
   const at::Tensor grad_h = when(sizes.projected, {sizes.rows, sizes.output});
   const at::Tensor grad_h0 = new_tensor({sizes.batch, sizes.output}, options);
-  const at::Tensor grad_input = when(needs[kInput], {sizes.rows, sizes.input});
-  const at::Tensor grad_weight_ih = when(needs[kWeightIh], weight_ih.sizes());
-  const at::Tensor grad_weight_hh = when(needs[kWeightHh], weight_hh.sizes());
-  const at::Tensor grad_bias = when(needs[kBias], {4 * sizes.hidden});
+  const at::Tensor grad_input = when(needs[kNeedInput], {sizes.rows, sizes.input});
+  const at::Tensor grad_weight_ih = when(needs[kNeedWeightIh], weight_ih.sizes());
+  const at::Tensor grad_weight_hh = when(needs[kNeedWeightHh], weight_hh.sizes());
+  const at::Tensor grad_bias = when(needs[kNeedBias], {4 * sizes.hidden});
 
   const LstmKernels<E>& kernels = lstm_kernels<E>();
   args.dropconnect = make_dropconnect(a);
@@ -228,56 +225,40 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     argmax = pool->argmax.contiguous();
     first_step = pool->count.index_select(0, sequence).add_(index_of(chunks.first_step));
     pool_from = pool->pool_from.index_select(0, sequence);
-    args.pool = {elements<Acc>(pool_total),      elements<Acc>(pool_maximum),   elements<int32_t>(argmax),
-                 chunks.sequence.data(), elements<int64_t>(first_step), elements<int64_t>(pool_from)};
+    args.pool = {elements<Acc>(pool_total), elements<Acc>(pool_maximum),   elements<int32_t>(argmax),
+                 chunks.sequence.data(),    elements<int64_t>(first_step), elements<int64_t>(pool_from)};
   }
   const Workspace workspace(kernels.backward_scratch(args));
   args.scratch = workspace.data();
   run_team(args, kernels.backward);
 
   at::Tensor grad_weight_hr;
-  if (needs[kWeightHr]) {
+  if (needs[kNeedWeightHr]) {
     const at::Tensor cell_output =
         gates.narrow(1, 3 * sizes.hidden, sizes.hidden).to(state_dtype).mul(cells.tanh()).to(a.input.scalar_type());
     grad_weight_hr = at::mm(grad_h.t(), cell_output);
   }
   const at::Tensor begin = index_of(chunks.sequence_begin);
   const auto or_empty = [&](bool needed, const at::Tensor& grad) { return needed ? grad : at::empty({0}, options); };
-  return {or_empty(needs[kInput], grad_input),
-          or_empty(needs[kH0], grad_h0.index_select(0, begin)),
-          needs[kH0] ? grad_c.index_select(0, begin).to(a.c0.scalar_type()) : at::empty({0}, a.c0.options()),
-          or_empty(needs[kWeightIh], grad_weight_ih),
-          or_empty(needs[kWeightHh], grad_weight_hh),
-          or_empty(needs[kBias], grad_bias),
-          or_empty(needs[kWeightHr], grad_weight_hr)};
+  return {or_empty(needs[kNeedInput], grad_input),
+          or_empty(needs[kNeedH0], grad_h0.index_select(0, begin)),
+          needs[kNeedH0] ? grad_c.index_select(0, begin).to(a.c0.scalar_type()) : at::empty({0}, a.c0.options()),
+          or_empty(needs[kNeedWeightIh], grad_weight_ih),
+          or_empty(needs[kNeedWeightHh], grad_weight_hh),
+          or_empty(needs[kNeedBias], grad_bias),
+          or_empty(needs[kNeedWeightHr], grad_weight_hr)};
 }
 
 }  // namespace
 
-ForwardResult run_lstm_forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
+ForwardResult run_lstm_forward_cpu(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   return ULMFIT_DISPATCH("ulmfit_fast.ops.lstm", a.input.scalar_type(),
                          [&] { return forward<ElementOf<scalar_t>::type>(a, pool, reverse, keep); });
 }
 
-Backward run_lstm_backward(const char* function, const ResultGradients& grads, const LstmInputs& a,
-                           const PoolInputs* pool, bool reverse, int64_t bptt, const Saved& saved,
-                           std::array<bool, 6> needs) {
+Backward run_lstm_backward_cpu(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
+                               int64_t bptt, const Saved& saved, Needs needs) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
-  TORCH_CHECK_VALUE(saved.gates.size(0) == a.rows(), function, ": gates are empty; call the forward with keep=2");
-  check_shape(function, "gates", saved.gates, {a.rows(), 4 * a.hidden()});
-  check_shape(function, "cells", saved.cells, {a.rows(), a.hidden()});
-  check_shape(function, "output", saved.output, {a.rows(), a.output_size()});
-  check_like(function, "gates", saved.gates, "input", a.input);
-  check_like(function, "output", saved.output, "input", a.input);
-  const auto check_grad = [&](const char* name, const OptionalTensor& grad, at::IntArrayRef shape,
-                              const at::Tensor& like) {
-    if (!grad.has_value()) return;
-    check_shape(function, name, *grad, shape);
-    check_like(function, name, *grad, "its result", like);
-  };
-  check_grad("grad_output", grads.output, {a.rows(), a.output_size()}, a.input);
-  check_grad("grad_h_n", grads.h_n, {a.batch(), a.output_size()}, a.input);
-  check_grad("grad_c_n", grads.c_n, {a.batch(), a.hidden()}, a.c0);
   return ULMFIT_DISPATCH("ulmfit_fast.ops.lstm", a.input.scalar_type(), [&] {
     return backward<ElementOf<scalar_t>::type>(grads, a, pool, reverse, bptt, saved, needs);
   });

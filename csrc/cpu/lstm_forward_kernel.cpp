@@ -121,8 +121,7 @@ class ForwardSlice {
   // h of one step, or with a projection what it is projected from.
   void run_step(int64_t step) {
     const Range rows = slice_.rows(s_.batch_sizes[s_.step(step)]);
-    for (int64_t r = rows.first; r < rows.last; ++r)
-      scratch_.rows[r - rows.first] = previous_output(step, r);
+    for (int64_t r = rows.first; r < rows.last; ++r) scratch_.rows[r - rows.first] = previous_output(step, r);
     const int64_t ending = first_ending_row(s_, step);
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       Acc* gates = chunk_gates(p) + chunk_row_ * 4 * kLanes<E>;

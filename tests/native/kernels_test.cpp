@@ -237,7 +237,8 @@ void add_pool_gradient(std::vector<double>& grad_output, const Sizes& s, const P
 template <typename E, typename Acc>
 void require_pooled(const Problem& problem, const Sizes& s, const std::vector<E>& output,
                     const std::vector<int64_t>& first_step, const std::vector<int64_t>& pool_from,
-                    const std::vector<double>& total, const std::vector<Acc>& maximum, const std::vector<int32_t>& argmax) {
+                    const std::vector<double>& total, const std::vector<Acc>& maximum,
+                    const std::vector<int32_t>& argmax) {
   for (int64_t r = 0; r < s.batch; ++r) {
     for (int64_t k = 0; k < s.output; ++k) {
       double sum = 0;
@@ -348,8 +349,8 @@ void check(const Problem& problem, double tolerance) {
   require_near("c_n", c, expected.c_n, tolerance);
 
   // Chunks start from the states that the step before them left.
-  const Chunks chunks = make_chunks(problem.batch_sizes.data(), s.offsets.data(), s.steps,
-                                    problem.bptt > 0 ? problem.bptt : s.steps);
+  const Chunks chunks =
+      make_chunks(problem.batch_sizes.data(), s.offsets.data(), s.steps, problem.bptt > 0 ? problem.bptt : s.steps);
   std::vector<E> start_h, end_grad_h(chunks.count() * s.output);
   std::vector<Acc> start_c, grad_c(chunks.count() * s.hidden);
   std::vector<int64_t> chunk_step, chunk_from;
@@ -376,8 +377,8 @@ void check(const Problem& problem, double tolerance) {
   backward.sizes.offsets = chunks.offsets.data();
   backward.storage = chunks.storage.data();
   if (problem.pooled)
-    backward.pool = {grad_total.data(), grad_maximum.data(), argmax.data(), chunks.sequence.data(), chunk_step.data(),
-                     chunk_from.data()};
+    backward.pool = {grad_total.data(),      grad_maximum.data(), argmax.data(),
+                     chunks.sequence.data(), chunk_step.data(),   chunk_from.data()};
   backward.dropconnect = dropconnect;
   backward.grid = problem.grid;
   backward.input = input.data();

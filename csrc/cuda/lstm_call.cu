@@ -1,0 +1,252 @@
+// lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step, the large products
+// around them at once. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it.
+#include <ATen/Functions.h>
+#include <c10/cuda/CUDAGuard.h>
+
+#include <algorithm>
+
+#include "lstm_call.h"
+#include "lstm_kernels.cuh"
+
+namespace ulmfit_fast {
+namespace {
+
+using namespace cuda;
+
+// a x b, summed and returned in `dtype`.
+at::Tensor multiply(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
+  return a.scalar_type() == dtype ? at::mm(a, b) : at::mm(a, b, dtype);
+}
+
+template <typename T>
+const T* pointer(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
+}
+template <typename T>
+T* mutable_pointer(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
+}
+
+at::Tensor contiguous(const OptionalTensor& tensor) {
+  return tensor.has_value() ? tensor->contiguous() : at::Tensor();
+}
+
+at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
+  return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
+}
+
+// weight o M / (1-p) as a tensor of its own, or the weight itself where nothing is dropped.
+template <typename E>
+at::Tensor dropped(const at::Tensor& weight, const LstmInputs& a) {
+  if (a.weight_dropout == 0.0) return weight.contiguous();
+  const at::Tensor from = weight.contiguous(), to = at::empty_like(from), seed = a.seed.to(from.device());
+  drop_kernel<E><<<blocks_for((from.numel() + 3) / 4), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+      to.mutable_data_ptr<E>(), from.const_data_ptr<E>(), seed.const_data_ptr<int64_t>(),
+      keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout), from.numel());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return to;
+}
+
+// The steps in order of computation.
+struct Steps {
+  Steps(const LstmInputs& a, bool reverse)
+      : count(a.steps()),
+        reversed(reverse),
+        sizes(a.batch_sizes.const_data_ptr<int64_t>()),
+        offsets(row_offsets(a.batch_sizes)) {}
+
+  int64_t at(int64_t s) const { return reversed ? count - 1 - s : s; }
+  int64_t rows(int64_t s) const { return s < 0 || s >= count ? 0 : sizes[at(s)]; }
+  int64_t first_row(int64_t s) const { return offsets[at(s)]; }
+  // Rows of step s that the step before it also had, or that the one after it has.
+  int64_t continuing(int64_t s) const { return std::min(rows(s), rows(s - 1)); }
+  int64_t continued(int64_t s) const { return std::min(rows(s), rows(s + 1)); }
+
+  const int64_t count;
+  const bool reversed;
+  const int64_t* sizes;
+  const std::vector<int64_t> offsets;
+};
+
+template <typename E>
+ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
+  using Acc = Accumulator<E>;
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const at::ScalarType state_dtype = state_dtype_of(a.input);
+  const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
+  const int64_t hidden = a.hidden();
+  const bool projected = a.weight_hr.has_value(), keep_output = pool == nullptr || keep != Keep::kNothing;
+  const Steps steps(a, reverse);
+
+  ForwardResult result;
+  const auto when = [&](bool kept, int64_t width, const at::TensorOptions& like) {
+    return kept ? at::empty({a.rows(), width}, like) : at::empty({0}, like);
+  };
+  result.output = when(keep_output, a.output_size(), options);
+  result.gates = when(keep == Keep::kBackward, 4 * hidden, options);
+  result.cells = when(keep != Keep::kNothing, hidden, state_options);
+  const at::Tensor from_input = multiply(a.input, a.weight_ih.t(), state_dtype);
+  const at::Tensor weight_hh = dropped<E>(a.weight_hh, a).t();
+  const at::Tensor bias =
+      a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype)) : at::Tensor();
+  const at::Tensor h = copy_as(a.h0, a.input.scalar_type()), c = copy_as(a.c0, state_dtype);
+  const at::Tensor cell_output = projected ? at::empty({a.batch(), hidden}, options) : h;
+  at::Tensor count, pool_from;
+  PoolStep<Acc> pool_step{};
+  if (pool != nullptr) {
+    result.total = copy_as(*pool->total, at::kDouble);
+    result.maximum = copy_as(*pool->maximum, state_dtype);
+    result.argmax = copy_as(pool->argmax, at::kInt);
+    count = pool->count.to(a.input.device()).contiguous();
+    pool_from = pool->pool_from.to(a.input.device()).contiguous();
+    pool_step = {mutable_pointer<double>(result.total), mutable_pointer<Acc>(result.maximum),
+                 mutable_pointer<int32_t>(result.argmax), pointer<int64_t>(count), pointer<int64_t>(pool_from)};
+  }
+  for (int64_t s = 0; s < steps.count; ++s) {
+    const int64_t rows = steps.rows(s);
+    const at::Tensor from_state = multiply(h.narrow(0, 0, rows), weight_hh, state_dtype);
+    ForwardStep<E> step{};
+    step.rows = rows;
+    step.first_row = steps.first_row(s);
+    step.hidden = hidden;
+    step.step = steps.at(s);
+    step.from_input = from_input.const_data_ptr<Acc>();
+    step.from_state = from_state.const_data_ptr<Acc>();
+    step.bias = pointer<Acc>(bias);
+    step.c = c.mutable_data_ptr<Acc>();
+    step.cell_output = cell_output.mutable_data_ptr<E>();
+    step.output = keep_output && !projected ? result.output.mutable_data_ptr<E>() : nullptr;
+    step.gates = keep == Keep::kBackward ? result.gates.mutable_data_ptr<E>() : nullptr;
+    step.cells = keep != Keep::kNothing ? result.cells.mutable_data_ptr<Acc>() : nullptr;
+    step.pool = pool_step;
+    forward_step_kernel<E><<<blocks_for(rows * hidden), kThreads, 0, stream>>>(step);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    if (!projected) continue;
+    at::Tensor h_rows = h.narrow(0, 0, rows);
+    at::mm_out(h_rows, cell_output.narrow(0, 0, rows), a.weight_hr->t());
+    result.output.narrow(0, step.first_row, rows).copy_(h_rows);
+  }
+  result.h_n = h;
+  result.c_n = c.to(a.c0.scalar_type());
+  return result;
+}
+
+template <typename E>
+Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
+                  const Saved& saved, Needs needs) {
+  using Acc = Accumulator<E>;
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const at::ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
+  const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
+  const int64_t hidden = a.hidden(), width = a.output_size();
+  const bool projected = a.weight_hr.has_value();
+  const Steps steps(a, reverse);
+
+  const at::Tensor gates = saved.gates.contiguous(), cells = saved.cells.to(state_dtype).contiguous();
+  const at::Tensor output = saved.output.contiguous(), h0 = a.h0.contiguous();
+  const at::Tensor c0 = a.c0.to(state_dtype).contiguous();
+  const at::Tensor weight_hh = dropped<E>(a.weight_hh, a);
+  const at::Tensor grad_output = contiguous(grads.output), grad_h_n = contiguous(grads.h_n);
+  const at::Tensor grad_c =
+      grads.c_n.has_value() ? copy_as(*grads.c_n, state_dtype) : at::zeros({a.batch(), hidden}, state_options);
+  const at::Tensor grad_h0 = at::empty({a.batch(), width}, options);
+  const at::Tensor grad_gates = at::empty({a.rows(), 4 * hidden}, options);
+  const at::Tensor previous_h = needs[kNeedWeightHh] ? at::empty({a.rows(), width}, options) : at::Tensor();
+  const at::Tensor grad_h_rows = projected ? at::empty({a.rows(), width}, options) : at::Tensor();
+  const at::Tensor grad_h = at::empty({a.batch(), width}, state_options);
+  at::Tensor grad_total, grad_maximum, argmax, count, pool_from;
+  if (pool != nullptr) {
+    if (pool->total.has_value()) grad_total = pool->total->to(state_dtype).contiguous();
+    grad_maximum = contiguous(pool->maximum);
+    argmax = pool->argmax.contiguous();
+    count = pool->count.to(a.input.device()).contiguous();
+    pool_from = pool->pool_from.to(a.input.device()).contiguous();
+  }
+  for (int64_t s = steps.count - 1; s >= 0; --s) {
+    const int64_t rows = steps.rows(s), first_row = steps.first_row(s);
+    const int64_t continued = steps.continued(s), continuing = steps.continuing(s);
+    const bool cut = bptt > 0 && (s + 1) % bptt == 0;  // bptt runs forward only: s is the step
+    at::Tensor from_next;
+    if (continued > 0 && !cut)
+      from_next = multiply(grad_gates.narrow(0, steps.first_row(s + 1), continued), weight_hh, state_dtype);
+    StateGradient<E> state{};
+    state.rows = rows;
+    state.first_row = first_row;
+    state.width = width;
+    state.step = steps.at(s);
+    state.continued = continued;
+    state.from_next = pointer<Acc>(from_next);
+    state.grad_output = pointer<E>(grad_output);
+    state.grad_h_n = pointer<E>(grad_h_n);
+    state.grad_total = pointer<Acc>(grad_total);
+    state.grad_maximum = pointer<Acc>(grad_maximum);
+    state.argmax = pointer<int32_t>(argmax);
+    state.count = pointer<int64_t>(count);
+    state.pool_from = pointer<int64_t>(pool_from);
+    state.grad_h = grad_h.mutable_data_ptr<Acc>();
+    state.stored = mutable_pointer<E>(grad_h_rows);
+    state_gradient_kernel<E><<<blocks_for(rows * width), kThreads, 0, stream>>>(state);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    const at::Tensor grad_cell_output =
+        projected ? multiply(grad_h_rows.narrow(0, first_row, rows), *a.weight_hr, state_dtype) : grad_h;
+    BackwardStep<E> step{};
+    step.rows = rows;
+    step.first_row = first_row;
+    step.hidden = hidden;
+    step.continuing = continuing;
+    step.previous_row = s > 0 ? steps.first_row(s - 1) : 0;
+    step.cut_rows = cut ? continued : 0;
+    step.grad_cell_output = grad_cell_output.const_data_ptr<Acc>();
+    step.gates = gates.const_data_ptr<E>();
+    step.cells = cells.const_data_ptr<Acc>();
+    step.c0 = c0.const_data_ptr<Acc>();
+    step.grad_c = grad_c.mutable_data_ptr<Acc>();
+    step.grad_gates = grad_gates.mutable_data_ptr<E>();
+    backward_step_kernel<E><<<blocks_for(rows * hidden), kThreads, 0, stream>>>(step);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    if (needs[kNeedH0] && rows > continuing)  // rows whose first step of computation this is
+      grad_h0.narrow(0, continuing, rows - continuing)
+          .copy_(multiply(grad_gates.narrow(0, first_row + continuing, rows - continuing), weight_hh, state_dtype));
+    if (!previous_h.defined()) continue;
+    if (continuing > 0)
+      previous_h.narrow(0, first_row, continuing).copy_(output.narrow(0, steps.first_row(s - 1), continuing));
+    if (rows > continuing)
+      previous_h.narrow(0, first_row + continuing, rows - continuing)
+          .copy_(h0.narrow(0, continuing, rows - continuing));
+  }
+
+  const at::Tensor none = at::empty({0}, options);
+  at::Tensor grad_weight_hh = none, grad_weight_hr = none;
+  if (needs[kNeedWeightHh]) {
+    grad_weight_hh = at::mm(grad_gates.t(), previous_h);
+    if (a.weight_dropout > 0.0) grad_weight_hh = dropped<E>(grad_weight_hh, a);
+  }
+  if (needs[kNeedWeightHr]) {
+    const at::Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);
+    grad_weight_hr = at::mm(grad_h_rows.t(), cell_output);
+  }
+  return {needs[kNeedInput] ? at::mm(grad_gates, a.weight_ih) : none,
+          needs[kNeedH0] ? grad_h0 : none,
+          needs[kNeedH0] ? grad_c.to(a.c0.scalar_type()) : at::empty({0}, a.c0.options()),
+          needs[kNeedWeightIh] ? at::mm(grad_gates.t(), a.input) : none,
+          grad_weight_hh,
+          needs[kNeedBias] ? grad_gates.sum(0, /*keepdim=*/false, state_dtype).to(dtype) : none,
+          grad_weight_hr};
+}
+
+}  // namespace
+
+ForwardResult run_lstm_forward_cuda(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
+  const c10::cuda::CUDAGuard guard(a.input.device());
+  return ULMFIT_DISPATCH_CUDA("lstm", a.input.scalar_type(), [&] { return forward<scalar_t>(a, pool, reverse, keep); });
+}
+
+Backward run_lstm_backward_cuda(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
+                                int64_t bptt, const Saved& saved, Needs needs) {
+  const c10::cuda::CUDAGuard guard(a.input.device());
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
+  return ULMFIT_DISPATCH_CUDA("lstm", a.input.scalar_type(),
+                              [&] { return backward<scalar_t>(grads, a, pool, reverse, bptt, saved, needs); });
+}
+
+}  // namespace ulmfit_fast

@@ -1,0 +1,135 @@
+// From the ops' schemas to a device's kernels: lstm and lstm_pool as functions of the two that a device provides.
+#pragma once
+
+#include <array>
+#include <tuple>
+
+#include "lstm_pool.h"
+
+namespace ulmfit_fast {
+
+// What forward leaves besides its results; the rest comes back empty.
+enum class Keep : int64_t {
+  kNothing,   // lstm: the output only; lstm_pool: no states at all
+  kStates,    // output and cells of every step
+  kBackward,  // also the gates: all that backward needs
+};
+
+struct ForwardResult {
+  at::Tensor output, h_n, c_n, gates, cells;
+  at::Tensor total, maximum, argmax;  // with a pool
+};
+
+// `pool` is null without pooling; its tensors are not changed. Arguments are checked by then.
+using RunForward = ForwardResult (*)(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep);
+
+// What forward kept.
+struct Saved {
+  const at::Tensor &output, &gates, &cells;
+};
+
+// Gradients of forward's results; none flows into those that are absent.
+struct ResultGradients {
+  const OptionalTensor &output, &h_n, &c_n;
+};
+
+// Indices into `needs`, as the schema orders them.
+enum Need { kNeedInput, kNeedH0, kNeedWeightIh, kNeedWeightHh, kNeedBias, kNeedWeightHr };
+using Needs = std::array<bool, 6>;
+using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+
+// The gradients in the order of the schema, those nobody needs empty. With `pool` the argmax is the one after the call,
+// total and maximum are gradients. Gradients do not cross multiples of `bptt` steps, if that is positive.
+using RunBackward = Backward (*)(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool,
+                                 bool reverse, int64_t bptt, const Saved& saved, Needs needs);
+
+inline void check_backward(const char* function, const ResultGradients& grads, const LstmInputs& a,
+                           const Saved& saved) {
+  TORCH_CHECK_VALUE(saved.gates.size(0) == a.rows(), function, ": gates are empty; call the forward with keep=2");
+  check_shape(function, "gates", saved.gates, {a.rows(), 4 * a.hidden()});
+  check_shape(function, "cells", saved.cells, {a.rows(), a.hidden()});
+  check_shape(function, "output", saved.output, {a.rows(), a.output_size()});
+  check_like(function, "gates", saved.gates, "input", a.input);
+  check_like(function, "output", saved.output, "input", a.input);
+  const auto check_grad = [&](const char* name, const OptionalTensor& grad, at::IntArrayRef shape,
+                              const at::Tensor& like) {
+    if (!grad.has_value()) return;
+    check_shape(function, name, *grad, shape);
+    check_like(function, name, *grad, "its result", like);
+  };
+  check_grad("grad_output", grads.output, {a.rows(), a.output_size()}, a.input);
+  check_grad("grad_h_n", grads.h_n, {a.batch(), a.output_size()}, a.input);
+  check_grad("grad_c_n", grads.c_n, {a.batch(), a.hidden()}, a.c0);
+}
+
+template <RunForward run>
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> lstm_op(
+    const at::Tensor& input, const at::Tensor& batch_sizes, const at::Tensor& h0, const at::Tensor& c0,
+    const at::Tensor& weight_ih, const at::Tensor& weight_hh, const OptionalTensor& bias_ih,
+    const OptionalTensor& bias_hh, const OptionalTensor& weight_hr, const at::Tensor& seed, double weight_dropout,
+    bool reverse, int64_t bptt, int64_t keep) {
+  const LstmInputs a{input,   batch_sizes, h0,        c0,   weight_ih,     weight_hh,
+                     bias_ih, bias_hh,     weight_hr, seed, weight_dropout};
+  check_lstm("ulmfit_fast.ops.lstm", a, reverse, bptt);
+  const ForwardResult result = run(a, nullptr, reverse, static_cast<Keep>(keep));
+  return {result.output, result.h_n, result.c_n, result.gates, result.cells};
+}
+
+template <RunBackward run>
+Backward lstm_backward_op(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
+                          const OptionalTensor& grad_c_n, const at::Tensor& input, const at::Tensor& batch_sizes,
+                          const at::Tensor& h0, const at::Tensor& c0, const at::Tensor& weight_ih,
+                          const at::Tensor& weight_hh, const OptionalTensor& weight_hr, const at::Tensor& seed,
+                          double weight_dropout, bool reverse, int64_t bptt, const at::Tensor& output,
+                          const at::Tensor& gates, const at::Tensor& cells, Needs needs) {
+  constexpr const char* kFunction = "ulmfit_fast.ops.lstm_backward";
+  const OptionalTensor no_bias;
+  const LstmInputs a{input,   batch_sizes, h0,        c0,   weight_ih,     weight_hh,
+                     no_bias, no_bias,     weight_hr, seed, weight_dropout};
+  check_lstm(kFunction, a, reverse, bptt);
+  const ResultGradients grads{grad_output, grad_h_n, grad_c_n};
+  const Saved saved{output, gates, cells};
+  check_backward(kFunction, grads, a, saved);
+  return run(grads, a, nullptr, reverse, bptt, saved, needs);
+}
+
+template <RunForward run>
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> lstm_pool_op(
+    const at::Tensor& input, const at::Tensor& batch_sizes, const at::Tensor& h0, const at::Tensor& c0,
+    const at::Tensor& weight_ih, const at::Tensor& weight_hh, const OptionalTensor& bias_ih,
+    const OptionalTensor& bias_hh, const at::Tensor& total, const at::Tensor& maximum, const at::Tensor& argmax,
+    const at::Tensor& count, const at::Tensor& pool_from, const at::Tensor& seed, double weight_dropout, int64_t bptt,
+    int64_t keep) {
+  constexpr const char* kFunction = "ulmfit_fast.ops.lstm_pool";
+  const OptionalTensor no_projection, state_total(total), state_maximum(maximum);
+  const LstmInputs a{input, batch_sizes,   h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, no_projection,
+                     seed,  weight_dropout};
+  const PoolInputs pool{argmax, count, pool_from, state_total, state_maximum};
+  check_lstm(kFunction, a, false, bptt);
+  check_pool(kFunction, pool, a);
+  const ForwardResult result = run(a, &pool, false, static_cast<Keep>(keep));
+  return {result.h_n,    result.c_n,    result.total, result.maximum,
+          result.argmax, result.output, result.gates, result.cells};
+}
+
+template <RunBackward run>
+Backward lstm_pool_backward_op(const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
+                               const OptionalTensor& grad_total, const OptionalTensor& grad_maximum,
+                               const at::Tensor& input, const at::Tensor& batch_sizes, const at::Tensor& h0,
+                               const at::Tensor& c0, const at::Tensor& weight_ih, const at::Tensor& weight_hh,
+                               const at::Tensor& argmax, const at::Tensor& count, const at::Tensor& pool_from,
+                               const at::Tensor& seed, double weight_dropout, int64_t bptt, const at::Tensor& output,
+                               const at::Tensor& gates, const at::Tensor& cells, Needs needs) {
+  constexpr const char* kFunction = "ulmfit_fast.ops.lstm_pool_backward";
+  const OptionalTensor none;
+  const LstmInputs a{input, batch_sizes, h0, c0, weight_ih, weight_hh, none, none, none, seed, weight_dropout};
+  const PoolInputs pool{argmax, count, pool_from, grad_total, grad_maximum};
+  check_lstm(kFunction, a, false, bptt);
+  check_pool(kFunction, pool, a);
+  const ResultGradients grads{none, grad_h_n, grad_c_n};
+  const Saved saved{output, gates, cells};
+  check_backward(kFunction, grads, a, saved);
+  return run(grads, a, &pool, false, bptt, saved, needs);
+}
+
+}  // namespace ulmfit_fast
