@@ -16,7 +16,9 @@ from ulmfit_fast.awd_lstm import AWDLSTM, EncoderWeights
 from ulmfit_fast.ops import sequence_lengths
 from ulmfit_fast.two_pass import Block, Plan, Progress
 
-_BLOCK_ROWS = 64 * 72  # enough for the matrix products to be wide; about 0.4 GB of activations at full size
+# Rows (tokens) run at a time: enough for wide matrix products. Where they are recomputed, their activations are most of
+# the memory: 0.2 GB at full size, as much again in backward.
+_ROWS, _RECOMPUTED_ROWS = 64 * 72, 40 * 72
 
 
 class BPT3C(nn.Module):
@@ -87,7 +89,7 @@ class BPT3C(nn.Module):
         self.memory_budget = memory_budget
         self.pool_window = pool_window
         self.keep = keep
-        self.block_rows = _BLOCK_ROWS
+        self.block_rows: int | None = None  # rows run at a time, if not the default
         self.on_progress: Progress | None = None  # told how many more tokens are done, block by block
 
     @classmethod
@@ -123,7 +125,7 @@ class BPT3C(nn.Module):
         else:
             with torch.no_grad():
                 pooled = two_pass.encode(
-                    self.encoder, self._weights(), documents, self._plan(store=False), self._pool_from(documents),
+                    self.encoder, self._weights(), documents, self._plan(_ROWS), self._pool_from(documents),
                     progress=self.on_progress,
                 ).pooled()  # fmt: skip
         indices = documents.unsorted_indices
@@ -136,9 +138,11 @@ class BPT3C(nn.Module):
         centre = self.bptt if torch.rand(()) < 0.95 else self.bptt / 2
         return max(5, int(torch.normal(float(centre), 5.0, ())))
 
-    def _plan(self, store: bool) -> Plan:
+    def _plan(self, block_rows: int, store: bool = False) -> Plan:
         masks_per_chunk = self.mask_scope == "chunk" and self.encoder.training
-        return Plan(self.chunk_length(), self.backprop == "exact", masks_per_chunk, store, self.block_rows)
+        return Plan(
+            self.chunk_length(), self.backprop == "exact", masks_per_chunk, store, self.block_rows or block_rows
+        )
 
     def _weights(self) -> EncoderWeights:
         """The encoder's as leaves, under autocast converted once for the whole batch."""
@@ -173,7 +177,8 @@ class _TwoPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bpt3c: BPT3C, documents: PackedSequence, *parameters: nn.Parameter) -> Tensor:
         ctx.encoder, ctx.weights, ctx.progress = bpt3c.encoder, bpt3c._weights(), _halves(bpt3c.on_progress)
-        ctx.plan = bpt3c._plan(bpt3c._stores(documents))
+        store = bpt3c._stores(documents)
+        ctx.plan = bpt3c._plan(_ROWS if store else _RECOMPUTED_ROWS, store)
         blocks: list[Block] = []
         ctx.blocks = blocks
         ctx.pool_from = bpt3c._pool_from(documents)
