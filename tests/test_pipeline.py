@@ -13,8 +13,8 @@ import torch
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from ulmfit_fast import InputError, TrainingDivergedError, finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.checkpoint import load_classifier, load_language_model
-from ulmfit_fast.pipeline import TrainedLanguageModel
 from ulmfit_fast.prediction import predict_probabilities
+from ulmfit_fast.stage import TrainedLanguageModel
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_labels_may_be_numbers() -> None:
 
 
 def test_diverged_training_keeps_the_last_good_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ulmfit_fast import pipeline
+    from ulmfit_fast import stage
 
     texts, labels = make_task(40)
     real, calls = torch.nn.functional.cross_entropy, []
@@ -127,7 +127,7 @@ def test_diverged_training_keeps_the_last_good_checkpoint(monkeypatch: pytest.Mo
         loss = real(*args, **kwargs)  # type: ignore[arg-type]
         return loss * torch.nan if len(calls) > 4 else loss  # in the second epoch
 
-    monkeypatch.setattr(pipeline.F, "cross_entropy", poisoned)
+    monkeypatch.setattr(stage.F, "cross_entropy", poisoned)
     with pytest.raises(TrainingDivergedError, match=r"classifier 2/8: the loss became nan .* checkpoint is kept"):
         finetune_classifier(texts, labels, None, CLASSIFY, output=tmp_path / "clf")
     monkeypatch.undo()

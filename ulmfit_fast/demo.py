@@ -26,14 +26,13 @@ from ulmfit_fast.checkpoint import save_model
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.lstm import WeightDropLSTM
 from ulmfit_fast.pipeline import (
-    TrainedClassifier,
-    TrainedLanguageModel,
     encode_labels,
     finetune_classifier,
     finetune_lm,
     pretrain_lm,
 )
 from ulmfit_fast.prediction import evaluate_classifier, predict_probabilities
+from ulmfit_fast.stage import TrainedClassifier, TrainedLanguageModel
 from ulmfit_fast.text.docstrings import read_docstrings
 from ulmfit_fast.text.files import write_table
 from ulmfit_fast.training import Record

@@ -14,13 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, save_model
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.pipeline import (
-    TrainedLanguageModel,
     finetune_classifier,
     finetune_lm,
     list_classes,
     pretrain_lm,
 )
 from ulmfit_fast.prediction import predict_probabilities
+from ulmfit_fast.stage import TrainedLanguageModel
 from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.training import History
 
