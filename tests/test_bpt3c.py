@@ -213,7 +213,7 @@ def test_what_is_kept_for_backward_is_the_states_between_chunks() -> None:
         documents = pack_documents([torch.randint(0, 50, (length,))])
         plan = Plan(50, exact=False, masks_per_chunk=False, store=False, block_rows=200)
         encode(encoder, encoder.weights(), documents, plan, torch.zeros(1, dtype=torch.int64), blocks)
-        states = [x for b in blocks for pair in [*b.segments.state, *b.boundaries] for x in pair]
+        states = [x for b in blocks for pair in b.starts for x in pair]
         assert all(b.graph is None for b in blocks)
         kept.append(sum(x.numel() for x in states))
     per_chunk = 2 * 64 + 2 * 32

@@ -71,9 +71,35 @@ class Block:
 
     segments: Segments  # one a document
     bptt: int
-    boundaries: list[LayerState]  # the states at the starts of its chunks but the first, chunk after chunk
+    starts: list[LayerState]  # each layer's states at the starts of its chunks, chunk after chunk, if they are needed
     mask_seed: int | None = None  # of its own masks, where each chunk has its own: they are drawn again in pass two
     graph: Graph | None = None
+
+
+class StartStates:
+    """States at the starts of blocks and chunks, all of a layer in one piece of memory.
+
+    Many small pieces among a block's large and short-lived ones would keep the latter's memory from being used again.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows  # at most
+        self._used = 0
+        self._layers: list[LayerState] = []
+
+    def append(self, starts: list[LayerState], later: list[LayerState]) -> list[LayerState]:
+        """Copies of ``starts`` and behind them ``later`` (which may be empty), for every layer."""
+        if not self._layers:
+            like = later or starts
+            self._layers = [(h.new_empty(self._rows, h.shape[1]), c.new_empty(self._rows, c.shape[1])) for h, c in like]
+        begin, middle = self._used, self._used + len(starts[0][0])
+        self._used = middle + (len(later[0][0]) if later else 0)
+        for layer, own in enumerate(self._layers):
+            for part in (0, 1):  # h, c
+                own[part][begin:middle].copy_(starts[layer][part])
+                if later:
+                    own[part][middle : self._used].copy_(later[layer][part])
+        return [(h[begin : self._used], c[begin : self._used]) for h, c in self._layers]
 
 
 def split_documents(documents: PackedSequence, plan: Plan) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -111,6 +137,7 @@ def encode(
     state = encoder.initial_state(batch)
     masks = None if plan.masks_per_chunk else encoder.draw_masks(batch)
     mask_seed: int | None = None
+    kept_states = StartStates(int(documents.batch_sizes[:: plan.bptt].sum()))
     pooled = PooledState.empty(batch, encoder.output_size, state[0][1].dtype, documents.data.device)
     pooled = pooled._replace(pool_from=pool_from.to(pooled.count.device))
     for first_step, tokens, sizes in split_documents(documents, plan):
@@ -135,9 +162,13 @@ def encode(
                     tokens, sizes, segments.state, segments.masks, pooled, weights=weights, boundary_rows=rows
                 )
         if wanted and keep is not None:
+            starts: list[LayerState] = []
+            if graph is None:
+                starts = kept_states.append(segments.state, boundaries)
+                segments.state = [(h[:count], c[:count]) for h, c in starts]
             if plan.masks_per_chunk:
                 segments.masks = None
-            keep.append(Block(segments, plan.bptt, boundaries, mask_seed, graph))
+            keep.append(Block(segments, plan.bptt, starts, mask_seed, graph))
         if progress is not None:  # of tokens without a gradient pass two has nothing to tell
             progress(len(tokens) * (1 if wanted or keep is None else 2))
     return pooled
@@ -201,10 +232,7 @@ def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments:
     inside = steps < length
     offsets = torch.cumsum(sizes, 0) - sizes
     rows = (offsets[(start + steps).clamp(max=len(sizes) - 1)] + document)[inside]
-    state = [
-        (torch.cat([h, later_h])[order], torch.cat([c, later_c])[order])
-        for (h, c), (later_h, later_c) in zip(whole.state, block.boundaries, strict=True)
-    ]
+    state = [(h[order], c[order]) for h, c in block.starts]
     masks = None if whole.masks is None else whole.masks.of_rows(document)
     return Segments(whole.tokens[rows], inside.sum(1), document, first_step, length, state, masks)
 
