@@ -13,6 +13,7 @@ from ulmfit_fast import ops
 from ulmfit_fast._C import measure_fma_peak
 
 HERE = Path(__file__).parent
+OPS = ("lstm", "lstm_pool", "locked_dropout", "dropconnect_mask")
 
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512_bf16"])
@@ -26,7 +27,7 @@ def test_ops_with_a_forced_instruction_set(isa: str) -> None:
     if "lacks it" in probe.stderr:
         pytest.skip(f"this processor has no {isa}")
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", HERE / "test_lstm.py", HERE / "test_dropconnect_mask.py"],
+        [sys.executable, "-m", "pytest", "-q", "-x", *(HERE / f"test_{op}.py" for op in OPS)],
         cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout[-3000:]
