@@ -4,10 +4,10 @@ The only folder that says ``torch.ops.ulmfit_fast``. What each op computes stand
 """
 
 from ulmfit_fast.ops.dropconnect_mask import dropconnect_mask
-from ulmfit_fast.ops.library import build_info, draw_seed, sequence_lengths
 from ulmfit_fast.ops.locked_dropout import locked_dropout
 from ulmfit_fast.ops.lstm import lstm, lstm_with_cells
 from ulmfit_fast.ops.lstm_pool import LSTMPoolOutput, PooledState, lstm_pool
+from ulmfit_fast.ops.shared import build_info, draw_seed, sequence_lengths
 
 __all__ = [
     "LSTMPoolOutput",

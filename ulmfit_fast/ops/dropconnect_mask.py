@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, library
 
-from ulmfit_fast.ops.library import native
+from ulmfit_fast.ops.shared import native
 
 
 def dropconnect_mask(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:

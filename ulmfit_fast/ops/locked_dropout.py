@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, library
 
-from ulmfit_fast.ops.library import native, refuse_forward_mode
+from ulmfit_fast.ops.shared import native, refuse_forward_mode
 
 
 def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:

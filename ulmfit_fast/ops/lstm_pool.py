@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, library
 
-from ulmfit_fast.ops.library import (
+from ulmfit_fast.ops.shared import (
     KEEP_FOR_BACKWARD,
     KEEP_NOTHING,
     KEEP_STATES,
