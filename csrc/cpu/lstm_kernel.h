@@ -1,4 +1,4 @@
-// What lstm.cpp (torch) and the lstm_*_kernel.cpp files (compiled once per instruction set, no torch) agree on.
+// What lstm_call.cpp (torch) and the lstm_*_kernel.cpp files (compiled once per instruction set, no torch) agree on.
 //
 // Rows are packed, time-major: step t holds rows offsets[t] .. offsets[t] + batch_sizes[t]. All tensors are contiguous,
 // row-major; E is float, double or Bfloat16, and Accumulator<E> (float for Bfloat16) holds sums and cell states.
