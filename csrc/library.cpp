@@ -13,6 +13,12 @@
 TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");
   m.def("locked_dropout(Tensor input, Tensor mask, Tensor batch_sizes) -> Tensor");
+  // loss of each row, and result = sum of row_weight * loss with its gradients; those nobody needs (input, weight,
+  // bias) come back empty. Without row_weight the losses alone.
+  m.def(
+      "linear_cross_entropy(Tensor input, Tensor weight, Tensor? bias, Tensor target, Tensor? row_weight, "
+      "int ignore_index, float label_smoothing, float gradient_threshold, bool[3] needs) -> (Tensor result, "
+      "Tensor loss, Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
   // keep: 0 what lstm returns, 1 also each step's cells, 2 also gates: what lstm_backward needs. The rest comes back
   // empty.
   m.def(

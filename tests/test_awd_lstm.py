@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel
 from ulmfit_fast.awd_lstm import LM_DROPOUTS, language_model_loss
-from ulmfit_fast.linear_cross_entropy import linear_cross_entropy
 
 CONFIG = AWDLSTMConfig(40, 8, 12, 3)
 
@@ -84,39 +83,6 @@ def test_softmax_weight_is_the_embedding() -> None:
     loss.backward()
     assert model.encoder.encoder.weight.grad[7].abs().sum() > 0  # not an input: reached through the softmax
     assert model.decoder_bias.grad[5] < 0
-
-
-@pytest.mark.parametrize("rows", [1, 511, 512, 1300])
-@pytest.mark.parametrize("needs", [(True, True, True), (True, False, False), (False, True, True), (False,) * 3])
-def test_linear_cross_entropy(rows: int, needs: tuple[bool, bool, bool]) -> None:
-    shapes = ((rows, 7), (33, 7), (33,))
-    leaves = [torch.randn(s, dtype=torch.float64, requires_grad=need) for s, need in zip(shapes, needs, strict=True)]
-    target = torch.randint(0, 33, (rows,))
-    h, weight, bias = leaves
-    expected = F.cross_entropy(F.linear(h, weight, bias), target)
-    actual = linear_cross_entropy(h, weight, bias, target)
-    torch.testing.assert_close(actual, expected)
-    wanted: list[Tensor] = [leaf for leaf in leaves if leaf.requires_grad]
-    if wanted:
-        for ours, theirs in zip(
-            torch.autograd.grad(3 * actual, wanted), torch.autograd.grad(3 * expected, wanted), strict=True
-        ):
-            torch.testing.assert_close(ours, theirs)
-
-
-def test_linear_cross_entropy_under_autocast() -> None:
-    h, weight, bias = (torch.randn(s, requires_grad=True) for s in ((600, 16), (50, 16), (50,)))
-    target = torch.randint(0, 50, (600,))
-    exact = linear_cross_entropy(h, weight, bias, target)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = linear_cross_entropy(h, weight, bias, target)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, exact, atol=2e-2, rtol=2e-2)
-    for ours, theirs in zip(
-        torch.autograd.grad(loss, (h, weight, bias)), torch.autograd.grad(exact, (h, weight, bias)), strict=True
-    ):
-        assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=5e-2)
 
 
 def test_drop_mult_scales_every_dropout() -> None:

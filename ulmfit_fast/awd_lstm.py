@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ulmfit_fast import ops
 from ulmfit_fast.errors import InputError
-from ulmfit_fast.linear_cross_entropy import linear_cross_entropy
 from ulmfit_fast.lstm import WeightDropLSTM
 
 LayerState = tuple[Tensor, Tensor]  # h [B, size of the layer], c [B, size of the layer]
@@ -349,9 +348,7 @@ def language_model_loss(
 
     Source: Merity et al., arXiv 1708.02182, section 4 (AR, TAR).
     """
-    cross_entropy = linear_cross_entropy(
-        output.dropped.flatten(0, 1), model.decoder_weight, model.decoder_bias, targets.reshape(-1)
-    )
+    cross_entropy = ops.linear_cross_entropy(output.dropped, model.decoder_weight, targets, model.decoder_bias)
     loss = cross_entropy
     if alpha:
         loss = loss + alpha * output.dropped.float().pow(2).mean()

@@ -133,3 +133,23 @@ def lstm_pool(
             steps[document] = torch.where(state > maxima[document], step, steps[document]).to(argmax.dtype)
             maxima[document] = torch.where(state > maxima[document], state, maxima[document])
     return h_n, c_n, torch.stack(sums), torch.stack(maxima), torch.stack(steps)
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Minus the log-probability of each row's target under softmax(input weight^T + bias)."""
+    logits = input @ weight.T + (0 if bias is None else bias)
+    log_p = logits - logits.exp().sum(-1, keepdim=True).log()
+    counts = target != ignore_index
+    of_target = log_p.gather(-1, torch.where(counts, target, 0).unsqueeze(-1)).squeeze(-1)
+    loss = -((1 - label_smoothing) * of_target + label_smoothing * log_p.mean(-1))
+    loss = torch.where(counts, loss, 0)
+    return {"none": loss, "sum": loss.sum(), "mean": loss.sum() / counts.sum()}[reduction]

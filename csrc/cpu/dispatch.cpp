@@ -6,22 +6,26 @@
 
 #include "dropconnect_kernel.h"
 #include "fma_probe_kernel.h"
+#include "linear_cross_entropy_kernel.h"
 #include "locked_dropout_kernel.h"
 #include "lstm_kernel.h"
 
 namespace ulmfit_fast {
 
 // Defined once per instruction set by the kernel files.
-#define ULMFIT_DECLARE_KERNELS(isa)                                    \
-  namespace isa {                                                      \
-  extern const LstmKernels<float> lstm_float;                          \
-  extern const LstmKernels<double> lstm_double;                        \
-  extern const LstmKernels<Bfloat16> lstm_bfloat16;                    \
-  extern const LockedDropoutKernels<float> locked_dropout_float;       \
-  extern const LockedDropoutKernels<double> locked_dropout_double;     \
-  extern const LockedDropoutKernels<Bfloat16> locked_dropout_bfloat16; \
-  extern const DropConnectKernels dropconnect;                         \
-  extern const FmaProbeKernels fma_probe;                              \
+#define ULMFIT_DECLARE_KERNELS(isa)                                               \
+  namespace isa {                                                                 \
+  extern const LstmKernels<float> lstm_float;                                     \
+  extern const LstmKernels<double> lstm_double;                                   \
+  extern const LstmKernels<Bfloat16> lstm_bfloat16;                               \
+  extern const LockedDropoutKernels<float> locked_dropout_float;                  \
+  extern const LockedDropoutKernels<double> locked_dropout_double;                \
+  extern const LockedDropoutKernels<Bfloat16> locked_dropout_bfloat16;            \
+  extern const LinearCrossEntropyKernels<float> linear_cross_entropy_float;       \
+  extern const LinearCrossEntropyKernels<double> linear_cross_entropy_double;     \
+  extern const LinearCrossEntropyKernels<Bfloat16> linear_cross_entropy_bfloat16; \
+  extern const DropConnectKernels dropconnect;                                    \
+  extern const FmaProbeKernels fma_probe;                                         \
   }
 ULMFIT_DECLARE_KERNELS(portable)
 #ifdef ULMFIT_X86_KERNELS
@@ -130,6 +134,21 @@ const LockedDropoutKernels<double>& locked_dropout_kernels<double>() {
 template <>
 const LockedDropoutKernels<Bfloat16>& locked_dropout_kernels<Bfloat16>() {
   return ULMFIT_SELECT(locked_dropout_bfloat16);
+}
+
+template <>
+const LinearCrossEntropyKernels<float>& linear_cross_entropy_kernels<float>() {
+  return ULMFIT_SELECT(linear_cross_entropy_float);
+}
+
+template <>
+const LinearCrossEntropyKernels<double>& linear_cross_entropy_kernels<double>() {
+  return ULMFIT_SELECT(linear_cross_entropy_double);
+}
+
+template <>
+const LinearCrossEntropyKernels<Bfloat16>& linear_cross_entropy_kernels<Bfloat16>() {
+  return ULMFIT_SELECT(linear_cross_entropy_bfloat16);
 }
 
 const DropConnectKernels& dropconnect_kernels() {

@@ -7,13 +7,6 @@
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
-static inline int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-static inline int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
 // One slice of the grid.
 struct Slice {
   Slice(const Grid& grid, int64_t slice_index)
@@ -61,25 +54,6 @@ static inline int64_t continuing_rows(const LstmSizes& sizes, int64_t step) {
 // Rows of `step` from this one on are not in the step after it.
 static inline int64_t first_ending_row(const LstmSizes& sizes, int64_t step) {
   return step + 1 < sizes.steps ? continuing_rows(sizes, step + 1) : 0;
-}
-
-// A sum that starts from nothing.
-template <typename E>
-static inline Start<E> zeros() {
-  static constexpr Accumulator<E> kZeros[kPanelVectors * kLanes<E>] = {};
-  return {kZeros, 0};
-}
-
-// Rows of a tile, `width` vectors each, into columns column .. of row-major `to` [rows, columns].
-template <typename E>
-static inline void store_tile(E* to, int64_t columns, int64_t column, const Accumulator<E>* tile, int64_t rows,
-                              int width) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int v = 0; v < width; ++v) {
-      const int64_t at = column + v * kLanes<E>;
-      if (at < columns) store(to + r * columns + at, load(tile + (r * width + v) * kLanes<E>), columns - at);
-    }
-  }
 }
 
 // lstm_backward_kernel.cpp

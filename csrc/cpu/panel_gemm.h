@@ -277,4 +277,23 @@ static inline void multiply_panel(Accumulator<E>* out, Start<E> start, const Row
   }
 }
 
+// A sum that starts from nothing.
+template <typename E>
+static inline Start<E> zeros() {
+  static constexpr Accumulator<E> kZeros[kPanelVectors * kLanes<E>] = {};
+  return {kZeros, 0};
+}
+
+// Rows of a tile, `width` vectors each, into columns column .. of row-major `to` [rows, columns].
+template <typename E>
+static inline void store_tile(E* to, int64_t columns, int64_t column, const Accumulator<E>* tile, int64_t rows,
+                              int width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int v = 0; v < width; ++v) {
+      const int64_t at = column + v * kLanes<E>;
+      if (at < columns) store(to + r * columns + at, load(tile + (r * width + v) * kLanes<E>), columns - at);
+    }
+  }
+}
+
 }  // namespace ulmfit_fast::ULMFIT_ISA

@@ -1,4 +1,4 @@
-// Vectors of the instruction set this file is compiled for: loading, storing, converting, transposing.
+// Vectors of the instruction set this file is compiled for: loading, storing, converting, transposing, reducing.
 //
 // Built on the compiler's vector extension: one source serves AVX-512, AVX2 and plain SSE2. Everything is `static` or
 // inside the instruction set's own namespace, so that no two builds share a symbol (see philox.h).
@@ -149,6 +149,48 @@ static inline void transpose(V (&block)[Lanes]) {
       if ((i & Bit) == 0) exchange<Bit>(block[i], block[i | Bit], std::make_integer_sequence<int, Lanes>());
     transpose<Bit * 2>(block);
   }
+}
+
+// The larger of each pair of lanes; where either is NaN, b.
+template <typename T>
+static inline Vec<T> larger_lanes(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _mm512_max_ps(a, b);
+  else
+    return _mm512_max_pd(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+template <int Bit, typename V, int... J>
+static inline V swap_lanes(V v, std::integer_sequence<int, J...>) {
+  return __builtin_shufflevector(v, v, (J ^ Bit)...);
+}
+
+// All lanes combined in every lane, in an order that does not depend on the values.
+template <typename T, int Bit = 1>
+static inline Vec<T> largest_lane(Vec<T> v) {
+  if constexpr (Bit < kLanes<T>) {
+    const Vec<T> other = swap_lanes<Bit>(v, std::make_integer_sequence<int, kLanes<T>>());
+    return largest_lane<T, Bit * 2>(larger_lanes<T>(v, other));
+  }
+  return v;
+}
+
+template <typename T, int Bit = 1>
+static inline Vec<T> sum_of_lanes(Vec<T> v) {
+  if constexpr (Bit < kLanes<T>)
+    return sum_of_lanes<T, Bit * 2>(v + swap_lanes<Bit>(v, std::make_integer_sequence<int, kLanes<T>>()));
+  return v;
+}
+
+static inline int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static inline int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
 }
 
 }  // namespace ulmfit_fast::ULMFIT_ISA

@@ -1,0 +1,74 @@
+// linear_cross_entropy: cross_entropy(input W^T + bias, target) without the N x V logits.
+//
+//   input [N, E], weight [V, E], bias [V] or none, target int64 [N]: 0 .. V-1 or ignore_index. weight and bias may be
+//   float32 beside half precision input: weight is rounded for the products, its gradient is not.
+//   row_weight [N], float32 (float64 with float64): the gradients are those of sum(row_weight * loss).
+//   loss [N] and result: dtype of row_weight; each gradient: of what it belongs to.
+//
+// A row whose target is ignore_index has loss and gradient zero and costs nothing. With gradient_threshold t > 0 the
+// gradients of the logits of one row and 192 neighbouring classes are taken as zero where all are below t times the
+// row's weight.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <tuple>
+
+#include "check.h"
+#include "lstm.h"
+
+namespace ulmfit_fast {
+
+struct LinearCrossEntropyInputs {
+  const at::Tensor &input, &weight;
+  const OptionalTensor& bias;
+  const at::Tensor& target;
+  const OptionalTensor& row_weight;
+  int64_t ignore_index;
+  double label_smoothing, gradient_threshold;
+};
+
+enum CrossEntropyNeed { kNeedGradInput, kNeedGradWeight, kNeedGradBias };
+
+inline void check_linear_cross_entropy(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
+  constexpr const char* kFunction = "ulmfit_fast.ops.linear_cross_entropy";
+  TORCH_CHECK_TYPE(at::isFloatingType(a.input.scalar_type()), kFunction, ": input must be floating point, got ",
+                   a.input.scalar_type());
+  TORCH_CHECK_VALUE(a.input.dim() == 2, kFunction, ": input must be [rows, features], got ", a.input.sizes(),
+                    "; flatten the dimensions before the last");
+  TORCH_CHECK_VALUE(a.weight.dim() == 2 && a.weight.size(1) == a.input.size(1) && a.weight.numel() > 0, kFunction,
+                    ": weight must be [classes, ", a.input.size(1), "] to fit input, got ", a.weight.sizes());
+  const auto check_parameter = [&](const char* name, const at::Tensor& tensor) {
+    TORCH_CHECK_TYPE(tensor.scalar_type() == a.input.scalar_type() || tensor.scalar_type() == state_dtype_of(a.input),
+                     kFunction, ": ", name, " must be ", a.input.scalar_type(), " as input",
+                     state_dtype_of(a.input) == a.input.scalar_type() ? "" : ", or Float", ", got ",
+                     tensor.scalar_type(), "; convert one of them");
+    TORCH_CHECK_VALUE(tensor.device() == a.input.device(), kFunction, ": ", name, " must be on the device of input (",
+                      a.input.device(), "), got ", tensor.device(), "; move one of them");
+  };
+  check_parameter("weight", a.weight);
+  if (a.bias.has_value()) {
+    check_shape(kFunction, "bias", *a.bias, {a.weight.size(0)});
+    check_parameter("bias", *a.bias);
+  }
+  check_shape(kFunction, "target", a.target, {a.input.size(0)});
+  TORCH_CHECK_TYPE(a.target.scalar_type() == at::kLong, kFunction, ": target must be int64 class indices, got ",
+                   a.target.scalar_type());
+  TORCH_CHECK_VALUE(a.target.device() == a.input.device(), kFunction, ": target must be on the device of input (",
+                    a.input.device(), "), got ", a.target.device(), "; move one of them");
+  if (a.row_weight.has_value()) {
+    check_shape(kFunction, "row_weight", *a.row_weight, {a.input.size(0)});
+    TORCH_CHECK_TYPE(a.row_weight->scalar_type() == state_dtype_of(a.input), kFunction, ": row_weight must be ",
+                     state_dtype_of(a.input), ", got ", a.row_weight->scalar_type());
+    TORCH_CHECK_VALUE(a.row_weight->device() == a.input.device(), kFunction, ": row_weight must be on the device of ",
+                      "input (", a.input.device(), "), got ", a.row_weight->device());
+  }
+  TORCH_CHECK_VALUE(a.row_weight.has_value() || !(needs[0] || needs[1] || needs[2]), kFunction,
+                    ": gradients need row_weight");
+  TORCH_CHECK_VALUE(a.label_smoothing >= 0.0 && a.label_smoothing <= 1.0, kFunction,
+                    ": label_smoothing must be in [0, 1], got ", a.label_smoothing);
+  TORCH_CHECK_VALUE(a.gradient_threshold >= 0.0 && a.gradient_threshold < 1.0, kFunction,
+                    ": gradient_threshold must be in [0, 1), got ", a.gradient_threshold);
+}
+
+}  // namespace ulmfit_fast
