@@ -12,6 +12,8 @@
 
 TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");
+  m.def("embedding(Tensor tokens, Tensor weight, Tensor? mask) -> Tensor");
+  m.def("embedding_backward(Tensor grad, Tensor tokens, Tensor? mask, int vocabulary) -> Tensor");
   m.def("locked_dropout(Tensor input, Tensor mask, Tensor batch_sizes) -> Tensor");
   // loss of each row, and result = sum of row_weight * loss with its gradients; those nobody needs (input, weight,
   // bias) come back empty. Without row_weight the losses alone.

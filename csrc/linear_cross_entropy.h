@@ -38,18 +38,10 @@ inline void check_linear_cross_entropy(const LinearCrossEntropyInputs& a, std::a
                     "; flatten the dimensions before the last");
   TORCH_CHECK_VALUE(a.weight.dim() == 2 && a.weight.size(1) == a.input.size(1) && a.weight.numel() > 0, kFunction,
                     ": weight must be [classes, ", a.input.size(1), "] to fit input, got ", a.weight.sizes());
-  const auto check_parameter = [&](const char* name, const at::Tensor& tensor) {
-    TORCH_CHECK_TYPE(tensor.scalar_type() == a.input.scalar_type() || tensor.scalar_type() == state_dtype_of(a.input),
-                     kFunction, ": ", name, " must be ", a.input.scalar_type(), " as input",
-                     state_dtype_of(a.input) == a.input.scalar_type() ? "" : ", or Float", ", got ",
-                     tensor.scalar_type(), "; convert one of them");
-    TORCH_CHECK_VALUE(tensor.device() == a.input.device(), kFunction, ": ", name, " must be on the device of input (",
-                      a.input.device(), "), got ", tensor.device(), "; move one of them");
-  };
-  check_parameter("weight", a.weight);
+  check_weight(kFunction, "weight", a.weight, a.input);
   if (a.bias.has_value()) {
     check_shape(kFunction, "bias", *a.bias, {a.weight.size(0)});
-    check_parameter("bias", *a.bias);
+    check_weight(kFunction, "bias", *a.bias, a.input);
   }
   check_shape(kFunction, "target", a.target, {a.input.size(0)});
   TORCH_CHECK_TYPE(a.target.scalar_type() == at::kLong, kFunction, ": target must be int64 class indices, got ",

@@ -69,6 +69,13 @@ inline at::ScalarType state_dtype_of(const at::Tensor& input) {
   return input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+// A weight has the dtype of the input or, beside half precision, float32: its gradient is then float32, too.
+inline void check_weight(const char* function, const char* name, const at::Tensor& weight, const at::Tensor& input) {
+  if (weight.scalar_type() != state_dtype_of(input)) return check_like(function, name, weight, "input", input);
+  TORCH_CHECK_VALUE(weight.device() == input.device(), function, ": ", name, " must be on the device of input (",
+                    input.device(), "), got ", weight.device(), "; move one of them");
+}
+
 inline void check_lstm(const char* function, const LstmInputs& a, bool reverse, int64_t bptt) {
   TORCH_CHECK_TYPE(at::isFloatingType(a.input.scalar_type()), function, ": input must be floating point, got ",
                    a.input.scalar_type());
@@ -87,19 +94,19 @@ inline void check_lstm(const char* function, const LstmInputs& a, bool reverse, 
   check_shape(function, "weight_hh", a.weight_hh, {gates, a.output_size()});
   check_like(function, "h0", a.h0, "input", a.input);
   if (a.c0.scalar_type() != state_dtype_of(a.input)) check_like(function, "c0", a.c0, "input", a.input);
-  check_like(function, "weight_ih", a.weight_ih, "input", a.input);
-  check_like(function, "weight_hh", a.weight_hh, "input", a.input);
+  check_weight(function, "weight_ih", a.weight_ih, a.input);
+  check_weight(function, "weight_hh", a.weight_hh, a.input);
   TORCH_CHECK_VALUE(a.bias_ih.has_value() == a.bias_hh.has_value(), function,
                     ": give both of bias_ih and bias_hh or neither");
   if (a.bias_ih.has_value()) {
     check_shape(function, "bias_ih", *a.bias_ih, {gates});
     check_shape(function, "bias_hh", *a.bias_hh, {gates});
-    check_like(function, "bias_ih", *a.bias_ih, "input", a.input);
-    check_like(function, "bias_hh", *a.bias_hh, "input", a.input);
+    check_weight(function, "bias_ih", *a.bias_ih, a.input);
+    check_weight(function, "bias_hh", *a.bias_hh, a.input);
   }
   if (a.weight_hr.has_value()) {
     check_shape(function, "weight_hr", *a.weight_hr, {a.output_size(), a.hidden()});
-    check_like(function, "weight_hr", *a.weight_hr, "input", a.input);
+    check_weight(function, "weight_hr", *a.weight_hr, a.input);
   } else {
     TORCH_CHECK_VALUE(a.output_size() == a.hidden(), function,
                       ": h0 and c0 must have the same width without weight_hr, got ", a.output_size(), " and ",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel
-from ulmfit_fast.awd_lstm import LM_DROPOUTS, language_model_loss
+from ulmfit_fast.awd_lstm import LM_DROPOUTS
+from ulmfit_fast.language_model import language_model_loss
 
 CONFIG = AWDLSTMConfig(40, 8, 12, 3)
 
@@ -39,7 +39,7 @@ def test_masks_are_locked_over_time_and_rows_of_the_embedding() -> None:
     encoder = AWDLSTM(AWDLSTMConfig(1000, 64, 64, 2, embed_p=0.3, input_p=0.4, hidden_p=0.2))
     masks = encoder.draw_masks(50)
     assert masks is not None
-    assert masks.embedding.shape == (1000, 1)
+    assert masks.embedding.shape == (1000,)
     assert [m.shape for m in masks.locked] == [(50, 64), (50, 64)]
     for mask, p in ((masks.embedding, 0.3), (masks.locked[0], 0.4), (masks.locked[1], 0.2)):
         assert mask.unique().tolist() == pytest.approx([0.0, 1 / (1 - p)])

@@ -45,7 +45,7 @@ def pool_with_one_graph(
         mask = None if masks is None else masks[min(number, len(masks) - 1)]
         x = encoder.encoder.weight[tokens]
         if mask is not None:
-            x = x * mask.embedding[tokens]
+            x = x * mask.embedding[tokens].unsqueeze(1)
         for layer, rnn in enumerate(encoder.rnns):
             h, c = carried[layer]
             if detach:

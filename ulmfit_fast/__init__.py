@@ -10,10 +10,11 @@ import importlib
 from typing import Any
 
 from ulmfit_fast import ops
-from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig, LanguageModel
+from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.bpt3c import BPT3C
 from ulmfit_fast.classifier import DocumentStream, TextClassifier
 from ulmfit_fast.errors import InputError, TrainingDivergedError, TrainingInterrupted
+from ulmfit_fast.language_model import LanguageModel
 from ulmfit_fast.lstm import WeightDropLSTM
 from ulmfit_fast.schedules import SlantedTriangularLR, slanted_triangular
 from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups

@@ -1,4 +1,4 @@
-"""The AWD-LSTM encoder, its dropouts, and the language model on top of it (Merity et al., arXiv 1708.02182).
+"""The AWD-LSTM encoder and its dropouts (Merity et al., arXiv 1708.02182).
 
 The encoder works on packed rows (see ``ops.lstm``), and its dropout masks are explicit: given the same ``DropoutMasks``
 it computes the same thing again, which is how BPT3C recomputes a chunk.
@@ -64,7 +64,7 @@ CLASSIFIER_DROPOUTS = {"embed_p": 0.05, "input_p": 0.4, "hidden_p": 0.3, "weight
 class DropoutMasks(NamedTuple):
     """All that is random in one pass of the encoder; masks are scaled by 1 / (1 - p)."""
 
-    embedding: Tensor | None  # [V, 1]: whole rows of the embedding
+    embedding: Tensor | None  # [V]: whole rows of the embedding
     locked: list[Tensor | None]  # per layer: [B, its input size], the same at every step
     seeds: list[Tensor]  # per layer: DropConnect seed of its recurrent weight
     weight_p: float  # DropConnect's probability
@@ -94,14 +94,13 @@ class EncoderWeights(NamedTuple):
         trained = [any(x.requires_grad for x in layer) for layer in self.layers]
         return trained.index(True) if True in trained else len(trained)
 
-    def detached(self, dtype: torch.dtype | None) -> EncoderWeights:
-        """The same values as leaves of a graph of their own, the layers' in ``dtype`` if it is given."""
+    def detached(self) -> EncoderWeights:
+        """The same tensors as leaves of a graph of their own."""
 
-        def leaf(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-            return x.detach().to(dtype or x.dtype).requires_grad_(x.requires_grad)
+        def leaf(x: Tensor) -> Tensor:
+            return x.detach().requires_grad_(x.requires_grad)
 
-        layers = [tuple(leaf(x, dtype) for x in layer) for layer in self.layers]
-        return EncoderWeights(leaf(self.embedding, None), layers)  # type: ignore[arg-type]
+        return EncoderWeights(leaf(self.embedding), [tuple(map(leaf, layer)) for layer in self.layers])  # type: ignore[misc]
 
 
 class AWDLSTM(nn.Module):
@@ -145,10 +144,10 @@ class AWDLSTM(nn.Module):
     def new_masks(self, batch: int, generator: torch.Generator | None = None) -> DropoutMasks:
         """Masks for ``batch`` sequences in either mode, from ``generator`` if one is given."""
         config, weight = self.config, self.encoder.weight
-        embedding = _scaled_mask((config.vocab_size, 1), config.embed_p, weight, generator)
+        embedding = scaled_mask((config.vocab_size,), config.embed_p, weight, generator)
         probabilities = [config.input_p, *[config.hidden_p] * (config.num_layers - 1)]
         locked = [
-            _scaled_mask((batch, rnn.input_size), p, weight, generator)
+            scaled_mask((batch, rnn.input_size), p, weight, generator)
             for p, rnn in zip(probabilities, self._layers, strict=True)
         ]
         seeds = [ops.draw_seed(weight.device, generator) for _ in self.rnns]
@@ -255,10 +254,11 @@ class AWDLSTM(nn.Module):
 
 
 def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:
-    x = F.embedding(tokens, embedding, sparse=sparse)
-    if masks is not None and masks.embedding is not None:
-        x = x * F.embedding(tokens, masks.embedding).to(x.dtype)
-    return x
+    mask = None if masks is None else masks.embedding
+    if not sparse:
+        return ops.embedding(tokens, embedding, mask)
+    x = F.embedding(tokens, embedding, sparse=True)
+    return x if mask is None else x * mask[tokens].unsqueeze(1).to(x.dtype)
 
 
 def _layer_input(
@@ -277,88 +277,8 @@ def _weight_drop(layer: int, masks: DropoutMasks | None) -> dict[str, Any]:
     return {"weight_dropout": masks.weight_p, "seed": masks.seeds[layer]}
 
 
-class LanguageModelOutput(NamedTuple):
-    raw: Tensor  # [T, B, E], the encoder's output
-    dropped: Tensor  # [T, B, E], after output dropout: what the softmax sees
-    state: list[LayerState]
-
-
-class LanguageModel(nn.Module):
-    """Next-token prediction: the encoder and a softmax whose weight is the embedding, with a bias.
-
-    ``forward`` stops before the softmax; ``logits`` and ``language_model_loss`` go on from there.
-
-    Args:
-        encoder: the AWD-LSTM; its ``output_p`` is the locked dropout before the softmax.
-    """
-
-    def __init__(self, encoder: AWDLSTM) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.decoder_bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
-
-    @property
-    def decoder_weight(self) -> Tensor:
-        """[V, E], tied to the embedding."""
-        return self.encoder.encoder.weight
-
-    def layer_groups(self) -> list[nn.Module]:
-        """[first LSTM], ..., [last LSTM], [embedding and softmax], as fastai groups them."""
-        top = nn.Module()
-        top.encoder, top.decoder_bias = self.encoder.encoder, self.decoder_bias
-        return [*self.encoder.rnns, top]
-
-    def forward(self, tokens: Tensor, state: list[LayerState] | None = None) -> LanguageModelOutput:
-        """Encode ``tokens``.
-
-        Args:
-            tokens: int64 [T, B].
-            state: of the last call, detached, to continue the same texts; zeros where None.
-        """
-        steps, batch = tokens.shape
-        masks = self.encoder.draw_masks(batch)
-        batch_sizes = torch.full((steps,), batch, dtype=torch.int64)
-        raw, state = self.encoder(tokens.reshape(-1), batch_sizes, state, masks)
-        dropped = raw
-        if self.training:
-            mask = _scaled_mask((batch, raw.shape[1]), self.encoder.config.output_p, raw)
-            dropped = raw if mask is None else ops.locked_dropout(raw, mask, batch_sizes)
-        shape = (steps, batch, raw.shape[1])
-        return LanguageModelOutput(raw.view(shape), dropped.view(shape), state)
-
-    def logits(self, output: LanguageModelOutput) -> Tensor:
-        """Unnormalised log-probabilities of the token after each one, [T, B, V]."""
-        return F.linear(output.dropped, self.decoder_weight, self.decoder_bias)
-
-
-def language_model_loss(
-    model: LanguageModel, output: LanguageModelOutput, targets: Tensor, alpha: float = 0.0, beta: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, and the loss to train on: with AR and TAR added. The logits are never held all at once.
-
-    Args:
-        model: whose output it is.
-        output: of ``model``.
-        targets: int64 [T, B], the tokens after the input's.
-        alpha: weight of activation regularisation, the mean square of the dropped output.
-        beta: weight of temporal activation regularisation, the mean square of the raw output's change a step.
-
-    Returns:
-        (cross-entropy in nats a token, training loss), both [].
-
-    Source: Merity et al., arXiv 1708.02182, section 4 (AR, TAR).
-    """
-    cross_entropy = ops.linear_cross_entropy(output.dropped, model.decoder_weight, targets, model.decoder_bias)
-    loss = cross_entropy
-    if alpha:
-        loss = loss + alpha * output.dropped.float().pow(2).mean()
-    if beta and output.raw.shape[0] > 1:
-        loss = loss + beta * (output.raw[1:] - output.raw[:-1]).float().pow(2).mean()
-    return cross_entropy, loss
-
-
-def _scaled_mask(
-    shape: tuple[int, int], p: float, like: Tensor, generator: torch.Generator | None = None
+def scaled_mask(
+    shape: tuple[int, ...], p: float, like: Tensor, generator: torch.Generator | None = None
 ) -> Tensor | None:
     """0 or 1 / (1 - p), float32 (float64 beside float64) on the device of ``like``; None where nothing is dropped."""
     if p == 0:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import two_pass
-from ulmfit_fast.awd_lstm import AWDLSTM, EncoderWeights
+from ulmfit_fast.awd_lstm import AWDLSTM
 from ulmfit_fast.ops import sequence_lengths
 from ulmfit_fast.two_pass import Block, Plan, Progress
 
@@ -125,8 +125,8 @@ class BPT3C(nn.Module):
         else:
             with torch.no_grad():
                 pooled = two_pass.encode(
-                    self.encoder, self._weights(), documents, self._plan(_ROWS), self._pool_from(documents),
-                    progress=self.on_progress,
+                    self.encoder, self.encoder.weights().detached(), documents, self._plan(_ROWS),
+                    self._pool_from(documents), progress=self.on_progress,
                 ).pooled()  # fmt: skip
         indices = documents.unsorted_indices
         return pooled if indices is None else pooled.index_select(0, indices)
@@ -143,13 +143,6 @@ class BPT3C(nn.Module):
         return Plan(
             self.chunk_length(), self.backprop == "exact", masks_per_chunk, store, self.block_rows or block_rows
         )
-
-    def _weights(self) -> EncoderWeights:
-        """The encoder's as leaves, under autocast converted once for the whole batch."""
-        device = self.encoder.encoder.weight.device.type
-        enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if enabled else None
-        return self.encoder.weights().detached(None if self.encoder.encoder.weight.dtype == torch.float64 else dtype)
 
     def _stores(self, documents: PackedSequence) -> bool:
         if self.memory != "auto":
@@ -176,7 +169,8 @@ def _first_steps(documents: PackedSequence, steps: int) -> PackedSequence:
 class _TwoPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bpt3c: BPT3C, documents: PackedSequence, *parameters: nn.Parameter) -> Tensor:
-        ctx.encoder, ctx.weights, ctx.progress = bpt3c.encoder, bpt3c._weights(), _halves(bpt3c.on_progress)
+        ctx.encoder, ctx.weights = bpt3c.encoder, bpt3c.encoder.weights().detached()
+        ctx.progress = _halves(bpt3c.on_progress)
         store = bpt3c._stores(documents)
         ctx.plan = bpt3c._plan(_ROWS if store else _RECOMPUTED_ROWS, store)
         blocks: list[Block] = []

@@ -17,9 +17,10 @@ import safetensors.torch
 import torch
 
 from ulmfit_fast.atomic_write import write_all_atomically
-from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig, LanguageModel
+from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
+from ulmfit_fast.language_model import LanguageModel
 from ulmfit_fast.text.tokenizer import Tokenizer
 
 Label = str | int | float | bool

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ulmfit_fast.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS, LM_DROPOUTS, LanguageModel
+from ulmfit_fast.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS, LM_DROPOUTS
 from ulmfit_fast.checkpoint import Label, check_output_folder, remap_vocabulary
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError
+from ulmfit_fast.language_model import LanguageModel
 from ulmfit_fast.stage import EpochCallback, Stage, TrainedClassifier, TrainedLanguageModel
 from ulmfit_fast.text.tokenizer import Tokenizer
 

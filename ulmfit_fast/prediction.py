@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulmfit_fast.awd_lstm import LanguageModel, language_model_loss
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
+from ulmfit_fast.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import progress_bar

@@ -48,6 +48,11 @@ def dropconnect_mask(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:
     return torch.from_numpy(keep.reshape(rows, columns))
 
 
+def embedding(tokens: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The tokens' rows of a weight whose rows are multiplied by the mask."""
+    return (weight if mask is None else (weight * mask.unsqueeze(1)).to(weight.dtype))[tokens]
+
+
 def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
     """Each packed row times the mask of its sequence."""
     return torch.cat([(rows * mask[: len(rows)]).to(input.dtype) for rows in input.split(batch_sizes.tolist())])

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 
-from ulmfit_fast.awd_lstm import LanguageModel, language_model_loss
 from ulmfit_fast.checkpoint import Label, load_language_model, save_model
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.config import ClassifierConfig, TrainingConfig
 from ulmfit_fast.errors import TrainingInterrupted
+from ulmfit_fast.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.prediction import evaluate_classifier, evaluate_language_model
 from ulmfit_fast.schedules import SlantedTriangularLR
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches, group_documents

@@ -3,6 +3,7 @@
 
 #include "../common/philox.h"
 #include "simd.h"
+#include "weight.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
@@ -93,8 +94,8 @@ static inline void keep_bits(uint8_t* keep, const DropConnect& drop, int64_t fir
 }
 
 // to[j] = from[j] * mask * scale for the weight's elements first + j, j < count. `to` may be `from`.
-template <typename E>
-static inline void drop(E* to, const E* from, const DropConnect& dropconnect, int64_t first, int64_t count) {
+template <typename E, typename From>
+static inline void drop(E* to, const From* from, const DropConnect& dropconnect, int64_t first, int64_t count) {
   using Acc = Accumulator<E>;
   const uint32_t limit = drop_limit(dropconnect);
   const Acc scale = static_cast<Acc>(dropconnect.scale());
@@ -116,17 +117,23 @@ static inline void drop(E* to, const E* from, const DropConnect& dropconnect, in
 // A weight [rows, columns], row-major, as the packers read it.
 template <typename E>
 struct DroppedWeight {
-  const E* weight;
+  Weight<E> weight;
   int64_t columns;
   DropConnect dropconnect;
   E* buffer;  // scratch for as many rows as the packer asks for at a time
 
-  // Elements begin .. begin + count of row `index`: in place, or dropped into slot `slot` of the buffer.
+  // Elements begin .. begin + count of row `index`: in place, or in slot `slot` of the buffer if dropped or converted.
   const E* row(int64_t index, int64_t begin, int64_t count, int64_t slot) const {
     const int64_t first = index * columns + begin;
-    if (!dropconnect.enabled()) return weight + first;
+    if (weight.own != nullptr && !dropconnect.enabled()) return weight.own + first;
     E* to = buffer + slot * count;
-    drop(to, weight + first, dropconnect, first, count);
+    if (weight.own != nullptr)
+      drop(to, weight.own + first, dropconnect, first, count);
+    else if (dropconnect.enabled())
+      drop(to, weight.master + first, dropconnect, first, count);
+    else
+      for (int64_t j = 0; j < count; j += kLanes<E>)
+        store(to + j, load(weight.master + first + j, count - j), count - j);
     return to;
   }
 };

@@ -4,7 +4,7 @@
 #include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
 
-#include "../common/bfloat16.h"
+#include "weight.h"
 
 namespace ulmfit_fast {
 
@@ -34,6 +34,25 @@ const E* elements(const at::Tensor& tensor) {
 template <typename E>
 E* mutable_elements(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<E*>(tensor.mutable_data_ptr()) : nullptr;
+}
+
+// A parameter has the elements' type or, as a master weight, the accumulator's.
+template <typename E>
+bool is_own(const at::Tensor& tensor) {
+  return tensor.element_size() == sizeof(E);  // else of the accumulator's type
+}
+
+template <typename E>
+Weight<E> weight_elements(const at::Tensor& weight) {
+  if (is_own<E>(weight)) return {elements<E>(weight), nullptr};
+  return {nullptr, elements<Accumulator<E>>(weight)};
+}
+
+template <typename E>
+WeightGradient<E> gradient_elements(const at::Tensor& gradient) {
+  if (!gradient.defined()) return {};
+  if (is_own<E>(gradient)) return {mutable_elements<E>(gradient), nullptr};
+  return {nullptr, mutable_elements<Accumulator<E>>(gradient)};
 }
 
 }  // namespace ulmfit_fast

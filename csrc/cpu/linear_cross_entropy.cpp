@@ -16,11 +16,6 @@ namespace {
 
 using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-at::Tensor in_dtype(const at::Tensor& tensor, at::ScalarType dtype) {
-  if (tensor.scalar_type() == dtype) return tensor.contiguous();
-  return new_tensor(tensor.sizes(), tensor.options().dtype(dtype)).copy_(tensor);
-}
-
 // The rows that count.
 std::vector<int64_t> counted_rows(const LinearCrossEntropyInputs& a, const int64_t* target) {
   std::vector<int64_t> rows;
@@ -40,8 +35,8 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
   using Acc = Accumulator<E>;
   const at::TensorOptions options = a.input.options(), sums = options.dtype(state_dtype_of(a.input));
   const at::Tensor input = a.input.contiguous(), target = a.target.contiguous();
-  const at::Tensor weight = in_dtype(a.weight, a.input.scalar_type());
-  const at::Tensor bias = a.bias.has_value() ? in_dtype(*a.bias, state_dtype_of(a.input)) : at::Tensor();
+  const at::Tensor weight = a.weight.contiguous();
+  const at::Tensor bias = a.bias.has_value() ? a.bias->to(state_dtype_of(a.input)).contiguous() : at::Tensor();
   const at::Tensor row_weight = a.row_weight.has_value() ? a.row_weight->contiguous() : at::Tensor();
   const auto* targets = elements<int64_t>(target);
   const std::vector<int64_t> rows = counted_rows(a, targets);
@@ -74,7 +69,7 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
 #endif
   args.row = rows.data();
   args.input = elements<E>(input);
-  args.weight = elements<E>(weight);
+  args.weight = weight_elements<E>(weight);
   args.bias = elements<Acc>(bias);
   args.target = targets;
   const bool gradient = needs[0] || needs[1] || needs[2];

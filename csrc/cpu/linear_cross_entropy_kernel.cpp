@@ -41,7 +41,7 @@ class CrossEntropySlice {
     const Range slabs(plan_.slabs, index_, a_.slices);
     for (int64_t slab = slabs.first; slab < slabs.last; ++slab) {
       const PanelSet<E> set = slab_panels(slab);
-      pack_panels<E>(set, 0, set.count(), {a_.weight + slab * kSlabColumns * a_.features, a_.features, {}, nullptr});
+      pack_panels<E>(set, 0, set.count(), weight(slab * kSlabColumns));
     }
   }
 
@@ -70,7 +70,7 @@ class CrossEntropySlice {
     for (int64_t p = panels.first; p < panels.last; ++p) {
       const int64_t column = p * kPanelColumns<E>;
       const Panel<E> panel = {scratch_.panel, panel_width(p), a_.features};
-      pack_transposed_panel(panel, a_.weight, a_.classes, column);
+      pack_transposed_panel(panel, weight(column), a_.classes - column, 0);
       for (int64_t first = 0; first < count; first += kLogitRows) {
         const int64_t rows = smaller(kLogitRows, count - first);
         for (int64_t r = 0; r < rows; ++r) scratch_.rows[r] = a_.input + row(chunk, first + r) * a_.features;
@@ -193,6 +193,13 @@ class CrossEntropySlice {
   }
 
  private:
+  // From class `first` on.
+  DroppedWeight<E> weight(int64_t first) const {
+    Weight<E> from = a_.weight;
+    if (from.own != nullptr) from.own += first * a_.features;
+    if (from.master != nullptr) from.master += first * a_.features;
+    return {from, a_.features, {}, scratch_.converted};
+  }
   int64_t row(int64_t chunk, int64_t r) const { return a_.row[chunk * plan_.chunk_rows + r]; }
   int64_t rows_of(int64_t chunk) const { return smaller(plan_.chunk_rows, a_.rows - chunk * plan_.chunk_rows); }
   int64_t slab_columns(int64_t slab) const { return smaller(kSlabColumns, a_.classes - slab * kSlabColumns); }

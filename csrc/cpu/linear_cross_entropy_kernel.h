@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "../common/bfloat16.h"
 #include "team.h"
+#include "weight.h"
 
 namespace ulmfit_fast {
 
@@ -16,7 +16,7 @@ struct LinearCrossEntropy {
   int64_t slices;                    // that the work is cut into, one or more a thread
   const int64_t* row;                // [rows] where they stand in what has N rows
   const E* input;                    // [N, E]
-  const E* weight;                   // [V, E]
+  Weight<E> weight;                  // [V, E]
   const Accumulator<E>* bias;        // [V] or null
   const int64_t* target;             // [N] in 0 .. V
   const Accumulator<E>* row_weight;  // [N] gradient of the result with respect to each row's loss, or null

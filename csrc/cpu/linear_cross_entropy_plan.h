@@ -76,6 +76,7 @@ struct CrossEntropyScratch {
   using Acc = Accumulator<E>;
   static constexpr int64_t kRows = kBlockRows > kLogitRows ? kBlockRows : kLogitRows;
   Word<E>* panel;         // a panel of W^T
+  E* converted;           // [lanes][E] rows of W, if they are not of type E
   Acc* tile;              // [kRows][kPanelColumns]
   const E** rows;         // [kRows]
   E* gradient;            // [kBlockRows][kSlabColumns] of the logits
@@ -92,6 +93,7 @@ struct CrossEntropyScratch {
     const int64_t tile_columns = parts_of(kSlabColumns, kTileRows) * kTileRows;
     Carver carver(at);
     panel = carver.take<Word<E>>(packed_words<E>(kPanelVectors, a.features));
+    converted = carver.take<E>(a.weight.own == nullptr ? larger(kLanes<E>, kGroup<E>) * a.features : 0);
     tile = carver.take<Acc>(kRows * kPanelColumns<E>);
     rows = carver.take<const E*>(kRows);
     gradient = carver.take<E>(kBlockRows * kSlabColumns);

@@ -48,7 +48,7 @@ struct BackwardScratch {
   using Acc = Accumulator<E>;
   Acc* tile;       // [rows of a step, or of grad x][4 * lanes]
   const E** rows;  // as many
-  E* dropped;      // [kGroup][P]
+  E* dropped;      // [kGroup][the wider of F and P], or converted
   ProductScratch<E> product;
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
@@ -56,7 +56,7 @@ struct BackwardScratch {
     Carver carver(at);
     tile = carver.take<Acc>(rows_at_a_time * kPanelVectors * kLanes<E>);
     rows = carver.take<const E*>(rows_at_a_time);
-    dropped = carver.take<E>(kGroup<E> * sizes.output);
+    dropped = carver.take<E>(kGroup<E> * larger(sizes.output, sizes.input));
     product.carve(carver, larger(sizes.output, sizes.input));
     return carver.taken();
   }
@@ -80,7 +80,7 @@ class BackwardSlice {
     if (!s_.projected) return;
     const PanelSet<E> hidden = hidden_panels();
     const Range hidden_packing = slice_.packing(0, hidden.count());
-    pack_panels(hidden, hidden_packing.first, hidden_packing.last, {a_.weight_hr, s_.hidden, {}, nullptr});
+    pack_panels(hidden, hidden_packing.first, hidden_packing.last, {{a_.weight_hr, nullptr}, s_.hidden, {}, nullptr});
   }
 
   // grad h of one step and, without a projection, grad a.
@@ -149,7 +149,7 @@ class BackwardSlice {
   void pack_input_weights() {
     const PanelSet<E> set = input_panels();
     const Range packing(set.count(), slice_.index, a_.grid.slices());
-    pack_panels(set, packing.first, packing.last, {a_.weight_ih, s_.input, {}, nullptr});
+    pack_panels(set, packing.first, packing.last, {a_.weight_ih, s_.input, {}, scratch_.dropped});
   }
 
   // This slice's rows of grad x = grad a W_ih.
@@ -187,7 +187,8 @@ class BackwardSlice {
 
   GradientProduct<E> input_product() const { return product(s_.input, a_.grad_weight_ih, a_.grad_bias, DropConnect()); }
   GradientProduct<E> recurrent_product() const {
-    return product(s_.output, a_.grad_weight_hh, a_.grad_weight_ih == nullptr ? a_.grad_bias : nullptr, a_.dropconnect);
+    return product(s_.output, a_.grad_weight_hh, a_.grad_weight_ih ? WeightGradient<E>() : a_.grad_bias,
+                   a_.dropconnect);
   }
 
   // The bias's gradient when no weight's is wanted.
@@ -196,7 +197,9 @@ class BackwardSlice {
     for (int64_t j = units.first; j < units.last; j += kLanes<E>) {
       Vec<E> sum = {};
       for (int64_t n = 0; n < s_.rows; ++n) sum += load(shared_.grad_gates + n * 4 * s_.hidden + j, units.last - j);
-      store(a_.grad_bias + j, sum, units.last - j);
+      Acc lanes[kLanes<E>];
+      store<Acc>(lanes, sum);
+      copy_sums(a_.grad_bias, j, lanes, smaller(kLanes<E>, units.last - j));
     }
   }
 
@@ -251,7 +254,8 @@ class BackwardSlice {
     store(out + 3 * s_.hidden, grad.pre_activation.o, units);
   }
 
-  GradientProduct<E> product(int64_t columns, E* gradient, E* bias, const DropConnect& dropconnect) const {
+  GradientProduct<E> product(int64_t columns, const WeightGradient<E>& gradient, const WeightGradient<E>& bias,
+                             const DropConnect& dropconnect) const {
     return {shared_.grad_gates, s_.rows,         4 * s_.hidden,    columns,      gradient,        bias,
             dropconnect,        shared_.product, scratch_.product, slice_.index, a_.grid.slices()};
   }
@@ -310,10 +314,9 @@ void backward(const LstmBackward<E>& args, Member member) {
     member.wait();
     for (Own& slice : slices) slice.grad_input();
   }
-  if (args.grad_weight_ih != nullptr) multiply_gradient(slices, member, &Own::list_input_rows, &Own::input_product);
-  if (args.grad_weight_hh != nullptr)
-    multiply_gradient(slices, member, &Own::list_previous_rows, &Own::recurrent_product);
-  if (args.grad_bias != nullptr && args.grad_weight_ih == nullptr && args.grad_weight_hh == nullptr)
+  if (args.grad_weight_ih) multiply_gradient(slices, member, &Own::list_input_rows, &Own::input_product);
+  if (args.grad_weight_hh) multiply_gradient(slices, member, &Own::list_previous_rows, &Own::recurrent_product);
+  if (args.grad_bias && !args.grad_weight_ih && !args.grad_weight_hh)
     for (Own& slice : slices) slice.grad_bias();
 }
 

@@ -22,6 +22,11 @@ at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
 }
 
+// Small: converted where it is not of the input's type.
+at::Tensor projection_weight(const LstmInputs& a) {
+  return a.weight_hr.has_value() ? a.weight_hr->to(a.input.scalar_type()).contiguous() : at::Tensor();
+}
+
 LstmSizes make_sizes(const LstmInputs& a, const std::vector<int64_t>& offsets, bool reverse) {
   LstmSizes sizes{};
   sizes.steps = a.steps();
@@ -86,7 +91,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   const LstmSizes& sizes = args.sizes;
   const at::Tensor input = a.input.contiguous(), h0 = a.h0.contiguous();
   const at::Tensor weight_ih = a.weight_ih.contiguous(), weight_hh = a.weight_hh.contiguous();
-  const at::Tensor weight_hr = contiguous(a.weight_hr);
+  const at::Tensor weight_hr = projection_weight(a);
   const at::Tensor bias = a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype))
                                                 : at::zeros({4 * sizes.hidden}, state_options);
   args.keep_output = pool == nullptr || keep != Keep::kNothing;
@@ -105,8 +110,8 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   args.grid = make_grid(sizes.hidden, sizes.batch, kernels.lanes, kernels.rows);
   args.input = elements<E>(input);
   args.h0 = elements<E>(h0);
-  args.weight_ih = elements<E>(weight_ih);
-  args.weight_hh = elements<E>(weight_hh);
+  args.weight_ih = weight_elements<E>(weight_ih);
+  args.weight_hh = weight_elements<E>(weight_hh);
   args.weight_hr = elements<E>(weight_hr);
   args.bias = elements<Acc>(bias);
   args.output = mutable_elements<E>(output);
@@ -183,18 +188,18 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   const at::Tensor h0 = start_states(chunks, offsets, a.h0.contiguous(), output);
   const at::Tensor c0 = start_states(chunks, offsets, a.c0.to(state_dtype).contiguous(), cells);
   const at::Tensor weight_ih = a.weight_ih.contiguous(), weight_hh = a.weight_hh.contiguous();
-  const at::Tensor weight_hr = contiguous(a.weight_hr), grad_output = contiguous(grads.output);
+  const at::Tensor weight_hr = projection_weight(a), grad_output = contiguous(grads.output);
   const at::Tensor grad_h_n = at_last_chunks(chunks, grads.h_n, sizes.output, options);
   const at::Tensor grad_c = at_last_chunks(chunks, grads.c_n, sizes.hidden, state_options);
-  const auto when = [&](bool needed, at::IntArrayRef shape) {
-    return needed ? new_tensor(shape, options) : at::Tensor();
+  const auto when = [&](bool needed, at::IntArrayRef shape, const at::TensorOptions& like) {
+    return needed ? new_tensor(shape, like) : at::Tensor();
   };
-  const at::Tensor grad_h = when(sizes.projected, {sizes.rows, sizes.output});
+  const at::Tensor grad_h = when(sizes.projected, {sizes.rows, sizes.output}, options);
   const at::Tensor grad_h0 = new_tensor({sizes.batch, sizes.output}, options);
-  const at::Tensor grad_input = when(needs[kNeedInput], {sizes.rows, sizes.input});
-  const at::Tensor grad_weight_ih = when(needs[kNeedWeightIh], weight_ih.sizes());
-  const at::Tensor grad_weight_hh = when(needs[kNeedWeightHh], weight_hh.sizes());
-  const at::Tensor grad_bias = when(needs[kNeedBias], {4 * sizes.hidden});
+  const at::Tensor grad_input = when(needs[kNeedInput], {sizes.rows, sizes.input}, options);
+  const at::Tensor grad_weight_ih = when(needs[kNeedWeightIh], weight_ih.sizes(), weight_ih.options());
+  const at::Tensor grad_weight_hh = when(needs[kNeedWeightHh], weight_hh.sizes(), weight_hh.options());
+  const at::Tensor grad_bias = when(needs[kNeedBias], {4 * sizes.hidden}, weight_ih.options());
 
   const LstmKernels<E>& kernels = lstm_kernels<E>();
   args.dropconnect = make_dropconnect(a);
@@ -202,8 +207,8 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   args.input = elements<E>(input);
   args.h0 = elements<E>(h0);
   args.c0 = elements<Acc>(c0);
-  args.weight_ih = elements<E>(weight_ih);
-  args.weight_hh = elements<E>(weight_hh);
+  args.weight_ih = weight_elements<E>(weight_ih);
+  args.weight_hh = weight_elements<E>(weight_hh);
   args.weight_hr = elements<E>(weight_hr);
   args.output = elements<E>(output);
   args.gates = elements<E>(gates);
@@ -214,9 +219,9 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   args.grad_h = mutable_elements<E>(grad_h);
   args.grad_h0 = mutable_elements<E>(grad_h0);
   args.grad_input = mutable_elements<E>(grad_input);
-  args.grad_weight_ih = mutable_elements<E>(grad_weight_ih);
-  args.grad_weight_hh = mutable_elements<E>(grad_weight_hh);
-  args.grad_bias = mutable_elements<E>(grad_bias);
+  args.grad_weight_ih = gradient_elements<E>(grad_weight_ih);
+  args.grad_weight_hh = gradient_elements<E>(grad_weight_hh);
+  args.grad_bias = gradient_elements<E>(grad_bias);
   at::Tensor pool_total, pool_maximum, argmax, first_step, pool_from;
   if (pool != nullptr) {
     const at::Tensor sequence = index_of(chunks.sequence);
@@ -236,7 +241,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   if (needs[kNeedWeightHr]) {
     const at::Tensor cell_output =
         gates.narrow(1, 3 * sizes.hidden, sizes.hidden).to(state_dtype).mul(cells.tanh()).to(a.input.scalar_type());
-    grad_weight_hr = at::mm(grad_h.t(), cell_output);
+    grad_weight_hr = at::mm(grad_h.t(), cell_output).to(a.weight_hr->scalar_type());
   }
   const at::Tensor begin = index_of(chunks.sequence_begin);
   const auto or_empty = [&](bool needed, const at::Tensor& grad) { return needed ? grad : at::empty({0}, options); };

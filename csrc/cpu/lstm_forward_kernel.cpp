@@ -47,7 +47,7 @@ struct ForwardScratch {
   Acc* gates;          // [its panels][chunk_rows][4 * lanes], before the non-linearities
   Acc* tile;           // [its rows][4 * lanes], for the projection of h
   const E** rows;      // [chunk_rows]
-  E* dropped;          // [lanes][P]
+  E* dropped;          // [lanes][the wider of F and P], or converted
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
     const int64_t panels = most_columns(grid, column_vectors<E>(sizes.hidden));
@@ -58,7 +58,7 @@ struct ForwardScratch {
     gates = carver.take<Acc>(panels * chunk_rows * width);
     tile = carver.take<Acc>(sizes.projected ? step_rows * width : 0);
     rows = carver.take<const E*>(chunk_rows);
-    dropped = carver.take<E>(kLanes<E> * sizes.output);
+    dropped = carver.take<E>(kLanes<E> * larger(sizes.output, sizes.input));
     return carver.taken();
   }
 };
@@ -77,7 +77,7 @@ class ForwardSlice {
   }
 
   void pack_input_weights() {
-    const DroppedWeight<E> ih{a_.weight_ih, s_.input, {}, nullptr};
+    const DroppedWeight<E> ih{a_.weight_ih, s_.input, {}, scratch_.dropped};
     const Range packing = slice_.packing(panels_.first, panels_.last);
     for (int64_t p = packing.first; p < packing.last; ++p)
       pack_gate_panel(gate_panel(shared_.packed_ih, p, s_.input), ih, s_.hidden, p * kLanes<E>);
@@ -98,7 +98,7 @@ class ForwardSlice {
     const PanelSet<E> set = output_panels();
     const Range output_packing = slice_.packing(0, set.count());
     for (int64_t p = output_packing.first; p < output_packing.last; ++p)
-      pack_transposed_panel(set.panel(p), a_.weight_hr, s_.output, set.column(p));
+      pack_transposed_panel(set.panel(p), {{a_.weight_hr, nullptr}, s_.hidden, {}, nullptr}, s_.output, set.column(p));
   }
 
   // a = x W_ih^T + b, unless it is there already, for this slice's rows of as many steps from `begin` as a chunk takes.

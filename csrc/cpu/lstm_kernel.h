@@ -7,9 +7,9 @@
 
 #include <cstdint>
 
-#include "../common/bfloat16.h"
 #include "../common/philox.h"
 #include "team.h"
+#include "weight.h"
 
 namespace ulmfit_fast {
 
@@ -56,8 +56,8 @@ struct LstmForward {
   bool keep_output;            // else output is [2, B, P]: of the step and of the one before it
   const E* input;              // [N, F]
   const E* h0;                 // [B, P]
-  const E* weight_ih;          // [4H, F]
-  const E* weight_hh;          // [4H, P]
+  Weight<E> weight_ih;         // [4H, F]
+  Weight<E> weight_hh;         // [4H, P]
   const E* weight_hr;          // [P, H] or null
   const Accumulator<E>* bias;  // [4H], both biases summed
   E* output;                   // [N, P]   written
@@ -76,25 +76,25 @@ struct LstmBackward {
   DropConnect dropconnect;
   Grid grid;
   PoolGradient<E> pool;
-  const E* input;               // [N, F]
-  const E* h0;                  // [B, P]
-  const Accumulator<E>* c0;     // [B, H]
-  const E* weight_ih;           // [4H, F]
-  const E* weight_hh;           // [4H, P]
-  const E* weight_hr;           // [P, H] or null
-  const E* output;              // [N, P]   the forward's, as are gates and cells
-  const E* gates;               // [N, 4H]
-  const Accumulator<E>* cells;  // [N, H]
-  const E* grad_output;         // [N, P] or null
-  const E* grad_h_n;            // [B, P] or null
-  Accumulator<E>* grad_c;       // [B, H] holds grad_c_n; on return grad_c0
-  E* grad_h;                    // [N, P]  written with a projection (total gradient of each h), else null
-  E* grad_h0;                   // [B, P]  written
-  E* grad_input;                // [N, F]  written unless null, as are the next three
-  E* grad_weight_ih;            // [4H, F]
-  E* grad_weight_hh;            // [4H, P]
-  E* grad_bias;                 // [4H]
-  std::byte* scratch;           // backward_scratch(...) bytes, 64-byte aligned
+  const E* input;                    // [N, F]
+  const E* h0;                       // [B, P]
+  const Accumulator<E>* c0;          // [B, H]
+  Weight<E> weight_ih;               // [4H, F]
+  Weight<E> weight_hh;               // [4H, P]
+  const E* weight_hr;                // [P, H] or null
+  const E* output;                   // [N, P]   the forward's, as are gates and cells
+  const E* gates;                    // [N, 4H]
+  const Accumulator<E>* cells;       // [N, H]
+  const E* grad_output;              // [N, P] or null
+  const E* grad_h_n;                 // [B, P] or null
+  Accumulator<E>* grad_c;            // [B, H] holds grad_c_n; on return grad_c0
+  E* grad_h;                         // [N, P]  written with a projection (total gradient of each h), else null
+  E* grad_h0;                        // [B, P]  written
+  E* grad_input;                     // [N, F]  written unless null, as are the next three
+  WeightGradient<E> grad_weight_ih;  // [4H, F]
+  WeightGradient<E> grad_weight_hh;  // [4H, P]
+  WeightGradient<E> grad_bias;       // [4H]
+  std::byte* scratch;                // backward_scratch(...) bytes, 64-byte aligned
 };
 
 // The entry points of one instruction set. `forward` and `backward` run on every thread of the team at once, each with

@@ -81,12 +81,13 @@ static inline void pack_gate_panel(const Panel<E>& panel, const DroppedWeight<E>
 
 // weight^T for columns column .. of the product; weight [columns, depth].
 template <typename E>
-static inline void pack_transposed_panel(const Panel<E>& panel, const E* weight, int64_t columns, int64_t column) {
+static inline void pack_transposed_panel(const Panel<E>& panel, const DroppedWeight<E>& weight, int64_t columns,
+                                         int64_t column) {
   for (int v = 0; v < panel.width; ++v) {
     const E* row[kLanes<E>];
     for (int lane = 0; lane < kLanes<E>; ++lane) {
       const int64_t index = column + v * kLanes<E> + lane;
-      row[lane] = index < columns ? weight + index * panel.depth : nullptr;
+      row[lane] = index < columns ? weight.row(index, 0, panel.depth, lane) : nullptr;
     }
     pack_column_vector(panel, v, row);
   }

@@ -45,15 +45,27 @@ struct ProductScratch {
   }
 };
 
+// to[first ..] = sums, in the gradient's own type.
+template <typename E>
+static inline void copy_sums(const WeightGradient<E>& to, int64_t first, const Accumulator<E>* sums, int64_t count) {
+  for (int64_t j = 0; j < count; j += kLanes<E>) {
+    const auto value = load(sums + j, count - j);
+    if (to.own != nullptr)
+      store(to.own + first + j, value, count - j);
+    else
+      store<Accumulator<E>>(to.master + first + j, value, count - j);
+  }
+}
+
 template <typename E>
 struct GradientProduct {
   using Acc = Accumulator<E>;
 
   const E* left;  // [rows, left_columns]
   int64_t rows, left_columns, right_columns;
-  E* gradient;              // [left_columns, right_columns]
-  E* left_sums;             // [left_columns], the bias's gradient, or null
-  DropConnect dropconnect;  // applied to the gradient
+  WeightGradient<E> gradient;   // [left_columns, right_columns]
+  WeightGradient<E> left_sums;  // [left_columns], the bias's gradient, or null
+  DropConnect dropconnect;      // applied to the gradient
   ProductShared<E> shared;
   ProductScratch<E> scratch;
   int64_t slice, slices;
@@ -97,13 +109,11 @@ struct GradientProduct {
       }
       const int64_t first = r * right_columns;
       if (dropconnect.enabled()) drop(scratch.row, scratch.row, dropconnect, first, right_columns);
-      for (int64_t j = 0; j < right_columns; j += kLanes<E>)
-        store(gradient + first + j, load<Acc>(scratch.row + j, right_columns - j), right_columns - j);
+      copy_sums(gradient, first, scratch.row, right_columns);
     }
-    if (left_sums == nullptr) return;
+    if (!left_sums) return;
     const int64_t begin = own.first * kTileRows, end = smaller(own.last * kTileRows, left_columns);
-    for (int64_t j = begin; j < end; j += kLanes<E>)
-      store(left_sums + j, load<Acc>(shared.left_sums + j, end - j), end - j);
+    copy_sums(left_sums, begin, shared.left_sums + begin, end - begin);
   }
 
  private:
@@ -127,7 +137,7 @@ struct GradientProduct {
     const int64_t depth = chunk_depth(chunk), groups = depth_groups<E>(depth);
     for (int64_t k = 0; k < depth; ++k) scratch.left_rows[k] = left + (chunk * kChunk + k) * left_columns + begin;
     pack_tiles(scratch.left, scratch.left_rows, depth, height);
-    if (left_sums != nullptr) add_left(chunk == 0, depth, begin, height);
+    if (left_sums) add_left(chunk == 0, depth, begin, height);
     for (int64_t r = 0; r < height; ++r)
       scratch.tile_rows[r] = scratch.left + ((r / kTileRows) * groups * kTileRows + r % kTileRows) * kGroup<E>;
     const PanelSet<E> set = panels();

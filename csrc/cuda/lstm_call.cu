@@ -38,8 +38,9 @@ at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
 // weight o M / (1-p) as a tensor of its own, or the weight itself where nothing is dropped.
 template <typename E>
 at::Tensor dropped(const at::Tensor& weight, const LstmInputs& a) {
-  if (a.weight_dropout == 0.0) return weight.contiguous();
-  const at::Tensor from = weight.contiguous(), to = at::empty_like(from), seed = a.seed.to(from.device());
+  const at::Tensor from = weight.to(a.input.scalar_type()).contiguous();
+  if (a.weight_dropout == 0.0) return from;
+  const at::Tensor to = at::empty_like(from), seed = a.seed.to(from.device());
   drop_kernel<E><<<blocks_for((from.numel() + 3) / 4), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
       to.mutable_data_ptr<E>(), from.const_data_ptr<E>(), seed.const_data_ptr<int64_t>(),
       keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout), from.numel());
@@ -85,7 +86,8 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   result.output = when(keep_output, a.output_size(), options);
   result.gates = when(keep == Keep::kBackward, 4 * hidden, options);
   result.cells = when(keep != Keep::kNothing, hidden, state_options);
-  const at::Tensor from_input = multiply(a.input, a.weight_ih.t(), state_dtype);
+  const at::ScalarType dtype = a.input.scalar_type();  // master weights are rounded to it
+  const at::Tensor from_input = multiply(a.input, a.weight_ih.to(dtype).t(), state_dtype);
   const at::Tensor weight_hh = dropped<E>(a.weight_hh, a).t();
   const at::Tensor bias =
       a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype)) : at::Tensor();
@@ -123,7 +125,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     if (!projected) continue;
     at::Tensor h_rows = h.narrow(0, 0, rows);
-    at::mm_out(h_rows, cell_output.narrow(0, 0, rows), a.weight_hr->t());
+    at::mm_out(h_rows, cell_output.narrow(0, 0, rows), a.weight_hr->to(dtype).t());
     result.output.narrow(0, step.first_row, rows).copy_(h_rows);
   }
   result.h_n = h;
@@ -188,7 +190,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     state_gradient_kernel<E><<<blocks_for(rows * width), kThreads, 0, stream>>>(state);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     const at::Tensor grad_cell_output =
-        projected ? multiply(grad_h_rows.narrow(0, first_row, rows), *a.weight_hr, state_dtype) : grad_h;
+        projected ? multiply(grad_h_rows.narrow(0, first_row, rows), a.weight_hr->to(dtype), state_dtype) : grad_h;
     BackwardStep<E> step{};
     step.rows = rows;
     step.first_row = first_row;
@@ -220,17 +222,18 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   if (needs[kNeedWeightHh]) {
     grad_weight_hh = at::mm(grad_gates.t(), previous_h);
     if (a.weight_dropout > 0.0) grad_weight_hh = dropped<E>(grad_weight_hh, a);
+    grad_weight_hh = grad_weight_hh.to(a.weight_hh.scalar_type());
   }
   if (needs[kNeedWeightHr]) {
     const at::Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);
-    grad_weight_hr = at::mm(grad_h_rows.t(), cell_output);
+    grad_weight_hr = multiply(grad_h_rows.t(), cell_output, a.weight_hr->scalar_type());
   }
-  return {needs[kNeedInput] ? at::mm(grad_gates, a.weight_ih) : none,
+  return {needs[kNeedInput] ? at::mm(grad_gates, a.weight_ih.to(dtype)) : none,
           needs[kNeedH0] ? grad_h0 : none,
           needs[kNeedH0] ? grad_c.to(a.c0.scalar_type()) : at::empty({0}, a.c0.options()),
-          needs[kNeedWeightIh] ? at::mm(grad_gates.t(), a.input) : none,
+          needs[kNeedWeightIh] ? multiply(grad_gates.t(), a.input, a.weight_ih.scalar_type()) : none,
           grad_weight_hh,
-          needs[kNeedBias] ? grad_gates.sum(0, /*keepdim=*/false, state_dtype).to(dtype) : none,
+          needs[kNeedBias] ? grad_gates.sum(0, /*keepdim=*/false, state_dtype).to(a.weight_ih.scalar_type()) : none,
           grad_weight_hr};
 }
 

@@ -121,8 +121,8 @@ void check(const Problem& problem, double tolerance) {
   forward.grid = problem.grid;
   forward.input = input.data();
   forward.h0 = h0.data();
-  forward.weight_ih = weight_ih.data();
-  forward.weight_hh = weight_hh.data();
+  forward.weight_ih.own = weight_ih.data();
+  forward.weight_hh.own = weight_hh.data();
   forward.weight_hr = problem.projection > 0 ? weight_hr.data() : nullptr;
   forward.bias = bias.data();
   forward.keep_output = true;
@@ -193,8 +193,8 @@ void check(const Problem& problem, double tolerance) {
   backward.input = input.data();
   backward.h0 = start_h.data();
   backward.c0 = start_c.data();
-  backward.weight_ih = weight_ih.data();
-  backward.weight_hh = weight_hh.data();
+  backward.weight_ih.own = weight_ih.data();
+  backward.weight_hh.own = weight_hh.data();
   backward.weight_hr = forward.weight_hr;
   backward.output = output.data();
   backward.gates = saved_gates.data();
@@ -205,9 +205,9 @@ void check(const Problem& problem, double tolerance) {
   backward.grad_h = problem.projection > 0 ? grad_h.data() : nullptr;
   backward.grad_h0 = grad_h0.data();
   backward.grad_input = grad_input.data();
-  backward.grad_weight_ih = grad_weight_ih.data();
-  backward.grad_weight_hh = grad_weight_hh.data();
-  backward.grad_bias = grad_bias.data();
+  backward.grad_weight_ih.own = grad_weight_ih.data();
+  backward.grad_weight_hh.own = grad_weight_hh.data();
+  backward.grad_bias.own = grad_bias.data();
   {
     const Workspace workspace(kernels.backward_scratch(backward));
     backward.scratch = workspace.data();

@@ -4,6 +4,7 @@ The only folder that says ``torch.ops.ulmfit_fast``. What each op computes stand
 """
 
 from ulmfit_fast.ops.dropconnect_mask import dropconnect_mask
+from ulmfit_fast.ops.embedding import embedding
 from ulmfit_fast.ops.linear_cross_entropy import linear_cross_entropy
 from ulmfit_fast.ops.locked_dropout import locked_dropout
 from ulmfit_fast.ops.lstm import lstm, lstm_with_cells
@@ -16,6 +17,7 @@ __all__ = [
     "build_info",
     "draw_seed",
     "dropconnect_mask",
+    "embedding",
     "linear_cross_entropy",
     "locked_dropout",
     "lstm",

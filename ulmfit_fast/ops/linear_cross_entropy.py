@@ -25,8 +25,8 @@ def linear_cross_entropy(
 ) -> Tensor:
     """``F.cross_entropy(F.linear(input, weight, bias), target, ...)`` without ever holding all N x V logits.
 
-    With "mean" and "sum" the gradients are computed along with the loss, so that three matrix products are all there is;
-    with "none" backward computes the logits again. Sums are float32 (float64 for float64 arguments), also under
+    With "mean" and "sum" the gradients are computed along with the loss, so that three matrix products are all there
+    is; with "none" backward computes the logits again. Sums are float32 (float64 for float64 arguments), also under
     autocast, where ``input`` is cast and the products run in its dtype, while ``weight`` and ``bias`` stay as they are
     and so do their gradients. Rows to ignore cost nothing. Differentiable once.
 
@@ -57,7 +57,7 @@ def linear_cross_entropy(
             f"linear_cross_entropy: target must be {tuple(input.shape[:-1])}, one class for each row of input, got "
             f"{tuple(target.shape)}"
         )
-    (x,) = cast_for_autocast(input.device, (input.reshape(-1, input.shape[-1]),))
+    x, weight, bias = cast_for_autocast(input.device, (input.reshape(-1, input.shape[-1]),), (weight, bias))
     rows = target.reshape(-1)
     row_weight = None
     if reduction != "none":
@@ -72,7 +72,7 @@ def linear_cross_entropy(
     if reduction == "none":
         return loss.view(target.shape)
     # The mean of nothing is NaN, as with F.cross_entropy.
-    return result if reduction == "sum" else result + 0 * row_weight.sum()
+    return result + 0 * row_weight.sum() if reduction == "mean" and row_weight is not None else result
 
 
 @library.register_fake("ulmfit_fast::linear_cross_entropy")

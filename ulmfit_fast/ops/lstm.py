@@ -41,8 +41,9 @@ def lstm(
     """One direction of one LSTM layer over packed rows, with DropConnect on the recurrent weight.
 
     ``a_t = x_t W_ih^T + b_ih + h_{t-1} (M * W_hh)^T / (1-p) + b_hh``, gates in torch's order i, f, g, o. With
-    ``weight_dropout=0`` equal to one layer of ``torch.nn.LSTM``. Under autocast all floating arguments but ``c0`` are
-    cast to the autocast dtype. Differentiable once, in training and in eval mode.
+    ``weight_dropout=0`` equal to one layer of ``torch.nn.LSTM``. Weights and biases may be float32 beside half
+    precision ``input``: they are rounded on their way into the products, their gradients are not. Under autocast
+    ``input`` and ``h0`` are cast to the autocast dtype. Differentiable once, in training and in eval mode.
 
     Args:
         input: [N, F], rows of all time steps, time-major, longest sequence first, as in ``PackedSequence.data``.
@@ -73,7 +74,7 @@ def lstm(
     """
     refuse_forward_mode("lstm", (input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr))
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    x, h, w_ih, w_hh, b_ih, b_hh, w_hr = cast_for_autocast(input.device, floats)
+    x, h, w_ih, w_hh, b_ih, b_hh, w_hr = cast_for_autocast(input.device, floats[:2], floats[2:])
     seed = seed_or_drawn(seed, weight_dropout, input.device)
     keep = KEEP_FOR_BACKWARD if wants_gradient((*floats, c0)) else KEEP_NOTHING
     output, h_n, c_n, _, _ = native.lstm(
@@ -88,7 +89,7 @@ def lstm_with_cells(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """``lstm`` without a graph, and the cell state of every row, [N, H] in float32 (float64 for float64), besides."""
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh)
-    x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats)
+    x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats[:2], floats[2:])
     seed = seed_or_drawn(seed, weight_dropout, input.device)
     with torch.no_grad():
         output, h_n, c_n, _, cells = native.lstm(

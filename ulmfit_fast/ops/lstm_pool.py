@@ -100,7 +100,7 @@ def lstm_pool(
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh)
     differentiable = (*floats, c0, state.total, state.maximum)
     refuse_forward_mode("lstm_pool", differentiable)
-    x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats)
+    x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats[:2], floats[2:])
     seed = seed_or_drawn(seed, weight_dropout, input.device)
     keep = KEEP_STATES if keep_states else KEEP_NOTHING
     if wants_gradient(differentiable):

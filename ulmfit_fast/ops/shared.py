@@ -55,12 +55,24 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def cast_for_autocast(device: torch.device, tensors: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
-    """The tensors in the autocast dtype where autocast is on; float64 stays."""
+def cast_for_autocast(
+    device: torch.device, inputs: tuple[Tensor, ...], weights: tuple[Tensor | None, ...] = ()
+) -> tuple[Any, ...]:
+    """All the tensors, inputs in the autocast dtype where autocast is on; float64 stays.
+
+    Weights in float32 stay, too: the kernels round them as they read them, and their gradients are never rounded.
+    """
     if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
-        return tensors
+        return *inputs, *weights
     dtype = torch.get_autocast_dtype(device.type)
-    return tuple(x.to(dtype) if x is not None and x.dtype != torch.float64 else x for x in tensors)
+
+    def cast(x: Tensor | None, stays: tuple[torch.dtype, ...]) -> Tensor | None:
+        return x if x is None or x.dtype in stays else x.to(dtype)
+
+    return (
+        *(cast(x, (torch.float64,)) for x in inputs),
+        *(cast(x, (torch.float64, torch.float32)) for x in weights),
+    )
 
 
 def sequence_lengths(batch_sizes: Tensor) -> Tensor:
@@ -107,6 +119,6 @@ def empty_gradients(
         like(c0, needs_h0),
         like(weight_ih, needs_ih),
         like(weight_hh, needs_hh),
-        input.new_empty((weight_hh.shape[0] if needs_bias else 0,)),
+        weight_ih.new_empty((weight_hh.shape[0] if needs_bias else 0,)),
         like(weight_hr, needs_hr),
     )

@@ -1,0 +1,28 @@
+// embedding: rows of a weight [V, E] by token, each times its token's mask: output [N, E].
+//
+// tokens int64 [N] in 0 .. V-1. mask [V] or none, float32 (float64 with float64): 0, or 1 / (1 - p) where a token's row is
+// kept. Backward: grad_weight [V, E], zero for tokens that do not occur; deterministic.
+#pragma once
+
+#include "lstm.h"
+
+namespace ulmfit_fast {
+
+inline void check_embedding(const char* function, const at::Tensor& tokens, const at::Tensor& weight,
+                            const OptionalTensor& mask) {
+  TORCH_CHECK_TYPE(at::isFloatingType(weight.scalar_type()), function, ": weight must be floating point, got ",
+                   weight.scalar_type());
+  TORCH_CHECK_VALUE(weight.dim() == 2, function, ": weight must be [tokens known, features], got ", weight.sizes());
+  TORCH_CHECK_TYPE(tokens.scalar_type() == at::kLong, function, ": tokens must be int64, got ", tokens.scalar_type());
+  TORCH_CHECK_VALUE(tokens.dim() == 1, function, ": tokens must be one-dimensional, got ", tokens.sizes());
+  TORCH_CHECK_VALUE(tokens.device() == weight.device(), function, ": tokens must be on the device of weight (",
+                    weight.device(), "), got ", tokens.device(), "; move one of them");
+  if (!mask.has_value()) return;
+  check_shape(function, "mask", *mask, {weight.size(0)});
+  TORCH_CHECK_TYPE(mask->scalar_type() == state_dtype_of(weight), function, ": mask must be ", state_dtype_of(weight),
+                   " beside weight in ", weight.scalar_type(), ", got ", mask->scalar_type());
+  TORCH_CHECK_VALUE(mask->device() == weight.device(), function, ": mask must be on the device of weight (",
+                    weight.device(), "), got ", mask->device());
+}
+
+}  // namespace ulmfit_fast
