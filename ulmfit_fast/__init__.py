@@ -7,36 +7,62 @@ The layer (``WeightDropLSTM``, ``ops``), the models and the fine-tuning tools ne
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ulmfit_fast import ops
-from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
-from ulmfit_fast.bpt3c import BPT3C
-from ulmfit_fast.classifier import DocumentStream, TextClassifier
-from ulmfit_fast.errors import InputError, TrainingDivergedError, TrainingInterrupted
-from ulmfit_fast.language_model import LanguageModel
-from ulmfit_fast.lstm import WeightDropLSTM
-from ulmfit_fast.schedules import SlantedTriangularLR, slanted_triangular
-from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
+if TYPE_CHECKING:
+    from ulmfit_fast import ops
+    from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
+    from ulmfit_fast.bpt3c import BPT3C
+    from ulmfit_fast.classifier import DocumentStream, TextClassifier
+    from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
+    from ulmfit_fast.errors import InputError, TrainingDivergedError, TrainingInterrupted
+    from ulmfit_fast.estimator import ULMFiTClassifier
+    from ulmfit_fast.language_model import LanguageModel
+    from ulmfit_fast.lstm import WeightDropLSTM
+    from ulmfit_fast.optim import NTASGD, AveragedWeights
+    from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
+    from ulmfit_fast.schedules import SlantedTriangularLR, slanted_triangular
+    from ulmfit_fast.text.tokenizer import Tokenizer
+    from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
 
 __version__ = "0.1.0"
 
-# Names that need the text extra, and where they live.
-_TEXT = {
+# Where the public names live; imported on first use, so that what only reads text starts without torch.
+_MODULES = {
+    "AWDLSTM": "awd_lstm",
+    "AWDLSTMConfig": "awd_lstm",
+    "AveragedWeights": "optim",
+    "BPT3C": "bpt3c",
     "ClassifierConfig": "config",
+    "DocumentStream": "classifier",
     "FinetuneLMConfig": "config",
+    "GradualUnfreezing": "unfreezing",
+    "InputError": "errors",
+    "LanguageModel": "language_model",
+    "NTASGD": "optim",
     "PretrainConfig": "config",
+    "SlantedTriangularLR": "schedules",
+    "TextClassifier": "classifier",
     "Tokenizer": "text.tokenizer",
+    "TrainingDivergedError": "errors",
+    "TrainingInterrupted": "errors",
     "ULMFiTClassifier": "estimator",
+    "WeightDropLSTM": "lstm",
+    "discriminative_param_groups": "unfreezing",
     "finetune_classifier": "pipeline",
     "finetune_lm": "pipeline",
+    "layer_groups": "unfreezing",
+    "ops": "ops",
     "pretrain_lm": "pipeline",
+    "slanted_triangular": "schedules",
 }
 
 __all__ = [
     "AWDLSTM",
     "BPT3C",
+    "NTASGD",
     "AWDLSTMConfig",
+    "AveragedWeights",
     "ClassifierConfig",
     "DocumentStream",
     "FinetuneLMConfig",
@@ -62,17 +88,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _TEXT:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = importlib.import_module(f"{__name__}.{_TEXT[name]}")
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ulmfit_fast"):
             raise
         raise ImportError(
             f"ulmfit_fast.{name} needs {error.name}, which is not installed; pip install 'ulmfit_fast[text]'"
         ) from error
-    return getattr(module, name)
+    value = module if name == "ops" else getattr(module, name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.errors import InputError
+from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
 
 
 class LanguageModelStream:
     """All texts one after the other, cut into ``batch_size`` lanes that are read side by side.
 
     Args:
-        ids: each text's token ids.
+        corpus: the texts' token ids, in memory or in a file; a list is taken as ``TokenArray``.
         batch_size: lanes.
         bptt: tokens of a lane in a batch.
         variable_length: draw each batch's length around ``bptt`` (normal with standard deviation 5; around half of it
@@ -30,24 +31,25 @@ class LanguageModelStream:
 
     def __init__(
         self,
-        ids: Sequence[np.ndarray],
+        corpus: TokenCorpus | Sequence[np.ndarray],
         batch_size: int,
         bptt: int,
         variable_length: bool = False,
         shuffle: bool = False,
         seed: int = 0,
     ) -> None:
-        self.ids = list(ids)
+        self.corpus = TokenArray(corpus) if isinstance(corpus, Sequence) else corpus
         self.batch_size = batch_size
         self.bptt = bptt
         self.variable_length = variable_length
         self.shuffle = shuffle
-        self._random = np.random.default_rng(seed)
-        self.lane_length = sum(map(len, self.ids)) // batch_size
+        self.random = np.random.default_rng(seed)
+        tokens = int(self.corpus.offsets[-1])
+        self.lane_length = tokens // batch_size
         if self.lane_length < 2:
             raise InputError(
-                f"{sum(map(len, self.ids))} tokens are too few for {batch_size} lanes of a language model; give more "
-                "text or a smaller batch size"
+                f"{tokens} tokens are too few for {batch_size} lanes of a language model; give more text or a smaller "
+                "batch size"
             )
 
     @property
@@ -59,22 +61,49 @@ class LanguageModelStream:
         mean = 0.95 * self.bptt + 0.05 * self.bptt / 2 if self.variable_length else self.bptt
         return max(1, round((self.lane_length - 1) / mean))
 
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of (tokens, next tokens), both int64 [T, B]; consecutive batches continue the same lanes."""
-        order = self._random.permutation(len(self.ids)) if self.shuffle else range(len(self.ids))
-        stream = np.concatenate([self.ids[i] for i in order])[: self.lane_length * self.batch_size]
-        lanes = torch.from_numpy(np.ascontiguousarray(stream.reshape(self.batch_size, self.lane_length).T)).long()
+    def epoch(self, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of (tokens, next tokens), both int64 [T, B]; consecutive batches continue the same lanes.
+
+        Args:
+            skip: batches to leave out at the beginning, as if they had been read.
+        """
+        read = self._reader()
         start = 0
         while start < self.lane_length - 1:
             stop = min(start + self._draw_length(), self.lane_length - 1)
-            yield lanes[start:stop], lanes[start + 1 : stop + 1]
+            if skip > 0:
+                skip -= 1
+            else:
+                lanes = [read(lane * self.lane_length + start, stop + 1 - start) for lane in range(self.batch_size)]
+                batch = torch.from_numpy(np.stack(lanes, axis=1)).long()
+                yield batch[:-1], batch[1:]
             start = stop
+
+    def _reader(self) -> Callable[[int, int], np.ndarray]:
+        """Reads so many ids from some position on, in this epoch's order of the texts."""
+        offsets = self.corpus.offsets
+        if not self.shuffle:
+            return lambda position, count: self.corpus.read(position, position + count)
+        order = self.random.permutation(len(offsets) - 1)
+        begins = np.concatenate([[0], np.cumsum(np.diff(offsets)[order])])  # of the texts, in the order they are read
+
+        def read(position: int, count: int) -> np.ndarray:
+            text = int(np.searchsorted(begins, position, side="right")) - 1
+            pieces = []
+            while count > 0:
+                start = int(offsets[order[text]]) + position - int(begins[text])
+                taken = min(count, int(begins[text + 1]) - position)
+                pieces.append(self.corpus.read(start, start + taken))
+                position, count, text = position + taken, count - taken, text + 1
+            return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+        return read
 
     def _draw_length(self) -> int:
         if not self.variable_length:
             return self.bptt
-        centre = self.bptt if self._random.random() < 0.95 else self.bptt / 2
-        return max(5, int(self._random.normal(centre, 5)))
+        centre = self.bptt if self.random.random() < 0.95 else self.bptt / 2
+        return max(5, int(self.random.normal(centre, 5)))
 
 
 def document_batches(

@@ -5,15 +5,8 @@ Every problem is an InputError that names the file and, where there is one, the 
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
 import io
-import json
-import lzma
 import os
-import sys
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zstandard
 
 from ulmfit_fast.errors import InputError
+from ulmfit_fast.text.lines import read_bytes, read_csv_rows, read_json_rows, read_text, suffixes_of
 
-_COMPRESSED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _FORMATS = ".txt, .csv, .jsonl, .parquet (each also .xz, .gz, .bz2 or .zst), or a folder of .txt"
 
 
@@ -79,10 +71,11 @@ def read_documents(path: str | Path, text_column: str = "text", label_column: st
     else:
         kind = _kind(path)
         if kind == ".txt":
-            documents = _documents(_split_text(_read_text(path)), None, None, path)
+            documents = _documents(_split_text(read_text(path)), None, None, path)
         else:
             readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-                ".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet,
+                ".csv": _read_csv, ".parquet": _read_parquet,
+                ".jsonl": lambda path: pd.DataFrame(list(read_json_rows(path)), dtype=object),
             }  # fmt: skip
             return _from_table(path, readers[kind](path), text_column, label_column)
     if label_column is not None:
@@ -127,50 +120,11 @@ def _documents(texts: list[str], labels: list[str] | None, table: pd.DataFrame |
 
 
 def _kind(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in (*_COMPRESSED, ".zst"):
-        suffixes.pop()
-    kind = suffixes[-1] if suffixes else ""
+    kind = (suffixes_of(path) or [""])[-1]
     kind = {".tokens": ".txt", ".text": ".txt", ".pq": ".parquet", ".json": ".jsonl"}.get(kind, kind)
     if kind not in (".txt", ".csv", ".jsonl", ".parquet"):
         raise InputError(f"{path}: unknown kind of file; expected {_FORMATS}")
     return kind
-
-
-def _read_bytes(path: Path) -> bytes:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".zst":
-            return _decompress_zst(path.read_bytes())
-        with _COMPRESSED.get(suffix, open)(path, "rb") as file:
-            return file.read()
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise InputError(f"{path}: damaged or truncated ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _decompress_zst(data: bytes) -> bytes:
-    parts = []
-    while data:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        parts.append(frame.decompress(data))
-        if not frame.eof:
-            raise EOFError("the last frame is incomplete")
-        data = frame.unused_data
-    return b"".join(parts)
-
-
-def _read_text(path: Path) -> str:
-    data = _read_bytes(path)
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file "
-            "(iconv -f latin1 -t utf-8)"
-        ) from None
 
 
 def _split_text(text: str) -> list[str]:
@@ -193,56 +147,20 @@ def _read_folder(path: Path) -> Documents:
     if not files:
         raise InputError(f"{path}: the folder holds no .txt files")
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
-    return _documents([_read_text(file) for file in files], None, table, path)
+    return _documents([read_text(file) for file in files], None, table, path)
 
 
 def _is_text(path: Path) -> bool:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in (*_COMPRESSED, ".zst"):
-        suffixes.pop()
-    return path.is_file() and suffixes[-1:] == [".txt"]
+    return path.is_file() and suffixes_of(path)[-1:] == [".txt"]
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise InputError(f"{path}: the file is empty")
-        rows = []
-        for fields in reader:
-            if not fields and len(header) > 1:
-                continue  # a blank line; in a table of one column it is an empty text
-            fields = fields or [""]
-            if len(fields) != len(header):
-                raise InputError(
-                    f"{path}: line {reader.line_num}: {len(fields)} fields where the header has {len(header)}; quote "
-                    "texts that hold commas"
-                )
-            rows.append(fields)
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: not a readable CSV file ({error})") from None
+    header, *rows = read_csv_rows(path)
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: line {number}: not JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}: line {number}: expected a JSON object, got {type(row).__name__}")
-        rows.append(row)
-    return pd.DataFrame(rows, dtype=object)
-
-
 def _read_parquet(path: Path) -> pd.DataFrame:
-    data = _read_bytes(path)
+    data = read_bytes(path)
     if not data:
         raise InputError(f"{path}: the file is empty")
     try:

@@ -1,0 +1,114 @@
+"""Averaged weights and NT-ASGD, for any model's parameters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+
+
+class AveragedWeights:
+    """A running average of parameters, to evaluate and save in their place.
+
+    Args:
+        parameters: the tensors to average, as an optimizer takes them.
+        decay: of an exponential moving average, in (0, 1); None: the plain mean of all updates.
+
+    Raises:
+        ValueError: ``decay`` outside (0, 1).
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], decay: float | None = None) -> None:
+        if decay is not None and not 0 < decay < 1:
+            raise ValueError(f"AveragedWeights: decay must be in (0, 1) or None, got {decay}")
+        self.parameters = list(parameters)
+        self.decay = decay
+        self.updates = 0
+        self.averages = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the parameters as they are now into the average. The first update is the average itself."""
+        self.updates += 1
+        weight = 1 / self.updates if self.decay is None or self.updates == 1 else 1 - self.decay
+        torch._foreach_lerp_(self.averages, [parameter.detach() for parameter in self.parameters], weight)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the block the parameters hold the average, if there is one; after it what they held before."""
+        if self.updates == 0:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self.parameters, self.averages, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "averages": self.averages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        for average, value in zip(self.averages, state["averages"], strict=True):
+            average.copy_(value)
+
+
+class NTASGD(SGD):
+    """SGD that begins to average its weights when validation stops improving: non-monotonically triggered ASGD.
+
+    After every validation call ``validated`` with its loss. Once the average has begun, validate and save within
+    ``with optimizer.average.in_place():``.
+
+    Args:
+        params, lr, weight_decay: as ``torch.optim.SGD``; weight decay is added to the gradient.
+        patience: averaging begins with a validation loss above the best of all but the last ``patience`` ones.
+
+    Raises:
+        ValueError: ``patience`` below 1, or what SGD refuses.
+
+    Source: Merity et al., arXiv 1708.02182, algorithm 1.
+    """
+
+    def __init__(self, params: Any, lr: float = 30.0, *, weight_decay: float = 1.2e-6, patience: int = 5) -> None:
+        if patience < 1:
+            raise ValueError(f"NTASGD: patience must be at least 1, got {patience}")
+        super().__init__(params, lr=lr, weight_decay=weight_decay, foreach=True)
+        self.patience = patience
+        self.losses: list[float] = []
+        self.averaging = False
+        self.average = AveragedWeights(p for group in self.param_groups for p in group["params"])
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        if self.averaging:
+            self.average.update()
+        return loss
+
+    def validated(self, loss: float) -> bool:
+        """Record a validation loss. Returns whether averaging begins with it."""
+        begins = not self.averaging and len(self.losses) > self.patience and loss > min(self.losses[: -self.patience])
+        self.averaging = self.averaging or begins
+        self.losses.append(loss)
+        return begins
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"losses": list(self.losses), "averaging": self.averaging, "average": self.average.state_dict()}
+        return super().state_dict() | {"nt_asgd": own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        own = state_dict["nt_asgd"]
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "nt_asgd"})
+        self.losses, self.averaging = list(own["losses"]), own["averaging"]
+        self.average.load_state_dict(own["average"])

@@ -1,0 +1,166 @@
+"""Token ids of a corpus: in memory, or in a file that is mapped and read as it is needed.
+
+A token file is ``magic | header length, header CRC-32 | header (JSON, in 4,096 bytes) | token ids, uint16 or uint32 |
+document offsets, int64 | a CRC-32 for each block of token ids``. Opening it checks all but the ids, whose blocks are
+checked when they are first read: the time it takes does not depend on the corpus.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ulmfit_fast.errors import InputError
+
+_MAGIC = b"ULMFITTK"
+_VERSION = 1
+_HEADER_BYTES = 4096  # magic, lengths and JSON
+_PREFIX = struct.Struct("<8sII")
+_BLOCK_BYTES = 4 << 20
+_AGAIN = "make it again: ulmfit-fast tokenize, or delete it and start again"
+
+
+class TokenCorpus(Protocol):
+    """Documents of token ids, one after the other."""
+
+    offsets: np.ndarray  # int64 [documents + 1], where each begins and the last ends
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Ids start .. stop of all documents' ids."""
+
+
+class TokenArray:
+    """A corpus in memory.
+
+    Args:
+        ids: each document's.
+    """
+
+    def __init__(self, ids: Sequence[np.ndarray]) -> None:
+        self.offsets = np.concatenate([[0], np.cumsum([len(document) for document in ids], dtype=np.int64)])
+        self._ids = np.concatenate([*ids, np.empty(0, np.int32)])
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self._ids[start:stop]
+
+
+class TokenFile:
+    """A token file, mapped.
+
+    Args:
+        path: written by ``write_token_file``.
+
+    Raises:
+        InputError: missing, foreign, truncated or altered; on reading, too.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(_HEADER_BYTES)
+                size = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        header = self._parse(head)
+        dtype = np.dtype(header["dtype"])
+        tokens, documents = header["tokens"], header["documents"]
+        blocks = -(-tokens * dtype.itemsize // _BLOCK_BYTES)
+        offsets_at = _align(_HEADER_BYTES + tokens * dtype.itemsize)
+        checks_at = offsets_at + 8 * (documents + 1)
+        if size != checks_at + 4 * blocks:
+            raise InputError(f"{path}: truncated: {size} bytes, expected {checks_at + 4 * blocks}; {_AGAIN}")
+        self.vocabulary: int = header["vocabulary"]
+        self.source: dict[str, Any] = header["source"]
+        self._ids = np.memmap(self.path, dtype, "r", _HEADER_BYTES, (tokens,)) if tokens else np.empty(0, dtype)
+        self.offsets = np.memmap(self.path, np.int64, "r", offsets_at, (documents + 1,))
+        self._checks = np.memmap(self.path, np.uint32, "r", checks_at, (blocks,)) if blocks else np.empty(0, np.uint32)
+        if zlib.crc32(self._checks.tobytes(), zlib.crc32(self.offsets.tobytes())) != header["index_crc"]:
+            raise InputError(f"{path}: altered: its index does not fit its checksum; {_AGAIN}")
+        self._read_before = np.zeros(blocks, dtype=bool)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        per_block = _BLOCK_BYTES // self._ids.itemsize
+        for block in range(start // per_block, -(-stop // per_block)):
+            if not self._read_before[block]:
+                self._check(block, self._ids[block * per_block : (block + 1) * per_block])
+        return self._ids[start:stop].astype(np.int32)
+
+    def _check(self, block: int, ids: np.ndarray) -> None:
+        if zlib.crc32(ids.tobytes()) != self._checks[block]:
+            raise InputError(f"{self.path}: altered: block {block} does not fit its checksum; {_AGAIN}")
+        self._read_before[block] = True
+
+    def _parse(self, head: bytes) -> dict[str, Any]:
+        if len(head) < _HEADER_BYTES or not head.startswith(_MAGIC):
+            raise InputError(f"{self.path}: not a token file of ulmfit_fast, or a truncated one; {_AGAIN}")
+        _, length, crc = _PREFIX.unpack_from(head)
+        text = head[_PREFIX.size : _PREFIX.size + length]
+        if zlib.crc32(text) != crc:
+            raise InputError(f"{self.path}: altered: its header does not fit its checksum; {_AGAIN}")
+        header: dict[str, Any] = json.loads(text)
+        if header["version"] != _VERSION:
+            raise InputError(f"{self.path}: of another version ({header['version']}, this is {_VERSION}); {_AGAIN}")
+        return header
+
+
+def write_token_file(
+    path: str | Path, ids: Iterable[np.ndarray], vocabulary: int, source: dict[str, Any] | None = None
+) -> TokenFile:
+    """Write each document's ids as they come, under a temporary name first.
+
+    Args:
+        path: of the file.
+        ids: int [length] of each document, each in [0, vocabulary).
+        vocabulary: number of ids; up to 65,536 an id takes two bytes, else four.
+        source: what the ids were made from, to be recognised later; JSON of at most some 3,900 bytes.
+    """
+    path = Path(path)
+    dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
+    temporary = path.with_name(f".{path.name}.partial")
+    offsets, crcs, filled, crc = [0], [], 0, 0
+    try:
+        with temporary.open("wb") as file:
+            file.write(bytes(_HEADER_BYTES))
+            for document in ids:
+                data = memoryview(np.asarray(document, dtype=dtype).tobytes())
+                file.write(data)
+                offsets.append(offsets[-1] + len(document))
+                while len(data):
+                    piece = data[: _BLOCK_BYTES - filled]
+                    crc, filled, data = zlib.crc32(piece, crc), filled + len(piece), data[len(piece) :]
+                    if filled == _BLOCK_BYTES:
+                        crcs.append(crc)
+                        crc, filled = 0, 0
+            if filled:
+                crcs.append(crc)
+            at = _HEADER_BYTES + offsets[-1] * dtype.itemsize
+            file.write(bytes(_align(at) - at))
+            offset_bytes, crc_bytes = np.array(offsets, np.int64).tobytes(), np.array(crcs, np.uint32).tobytes()
+            file.write(offset_bytes + crc_bytes)
+            header = json.dumps({
+                "version": _VERSION, "dtype": dtype.name, "tokens": offsets[-1], "documents": len(offsets) - 1,
+                "vocabulary": vocabulary, "index_crc": zlib.crc32(crc_bytes, zlib.crc32(offset_bytes)),
+                "source": source or {},
+            }).encode()  # fmt: skip
+            if _PREFIX.size + len(header) > _HEADER_BYTES:
+                raise ValueError(f"write_token_file: source takes {len(header)} bytes of JSON, at most 3,900 fit")
+            file.seek(0)
+            file.write(_PREFIX.pack(_MAGIC, len(header), zlib.crc32(header)) + header)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return TokenFile(path)
+
+
+def _align(position: int) -> int:
+    return -(-position // 8) * 8
