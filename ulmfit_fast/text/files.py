@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,15 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_fast.errors import InputError
-from ulmfit_fast.text.lines import read_bytes, read_csv_rows, read_json_rows, read_text, suffixes_of
+from ulmfit_fast.text.lines import (
+    COMPRESSED,
+    read_bytes,
+    read_csv_rows,
+    read_json_rows,
+    read_lines,
+    read_text,
+    suffixes_of,
+)
 
 _FORMATS = ".txt, .csv, .jsonl, .parquet (each also .xz, .gz, .bz2 or .zst), or a folder of .txt"
 
@@ -71,7 +79,7 @@ def read_documents(path: str | Path, text_column: str = "text", label_column: st
     else:
         kind = _kind(path)
         if kind == ".txt":
-            documents = _documents(_split_text(read_text(path)), None, None, path)
+            documents = _documents(list(_split(path, "auto")), None, None, path)
         else:
             readers: dict[str, Callable[[Path], pd.DataFrame]] = {
                 ".csv": _read_csv, ".parquet": _read_parquet,
@@ -83,6 +91,62 @@ def read_documents(path: str | Path, text_column: str = "text", label_column: st
     if not documents.texts:
         raise InputError(f"{path}: the file is empty")
     return documents
+
+
+def iterate_texts(path: str | Path, text_column: str = "text", split: str = "auto") -> Iterator[str]:
+    """The texts of ``read_documents``, one after the other; memory does not grow with the file.
+
+    Args:
+        path, text_column: as ``read_documents``.
+        split: documents of a .txt file: between "blank" lines, one a "line", the whole "file", or "auto": blank lines
+            if there are any, else lines.
+
+    Raises:
+        InputError: as ``read_documents``, when the place is reached.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_dir():
+        yield from map(read_text, _text_files(path))
+        return
+    kind = _kind(path)
+    if kind == ".txt":
+        yield from _split(path, split)
+        return
+    readers = {".csv": _csv_texts, ".jsonl": _json_texts, ".parquet": _parquet_texts}
+    for row, value in enumerate(readers[kind](path, text_column), start=1):
+        yield _as_text(path, row, text_column, value)
+
+
+def _csv_texts(path: Path, text_column: str) -> Iterator[Any]:
+    rows = read_csv_rows(path)
+    header = next(rows)
+    _check_column(path, header, text_column, "--text-column")
+    place = header.index(text_column)
+    return (row[place] for row in rows)
+
+
+def _json_texts(path: Path, text_column: str) -> Iterator[Any]:
+    for number, row in enumerate(read_json_rows(path)):
+        if number == 0:
+            _check_column(path, list(row), text_column, "--text-column")
+        yield row.get(text_column)
+
+
+def _parquet_texts(path: Path, text_column: str) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    try:
+        source = path if path.suffix.lower() not in COMPRESSED else io.BytesIO(read_bytes(path))
+        with pyarrow.parquet.ParquetFile(source) as file:
+            _check_column(path, file.schema_arrow.names, text_column, "--text-column")
+            for batch in file.iter_batches(1024, columns=[text_column]):
+                yield from batch.column(0).to_pylist()
+    except InputError:
+        raise
+    except Exception as error:  # pyarrow's errors have no common base
+        raise InputError(f"{path}: not a readable parquet file ({error})") from None
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -127,27 +191,47 @@ def _kind(path: Path) -> str:
     return kind
 
 
-def _split_text(text: str) -> list[str]:
-    lines = text.split("\n")  # not splitlines: it also breaks at U+2028, form feeds and others
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if all(line.strip() for line in lines):
-        return lines
-    documents: list[list[str]] = [[]]
+def _split(path: Path, split: str) -> Iterator[str]:
+    """The documents of a .txt file."""
+    if split == "auto":
+        split = "blank" if _has_paragraphs(path) else "line"
+    lines = read_lines(path)
+    if split == "file":
+        yield "".join(lines)
+        return
+    document: list[str] = []
     for line in lines:
-        if line.strip():
-            documents[-1].append(line)
-        elif documents[-1]:
-            documents.append([])
-    return ["\n".join(document) for document in documents if document]
+        text = line.removesuffix("\n")
+        if text.strip():
+            document.append(text)
+        if document and (split == "line" or not text.strip()):
+            yield "\n".join(document)
+            document = []
+    if document:
+        yield "\n".join(document)
+
+
+def _has_paragraphs(path: Path) -> bool:
+    """Whether a blank line stands before one that is not."""
+    blank = False
+    for line in read_lines(path):
+        if blank and line.strip():
+            return True
+        blank = blank or not line.strip()
+    return False
 
 
 def _read_folder(path: Path) -> Documents:
+    files = _text_files(path)
+    table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
+    return _documents([read_text(file) for file in files], None, table, path)
+
+
+def _text_files(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if _is_text(file))
     if not files:
         raise InputError(f"{path}: the folder holds no .txt files")
-    table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
-    return _documents([read_text(file) for file in files], None, table, path)
+    return files
 
 
 def _is_text(path: Path) -> bool:
@@ -183,16 +267,20 @@ def _from_table(path: Path, table: pd.DataFrame, text_column: str, label_column:
 
 
 def _column(path: Path, table: pd.DataFrame, name: str, option: str) -> list[str]:
-    if name not in table.columns:
-        columns = ", ".join(repr(str(column)) for column in table.columns)
-        raise InputError(f"{path}: no column {name!r}; its columns are {columns}; choose one with {option}")
-    column = table[name]
-    if isinstance(column, pd.DataFrame):
+    _check_column(path, list(table.columns), name, option)
+    return [_as_text(path, row, name, value) for row, value in enumerate(table[name], start=1)]
+
+
+def _check_column(path: Path, columns: list[Any], name: str, option: str) -> None:
+    if name not in columns:
+        known = ", ".join(repr(str(column)) for column in columns)
+        raise InputError(f"{path}: no column {name!r}; its columns are {known}; choose one with {option}")
+    if columns.count(name) > 1:
         raise InputError(f"{path}: column {name!r} occurs twice")
-    values = []
-    for row, value in enumerate(column, start=1):
-        if isinstance(value, list | dict | tuple | np.ndarray):
-            raise InputError(f"{path}: row {row}: column {name!r} holds a {type(value).__name__}; expected text")
-        text = "" if pd.isna(value) else str(value)
-        values.append(text if text.isascii() else text.encode("utf-8", "replace").decode())  # halves of surrogate pairs
-    return values
+
+
+def _as_text(path: Path, row: int, name: str, value: Any) -> str:
+    if isinstance(value, list | dict | tuple | np.ndarray):
+        raise InputError(f"{path}: row {row}: column {name!r} holds a {type(value).__name__}; expected text")
+    text = "" if pd.isna(value) else str(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()  # halves of surrogate pairs

@@ -80,7 +80,7 @@ class TokenFile:
         self.vocabulary: int = header["vocabulary"]
         self.source: dict[str, Any] = header["source"]
         self._ids = np.memmap(self.path, dtype, "r", _HEADER_BYTES, (tokens,)) if tokens else np.empty(0, dtype)
-        self.offsets = np.memmap(self.path, np.int64, "r", offsets_at, (documents + 1,))
+        self.offsets: np.ndarray = np.memmap(self.path, np.int64, "r", offsets_at, (documents + 1,))
         self._checks = np.memmap(self.path, np.uint32, "r", checks_at, (blocks,)) if blocks else np.empty(0, np.uint32)
         if zlib.crc32(self._checks.tobytes(), zlib.crc32(self.offsets.tobytes())) != header["index_crc"]:
             raise InputError(f"{path}: altered: its index does not fit its checksum; {_AGAIN}")

@@ -21,7 +21,7 @@ _WORD_PATTERN = r"n't\b|['\u2019](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n
 class Tokenizer:
     """Texts to token ids and back. Every text begins with ``xxbos``; ids 0 to 8 are fastai's special tokens.
 
-    Make one with ``train_words``, ``train_subwords`` or ``load``.
+    Make one with ``train_words``, ``train_subwords``, ``train_whitespace`` or ``load``.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
@@ -32,17 +32,21 @@ class Tokenizer:
                 f"this tokenizer lacks the special tokens {UNK}, {PAD}, {BOS}: it is not one of ulmfit_fast"
             )
         self.unk_id, self.pad_id, self.bos_id = (int(i) for i in ids if i is not None)
-        # fastai's rules belong to words; a subword tokenizer sees the text as it is.
-        self.uses_rules = isinstance(backend.model, models.WordLevel)
+        # fastai's rules belong to its words; the other tokenizers see the text as it is.
+        splits_at_space = isinstance(backend.pre_tokenizer, pre_tokenizers.WhitespaceSplit)
+        self.uses_rules = isinstance(backend.model, models.WordLevel) and not splits_at_space
 
     @classmethod
-    def train_words(cls, texts: Iterable[str], vocab_size: int = 60_000, min_frequency: int = 3) -> Tokenizer:
+    def train_words(
+        cls, texts: Iterable[str], vocab_size: int = 60_000, min_frequency: int = 3, *, marked: bool = False
+    ) -> Tokenizer:
         """A vocabulary of the most frequent words.
 
         Args:
             texts: raw texts, read once.
             vocab_size: largest vocabulary, special tokens included.
             min_frequency: rarer words become ``xxunk``.
+            marked: the texts have been through ``apply_rules`` already.
         """
         backend = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
         # The library's Split has no "find all", so: isolate the matches, then drop the white space between them.
@@ -55,12 +59,24 @@ class Tokenizer:
         trainer = trainers.WordLevelTrainer(
             vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
-        backend.train_from_iterator(map(apply_rules, texts), trainer)
-        # The rules' markers also occur as words, and the trainer then numbers them twice.
-        by_id = sorted(backend.get_vocab().items(), key=lambda item: item[1])
-        words = [*SPECIAL_TOKENS, *(word for word, _ in by_id if word not in SPECIAL_TOKENS)]
-        trained = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
-        trained.pre_tokenizer = backend.pre_tokenizer
+        backend.train_from_iterator(texts if marked else map(apply_rules, texts), trainer)
+        return cls(_renumbered(backend))
+
+    @classmethod
+    def train_whitespace(cls, texts: Iterable[str], vocab_size: int = 1 << 30, min_frequency: int = 1) -> Tokenizer:
+        """A vocabulary of what stands between white space, each line end being the token ``<eos>``.
+
+        For text that is tokenized already, as the standard files of WikiText are; nothing else is changed.
+        """
+        backend = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
+        backend.normalizer = normalizers.Replace("\n", " <eos> ")
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+        )
+        backend.train_from_iterator(texts, trainer)
+        trained = _renumbered(backend)
+        trained.normalizer = backend.normalizer
         return cls(trained)
 
     @classmethod
@@ -119,3 +135,12 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids as text, special tokens left out; for reading, not an exact inverse."""
         return self.backend.decode([int(i) for i in ids if i >= len(SPECIAL_TOKENS)])
+
+
+def _renumbered(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The same words in one order: the trainer numbers the rules' markers twice where they also occur as words."""
+    by_id = sorted(backend.get_vocab().items(), key=lambda item: item[1])
+    words = [*SPECIAL_TOKENS, *(word for word, _ in by_id if word not in SPECIAL_TOKENS)]
+    trained = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
+    trained.pre_tokenizer = backend.pre_tokenizer
+    return trained

@@ -1,0 +1,194 @@
+"""A corpus made ready for a language model: tokenized once, in bounded memory, into files that later runs map.
+
+A corpus folder holds ``tokenizer.json``, ``train.tokens`` and, where some documents are held out, ``valid.tokens``.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ulmfit_fast.atomic_write import write_atomically
+from ulmfit_fast.errors import InputError
+from ulmfit_fast.text import parallel
+from ulmfit_fast.text.files import iterate_texts
+from ulmfit_fast.text.rules import apply_rules
+from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
+from ulmfit_fast.text.tokenizer import Tokenizer
+
+TOKENIZERS = ("word", "subword", "whitespace")
+_HELD_OUT = 20  # one document of so many is for validation
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token ids of documents, their tokenizer, and some documents held out for validation."""
+
+    tokenizer: Tokenizer
+    train: TokenCorpus
+    valid: TokenCorpus | None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Corpus:
+        """Open a corpus folder.
+
+        Raises:
+            InputError: not one, or truncated, altered or mixed files.
+        """
+        folder = Path(folder)
+        if not (folder / "train.tokens").exists():
+            raise InputError(f"{folder}: not a corpus folder: train.tokens is missing; make one: ulmfit-fast tokenize")
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        train = TokenFile(folder / "train.tokens")
+        valid = TokenFile(folder / "valid.tokens") if train.source.get("valid") else None
+        check = zlib.crc32(tokenizer.to_json().encode())
+        for file in (train, valid):
+            if file is not None and file.source.get("tokenizer") != check:
+                raise InputError(f"{file.path}: made with another tokenizer than tokenizer.json; tokenize again")
+        return cls(tokenizer, train, valid)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of text, and how to tokenize them.
+
+    Args:
+        path: a file or folder, as ``read_documents`` takes them.
+        valid_path: for validation; where None, one document of twenty is held out (none of fewer than twenty).
+        text_column: of tables.
+        split: what a document of a .txt file is, as ``iterate_texts`` takes it.
+        tokenizer: one of ``TOKENIZERS``.
+        vocab_size, min_frequency: of the vocabulary.
+        seed: of the choice of held-out documents.
+    """
+
+    path: Path
+    valid_path: Path | None = None
+    text_column: str = "text"
+    split: str = "auto"
+    tokenizer: str = "word"
+    vocab_size: int = 60_000
+    min_frequency: int = 3
+    seed: int = 0
+
+    def description(self) -> dict[str, Any]:
+        """All that the tokens depend on: equal descriptions, equal tokens."""
+        return {
+            "path": _identity(self.path), "valid_path": None if self.valid_path is None else _identity(self.valid_path),
+            "text_column": self.text_column, "split": self.split, "kind": self.tokenizer,
+            "vocab_size": self.vocab_size, "min_frequency": self.min_frequency, "seed": self.seed,
+        }  # fmt: skip
+
+
+def tokenize_corpus(
+    source: Source,
+    folder: str | Path,
+    processes: int = 1,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> tuple[Corpus, dict[str, float]]:
+    """Tokenize files into a corpus folder, or open it where it holds just these files tokenized just so.
+
+    The files are read twice: for the vocabulary, and for the tokens.
+
+    Args:
+        source: what and how.
+        folder: corpus folder to write.
+        processes: cores to use; see ``parallel.encode`` about more than one.
+        on_progress: called now and then with what is being done and the bytes of text read since.
+
+    Returns:
+        The corpus, and figures on how it was made: megabytes, seconds, documents, tokens (empty if it was there).
+
+    Raises:
+        InputError: unusable files, no text.
+    """
+    folder = Path(folder)
+    if source.tokenizer not in TOKENIZERS:
+        raise ValueError(f"tokenize_corpus: tokenizer must be one of {TOKENIZERS}, got {source.tokenizer!r}")
+    if not source.path.exists():
+        raise InputError(f"{source.path}: no such file or folder")
+    description = source.description()
+    try:
+        if TokenFile(folder / "train.tokens").source.get("source") == description:
+            return Corpus.load(folder), {}
+    except InputError:
+        pass  # none there, or one that does not fit
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    reading = _Reading(source, on_progress)
+    tokenizer = _train(source, reading, processes)
+    if reading.documents == 0:
+        raise InputError(f"{source.path}: holds no text")
+    holds_out = source.valid_path is None and reading.documents >= _HELD_OUT
+    has_valid = holds_out or source.valid_path is not None
+    megabytes = reading.bytes / 1e6
+    write_atomically(folder / "tokenizer.json", tokenizer.to_json())
+    facts = {"tokenizer": zlib.crc32(tokenizer.to_json().encode()), "source": description}
+
+    def write(name: str, texts: Iterable[str]) -> TokenFile:
+        ids = parallel.encode(tokenizer, texts, processes)
+        return write_token_file(folder / name, ids, len(tokenizer), facts | {"valid": has_valid})
+
+    if has_valid:  # before the training file, which says that it is there
+        valid = reading.texts("tokenize", source.valid_path) if source.valid_path else reading.part("tokenize", True)
+        write("valid.tokens", valid)
+    train = write("train.tokens", reading.part("tokenize", False) if holds_out else reading.texts("tokenize"))
+    figures = {
+        "megabytes": megabytes, "seconds": time.perf_counter() - start, "documents": float(reading.documents),
+        "tokens": float(train.offsets[-1]),
+    }  # fmt: skip
+    return Corpus.load(folder), figures
+
+
+class _Reading:
+    """The source's texts, again and again; counts what was read."""
+
+    def __init__(self, source: Source, on_progress: Callable[[str, int], None] | None) -> None:
+        self.source = source
+        self.on_progress = on_progress
+        self.documents = self.bytes = 0
+
+    def texts(self, title: str, path: Path | None = None) -> Iterator[str]:
+        for text in iterate_texts(path or self.source.path, self.source.text_column, self.source.split):
+            if self.on_progress is not None:
+                self.on_progress(title, len(text.encode()))
+            yield text
+
+    def part(self, title: str, held_out: bool) -> Iterator[str]:
+        """The documents that are held out, or the others."""
+        random = np.random.default_rng(self.source.seed)
+        for text in self.texts(title):
+            if (random.random() < 1 / _HELD_OUT) == held_out:
+                yield text
+
+    def counted(self, title: str) -> Iterator[str]:
+        self.documents = self.bytes = 0
+        for text in self.texts(title):
+            self.documents += bool(text.strip())
+            self.bytes += len(text.encode())
+            yield text
+
+
+def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
+    texts = reading.counted("vocabulary")
+    if source.tokenizer == "subword":
+        return Tokenizer.train_subwords(texts, source.vocab_size)
+    if source.tokenizer == "whitespace":
+        return Tokenizer.train_whitespace(texts, source.vocab_size, source.min_frequency)
+    marked = parallel.with_rules(texts, processes) if processes > 1 else map(apply_rules, texts)
+    return Tokenizer.train_words(marked, source.vocab_size, source.min_frequency, marked=True)
+
+
+def _identity(path: Path) -> list[Any]:
+    """A file's path, size and time of change; a folder's: of all its files, as one number."""
+    if path.is_file():
+        status = path.stat()
+        return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    files = [(str(f.relative_to(path)), *_identity(f)[1:]) for f in sorted(path.rglob("*")) if f.is_file()]
+    return [str(path.resolve()), len(files), zlib.crc32(repr(files).encode())]
