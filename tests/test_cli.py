@@ -197,7 +197,7 @@ def test_unknown_label_in_evaluation(models: Path, tmp_path: Path, capsys: pytes
 def test_bad_model_folders(models: Path, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "clf"
     folder.mkdir()
-    for path in (models / ("lm" if damage == "language model" else "clf")).iterdir():
+    for path in (models / ("lm" if damage == "language model" else "clf")).glob("*.*"):
         content = path.read_bytes()
         if damage == "truncated" and path.name == "model.safetensors":
             content = content[:-100]
@@ -242,7 +242,7 @@ def test_a_diverging_loss_is_one_line_too(tmp_path: Path, capsys: pytest.Capture
     assert "the last good checkpoint is kept" in err[-1]
 
 
-def test_interrupting_keeps_the_model_of_the_last_step(
+def test_interrupting_loses_no_whole_step(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = []
@@ -255,9 +255,15 @@ def test_interrupting_keeps_the_model_of_the_last_step(
     monkeypatch.setattr(Loop, "advance", advance)
     data, output = str(models / "train.csv"), tmp_path / "clf"
     assert main(["train", data, "--model", str(models / "lm2"), "--output", str(output), *SMALL]) == 130
-    assert f"interrupted; the model as of the last step is in {output / 'interrupted'}" in capsys.readouterr().err
-    predictions = str(tmp_path / "p.csv")
-    assert main(["predict", data, "--model", str(output / "interrupted"), "--output", predictions]) == 0
+    assert f"go on with --resume (resume=True), from the checkpoint in {output}" in capsys.readouterr().err
+    monkeypatch.undo()
+    arguments = ["train", data, "--model", str(models / "lm2"), *SMALL]
+    assert main([*arguments, "--output", str(output), "--resume"]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (output, tmp_path / "whole")]
+    assert weights[0] == weights[1]
+    assert main([*arguments, "--output", str(output), "--resume", "--lr", "0.5"]) == 2
+    assert "its checkpoint was made with lr=0.03, not 0.5" in capsys.readouterr().err
 
 
 def test_long_documents_options(models: Path, tmp_path: Path) -> None:

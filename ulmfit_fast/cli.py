@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,7 +12,7 @@ from typing import Any
 import click
 import pandas as pd
 
-from ulmfit_fast.checkpoint import check_output_folder, load_classifier, read_config
+from ulmfit_fast.checkpoint import check_output_folder, load_classifier, load_language_model, read_config
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError, TrainingDivergedError
 from ulmfit_fast.pipeline import (
@@ -21,9 +22,11 @@ from ulmfit_fast.pipeline import (
     list_classes,
     pretrain_lm,
 )
-from ulmfit_fast.prediction import predict_probabilities
-from ulmfit_fast.text.files import Documents, check_writable_table, read_documents, write_table
-from ulmfit_fast.training import Record
+from ulmfit_fast.prediction import evaluate_language_model, predict_probabilities
+from ulmfit_fast.text.corpus import TOKENIZERS, Corpus, Source, tokenize_corpus
+from ulmfit_fast.text.files import SPLITS, Documents, check_writable_table, iterate_texts, read_documents, write_table
+from ulmfit_fast.text.parallel import available_processes
+from ulmfit_fast.training import Record, progress_bar
 
 
 def main(arguments: list[str]) -> int:
@@ -76,6 +79,16 @@ _label_column = click.option("--label-column", default="label", show_default=Tru
 _max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use this many, drawn at random by the seed")
 _output = click.option("--output", required=True, type=Path, help="model folder to write")
 _overwrite = click.option("--overwrite", is_flag=True, help="replace the model in the output folder")
+_resume = click.option(
+    "--resume", is_flag=True, help="go on from the checkpoint in the output folder, if there is one; same options"
+)
+_split = click.option(
+    "--split", default="auto", type=click.Choice(SPLITS), show_default=True,
+    help="documents of a .txt: between blank lines, lines, the whole file, or auto: blank lines if there are any",
+)  # fmt: skip
+_processes = click.option(
+    "--processes", default=available_processes(), type=click.IntRange(min=1), help="of tokenizing  [default: cores]"
+)
 _batch_size = click.option(
     "--batch-size", default=64, type=click.IntRange(min=1), show_default=True, help="texts at a time; same result"
 )
@@ -99,21 +112,68 @@ def command() -> None:
     """
 
 
+@command.command("tokenize")
+@click.argument("source", metavar="TEXTS", type=Path)
+@click.option("--output", required=True, type=Path, help="corpus folder to write, for pretrain-lm")
+@click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
+@_text_column
+@_split
+@click.option("--tokenizer", default="word", type=click.Choice(TOKENIZERS), show_default=True, help="kind of tokens")
+@click.option("--vocab-size", default=60_000, type=click.IntRange(min=16), show_default=True, help="largest vocabulary")
+@click.option(
+    "--min-frequency", default=3, type=click.IntRange(min=1), show_default=True, help="rarer words are unknown"
+)
+@_processes
+@click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
+def tokenize_command(
+    source: Path, output: Path, valid: Path | None, text_column: str, split: str, tokenizer: str, vocab_size: int,
+    min_frequency: int, processes: int, seed: int,
+) -> None:  # fmt: skip
+    """Tokenize TEXTS of any size into a corpus folder that pretrain-lm reads from disk."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the corpus")
+    _tokenize(Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed), output, processes)
+    click.echo(f"corpus in {output}")
+
+
 @command.command("pretrain-lm")
 @click.argument("source", metavar="TEXTS", type=Path)
+@click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
+@click.option("--eval", "test", type=Path, help="texts to report the perplexity of at the end, read in one lane")
 @_output
 @_overwrite
+@_resume
 @_text_column
+@_split
 @_max_texts
+@_processes
 @config_options(PretrainConfig)
 def pretrain_lm_command(
-    source: Path, output: Path, overwrite: bool, text_column: str, max_texts: int | None, config: PretrainConfig
-) -> None:
-    """Stage one: train a language model on general TEXTS."""
-    check_output_folder(output, overwrite)
-    documents = _read(source, text_column, None, max_texts, config.seed)
-    pretrain_lm(documents.texts, config, output=output, overwrite=overwrite, on_epoch=_print_epoch)
+    source: Path, valid: Path | None, test: Path | None, output: Path, overwrite: bool, resume: bool, text_column: str,
+    split: str, max_texts: int | None, processes: int, config: PretrainConfig,
+) -> None:  # fmt: skip
+    """Stage one: train a language model on general TEXTS, or on a corpus folder that tokenize wrote.
+
+    Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    """
+    check_output_folder(output, overwrite or resume)
+    if test is not None and not test.exists():
+        raise InputError(f"{test}: no such file or folder")
+    corpus: Corpus | list[str]
+    if (source / "train.tokens").exists():
+        corpus = Corpus.load(source)
+    elif max_texts is not None:
+        corpus = _read(source, text_column, None, max_texts, config.seed).texts
+    else:
+        corpus = _tokenize(
+            Source(source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency,
+                   config.seed), output / "corpus", processes,
+        )  # fmt: skip
+    trained = pretrain_lm(corpus, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
     _print_written(output)
+    if test is not None:
+        ids = list(trained.tokenizer.encode(iterate_texts(test, text_column, split)))
+        _print_perplexity(evaluate_language_model(trained.model, ids, config.bptt, 1, True), sum(map(len, ids)) - 1)
 
 
 @command.command("finetune-lm")
@@ -121,17 +181,21 @@ def pretrain_lm_command(
 @click.option("--model", "language_model", required=True, type=Path, help="folder of a language model")
 @_output
 @_overwrite
+@_resume
 @_text_column
 @_max_texts
 @config_options(FinetuneLMConfig)
 def finetune_lm_command(
-    source: Path, language_model: Path, output: Path, overwrite: bool, text_column: str, max_texts: int | None,
-    config: FinetuneLMConfig,
+    source: Path, language_model: Path, output: Path, overwrite: bool, resume: bool, text_column: str,
+    max_texts: int | None, config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
     """Stage two: go on with the task's TEXTS, labelled or not."""
-    check_output_folder(output, overwrite)
+    check_output_folder(output, overwrite or resume)
     documents = _read(source, text_column, None, max_texts, config.seed)
-    finetune_lm(documents.texts, language_model, config, output=output, overwrite=overwrite, on_epoch=_print_epoch)
+    finetune_lm(
+        documents.texts, language_model, config, output=output, overwrite=overwrite, resume=resume,
+        on_epoch=_print_epoch,
+    )  # fmt: skip
     _print_written(output)
 
 
@@ -141,16 +205,17 @@ def finetune_lm_command(
 @click.option("--valid", type=Path, help="table to measure accuracy on after each epoch; the best epoch is kept")
 @_output
 @_overwrite
+@_resume
 @_text_column
 @_label_column
 @_max_texts
 @config_options(ClassifierConfig)
 def train_command(
-    source: Path, language_model: Path | None, valid: Path | None, output: Path, overwrite: bool, text_column: str,
-    label_column: str, max_texts: int | None, config: ClassifierConfig,
+    source: Path, language_model: Path | None, valid: Path | None, output: Path, overwrite: bool, resume: bool,
+    text_column: str, label_column: str, max_texts: int | None, config: ClassifierConfig,
 ) -> None:  # fmt: skip
     """Stage three: train a classifier on a TABLE of texts and labels."""
-    check_output_folder(output, overwrite)
+    check_output_folder(output, overwrite or resume)
     documents = _read(source, text_column, label_column, max_texts, config.seed)
     held_out = None if valid is None else _read(valid, text_column, label_column, None, config.seed)
     classes = list_classes(documents.texts, documents.labels or [], str(source))
@@ -160,7 +225,7 @@ def train_command(
         documents.texts, documents.labels or [], language_model, config,
         valid_texts=None if held_out is None else held_out.texts,
         valid_labels=None if held_out is None else held_out.labels,
-        output=output, overwrite=overwrite, on_epoch=_print_epoch,
+        output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch,
     )  # fmt: skip
     _print_written(output)
 
@@ -194,20 +259,28 @@ def predict_command(
 
 @command.command("evaluate")
 @click.argument("source", metavar="TABLE", type=Path)
-@_classifier
+@click.option("--model", "folder", required=True, type=Path, help="folder of a classifier or a language model")
 @_text_column
 @_label_column
+@_split
 @_max_texts
 @_batch_size
 @_max_tokens
 @_sample_seed
 def evaluate_command(
-    source: Path, folder: Path, text_column: str, label_column: str, max_texts: int | None, batch_size: int,
-    max_tokens: int, seed: int,
+    source: Path, folder: Path, text_column: str, label_column: str, split: str, max_texts: int | None,
+    batch_size: int, max_tokens: int, seed: int,
 ) -> None:  # fmt: skip
-    """Accuracy and F1 of a classifier on a TABLE of texts and labels."""
+    """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts."""
     from sklearn.metrics import classification_report
 
+    if read_config(folder)["kind"] == "language_model":
+        language_model, tokenizer = load_language_model(folder)
+        ids = list(tokenizer.encode(iterate_texts(source, text_column, split)))
+        _print_perplexity(
+            evaluate_language_model(language_model, ids, batch_size=1, progress=True), sum(map(len, ids)) - 1
+        )
+        return
     model, tokenizer, labels = load_classifier(folder)
     documents = _read(source, text_column, label_column, max_texts, seed)
     names = [str(label) for label in labels]
@@ -256,6 +329,29 @@ def demo_command(output: Path, seeds: int) -> None:
 
 def _read(source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int) -> Documents:
     return read_documents(source, text_column, label_column).sample(max_texts, seed)
+
+
+def _tokenize(source: Source, folder: Path, processes: int) -> Corpus:
+    with progress_bar("tokenize", 0, "B") as bar:
+
+        def advance(title: str, count: int) -> None:
+            bar.set_description(title, refresh=False)
+            bar.update(count)
+
+        corpus, figures = tokenize_corpus(source, folder, processes, advance)
+    if figures:
+        click.echo(
+            f"tokenized {figures['megabytes']:.1f} MB in {figures['seconds']:.0f} s "
+            f"({figures['megabytes'] / figures['seconds']:.1f} MB/s, {processes} processes): "
+            f"{figures['documents']:,.0f} documents, {figures['tokens']:,.0f} tokens to train on, vocabulary "
+            f"{len(corpus.tokenizer):,}",
+            err=True,
+        )
+    return corpus
+
+
+def _print_perplexity(loss: float, tokens: int) -> None:
+    click.echo(f"perplexity {math.exp(min(loss, 50)):.2f} (loss {loss:.4f}) on {tokens:,} tokens")
 
 
 def _print_epoch(record: Record) -> None:

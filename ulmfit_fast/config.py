@@ -42,6 +42,9 @@ class TrainingConfig:
     clip: float = setting(0.25, "largest norm of the gradient", above=0)
     precision: str = setting("float32", "float32, or bfloat16 for autocast", choices=tuple(PRECISIONS))
     seed: int = setting(0, "of everything random", at_least=0)
+    checkpoint_minutes: float = setting(
+        10.0, "write the state to go on from this often, and after each epoch; 0: never", at_least=0
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -68,13 +71,18 @@ class NewModelConfig(TrainingConfig):
     embedding_size: int = setting(400, "features of a token", at_least=1)
     hidden_size: int = setting(1152, "features of the inner layers' state", at_least=1)
     num_layers: int = setting(3, "LSTM layers", at_least=1)
-    tokenizer: str = setting("word", "word, or subword for byte-pair encodings", choices=("word", "subword"))
+    tokenizer: str = setting(
+        "word", "word, subword for byte-pair encodings, or whitespace for text that is tokenized already",
+        choices=("word", "subword", "whitespace"),
+    )  # fmt: skip
     vocab_size: int = setting(60_000, "largest vocabulary", at_least=16)
     min_frequency: int = setting(3, "rarer words are unknown", at_least=1)
 
     def train_tokenizer(self, texts: Iterable[str]) -> Tokenizer:
         if self.tokenizer == "word":
             return Tokenizer.train_words(texts, self.vocab_size, self.min_frequency)
+        if self.tokenizer == "whitespace":
+            return Tokenizer.train_whitespace(texts, self.vocab_size, self.min_frequency)
         return Tokenizer.train_subwords(texts, self.vocab_size)
 
     def new_encoder(self, tokenizer: Tokenizer) -> AWDLSTM:
@@ -83,22 +91,44 @@ class NewModelConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class PretrainConfig(NewModelConfig):
-    """Of ``pretrain_lm``."""
+class LanguageModelConfig(TrainingConfig):
+    """What both trainings of a language model share."""
 
     alpha: float = setting(2.0, "weight of activation regularisation (AR)", at_least=0)
     beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)", at_least=0)
+    optimizer: str = setting(
+        "adamw", "adamw with a slanted triangular rate; ntasgd: SGD at a constant rate (try --lr 30 --weight-decay "
+        "1.2e-6), averaged once validation stops improving", choices=("adamw", "ntasgd"),
+    )  # fmt: skip
+    patience: int = setting(5, "of ntasgd: validations without a new best before it averages", at_least=1)
+    ema_decay: float = setting(
+        0.0, "of adamw: validate and save a moving average of the weights with this decay; 0: the weights themselves",
+        at_least=0, at_most=0.999999,
+    )  # fmt: skip
+    embed_p: float = setting(0.02, "dropout of words of the embedding", at_least=0)
+    input_p: float = setting(0.25, "dropout of the embedded text", at_least=0)
+    hidden_p: float = setting(0.15, "dropout between layers", at_least=0)
+    weight_p: float = setting(0.2, "dropout of recurrent weights (DropConnect)", at_least=0)
+    output_p: float = setting(0.1, "dropout before the softmax", at_least=0)
+
+    @property
+    def dropouts(self) -> dict[str, float]:
+        """Before ``drop_mult``."""
+        return {name: getattr(self, name) for name in ("embed_p", "input_p", "hidden_p", "weight_p", "output_p")}
 
 
 @dataclass(frozen=True)
-class FinetuneLMConfig(TrainingConfig):
+class PretrainConfig(LanguageModelConfig, NewModelConfig):
+    """Of ``pretrain_lm``."""
+
+
+@dataclass(frozen=True)
+class FinetuneLMConfig(LanguageModelConfig):
     """Of ``finetune_lm``."""
 
     discriminative_factor: float = setting(
         2.6, "learning rate of a layer group over that of the one before it", at_least=1
     )
-    alpha: float = setting(2.0, "weight of activation regularisation (AR)", at_least=0)
-    beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)", at_least=0)
     new_vocabulary: bool = setting(True, "word tokenizers: take over the new texts' vocabulary, known words kept")
     vocab_size: int = setting(60_000, "largest new vocabulary", at_least=16)
     min_frequency: int = setting(3, "words rarer in the new texts are unknown", at_least=1)

@@ -14,34 +14,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ulmfit_fast.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS, LM_DROPOUTS
+from ulmfit_fast.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
 from ulmfit_fast.checkpoint import Label, check_output_folder, remap_vocabulary
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.language_model import LanguageModel
 from ulmfit_fast.stage import EpochCallback, Stage, TrainedClassifier, TrainedLanguageModel
+from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 
 
 def pretrain_lm(
-    texts: Sequence[str],
+    texts: Sequence[str] | Corpus,
     config: PretrainConfig | None = None,
     *,
     valid_texts: Sequence[str] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
 ) -> TrainedLanguageModel:
     """Stage one: a language model of general text, from nothing.
 
     Args:
-        texts: raw texts. A twentieth of them is held out for validation where ``valid_texts`` is None.
+        texts: raw texts. A twentieth of them is held out for validation where ``valid_texts`` is None. Or a ``Corpus``
+            (``tokenize_corpus``), which may be larger than memory and brings its tokenizer and validation texts.
         config: sizes, vocabulary, training.
         valid_texts: to measure perplexity on and to choose the best epoch by.
         output: model folder to write after every epoch that is the best so far.
         overwrite: allow ``output`` to hold a model already.
+        resume: go on from the checkpoint in ``output``, if there is one, to the bits that a run without interruption
+            would have ended with. Texts and configuration must be the same.
         progress: show bars on a terminal.
         on_epoch: called with each epoch's record.
 
@@ -51,15 +57,20 @@ def pretrain_lm(
     """
     config = config or PretrainConfig()
     torch.manual_seed(config.seed)
-    _check_output(output, overwrite)
-    _check_texts("pretrain_lm", texts)
-    train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
-    tokenizer = config.train_tokenizer(train_texts)
-    encoder = config.new_encoder(tokenizer)
-    encoder.set_dropouts(encoder.config.with_dropouts(LM_DROPOUTS, config.drop_mult))
+    _check_output(output, overwrite or resume)
+    if isinstance(texts, Corpus):
+        if valid_texts is not None:
+            raise InputError("pretrain_lm: a Corpus brings its validation texts; give no valid_texts")
+        corpus = texts
+    else:
+        _check_texts("pretrain_lm", texts)
+        train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
+        corpus = _in_memory(config.train_tokenizer(train_texts), train_texts, valid_texts)
+    encoder = config.new_encoder(corpus.tokenizer)
+    encoder.set_dropouts(encoder.config.with_dropouts(config.dropouts, config.drop_mult))
     model = LanguageModel(encoder)
-    stage = Stage("pretrain LM", config, output, progress, on_epoch)
-    return stage.train_language_model(model, tokenizer, train_texts, valid_texts, 1.0, config.alpha, config.beta)
+    stage = Stage("pretrain LM", config, output, progress, on_epoch, resume)
+    return stage.train_language_model(model, corpus, 1.0, config.alpha, config.beta)
 
 
 def finetune_lm(
@@ -70,6 +81,7 @@ def finetune_lm(
     valid_texts: Sequence[str] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
 ) -> TrainedLanguageModel:
@@ -79,7 +91,7 @@ def finetune_lm(
         texts: the task's raw texts, labelled or not.
         language_model: folder or result of ``pretrain_lm``; a given object is not changed.
         config: training, vocabulary.
-        valid_texts, output, overwrite, progress, on_epoch: as ``pretrain_lm``.
+        valid_texts, output, overwrite, resume, progress, on_epoch: as ``pretrain_lm``.
 
     Raises:
         InputError, TrainingDivergedError: as ``pretrain_lm``, and for an unusable model folder.
@@ -88,7 +100,7 @@ def finetune_lm(
     """
     config = config or FinetuneLMConfig()
     torch.manual_seed(config.seed)
-    _check_output(output, overwrite)
+    _check_output(output, overwrite or resume)
     _check_texts("finetune_lm", texts)
     base = _load(language_model)
     train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
@@ -96,11 +108,10 @@ def finetune_lm(
     if config.new_vocabulary and tokenizer.uses_rules:
         tokenizer = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
     model = remap_vocabulary(base.model, base.tokenizer, tokenizer)
-    model.encoder.set_dropouts(model.encoder.config.with_dropouts(LM_DROPOUTS, config.drop_mult))
-    stage = Stage("fine-tune LM", config, output, progress, on_epoch)
-    return stage.train_language_model(
-        model, tokenizer, train_texts, valid_texts, config.discriminative_factor, config.alpha, config.beta
-    )
+    model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
+    stage = Stage("fine-tune LM", config, output, progress, on_epoch, resume)
+    corpus = _in_memory(tokenizer, train_texts, valid_texts)
+    return stage.train_language_model(model, corpus, config.discriminative_factor, config.alpha, config.beta)
 
 
 def finetune_classifier(
@@ -113,6 +124,7 @@ def finetune_classifier(
     valid_labels: Sequence[Label] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
 ) -> TrainedClassifier:
@@ -124,7 +136,7 @@ def finetune_classifier(
         config: training, head; sizes and vocabulary of a new encoder.
         valid_texts, valid_labels: to measure accuracy on and to choose the best epoch by; without them the last epoch
             is kept.
-        output, overwrite, progress, on_epoch: as ``pretrain_lm``.
+        output, overwrite, resume, progress, on_epoch: as ``pretrain_lm``.
 
     Raises:
         InputError: fewer than two labels, lengths that differ, a validation label that training lacks, an unusable
@@ -135,7 +147,7 @@ def finetune_classifier(
     """
     config = config or ClassifierConfig()
     torch.manual_seed(config.seed)
-    _check_output(output, overwrite)
+    _check_output(output, overwrite or resume)
     _check_texts("finetune_classifier", texts)
     classes = list_classes(texts, labels)
     targets = encode_labels(labels, classes, "labels")
@@ -159,7 +171,7 @@ def finetune_classifier(
         mask_scope=config.mask_scope, variable_length=config.variable_bptt, memory=config.memory,
         memory_budget=config.memory_budget_mb << 20, pool_window=config.pool_window or None,
     )  # fmt: skip
-    stage = Stage("classifier", config, output, progress, on_epoch)
+    stage = Stage("classifier", config, output, progress, on_epoch, resume)
     valid = None if valid_texts is None or valid_targets is None else (valid_texts, valid_targets)
     return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
 
@@ -206,6 +218,11 @@ def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageM
     if isinstance(language_model, TrainedLanguageModel):
         return language_model
     return TrainedLanguageModel.load(language_model)
+
+
+def _in_memory(tokenizer: Tokenizer, texts: Sequence[str], valid_texts: Sequence[str] | None) -> Corpus:
+    valid = None if valid_texts is None else TokenArray(list(tokenizer.encode(valid_texts)))
+    return Corpus(tokenizer, TokenArray(list(tokenizer.encode(texts))), valid)
 
 
 def _hold_out(

@@ -13,6 +13,7 @@ from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
+from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import progress_bar
 
@@ -51,11 +52,18 @@ def evaluate_classifier(
 
 
 def evaluate_language_model(
-    model: LanguageModel, ids: Sequence[np.ndarray], bptt: int = 70, batch_size: int = 16, progress: bool = False
+    model: LanguageModel,
+    corpus: TokenCorpus | Sequence[np.ndarray],
+    bptt: int = 70,
+    batch_size: int = 16,
+    progress: bool = False,
 ) -> float:
-    """Cross-entropy in nats a token; its exponential is the perplexity."""
-    tokens = sum(map(len, ids))
-    stream = LanguageModelStream(ids, max(1, min(batch_size, tokens // 2)), bptt)
+    """Cross-entropy in nats a token; its exponential is the perplexity.
+
+    The text is read in ``batch_size`` lanes, each beginning without a state; 1 is how the papers measure.
+    """
+    corpus = TokenArray(corpus) if isinstance(corpus, Sequence) else corpus
+    stream = LanguageModelStream(corpus, max(1, min(batch_size, int(corpus.offsets[-1]) // 2)), bptt)
     model.eval()
     total, state = 0.0, None
     with torch.inference_mode(), progress_bar("evaluate", stream.tokens, "tok", progress) as bar:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ulmfit_fast.checkpoint import Label, load_language_model, save_model
 from ulmfit_fast.classifier import TextClassifier
-from ulmfit_fast.config import ClassifierConfig, TrainingConfig
-from ulmfit_fast.errors import TrainingInterrupted
+from ulmfit_fast.config import ClassifierConfig, LanguageModelConfig, TrainingConfig
 from ulmfit_fast.language_model import LanguageModel, language_model_loss
+from ulmfit_fast.optim import NTASGD, AveragedWeights
 from ulmfit_fast.prediction import evaluate_classifier, evaluate_language_model
+from ulmfit_fast.run import Run
 from ulmfit_fast.schedules import SlantedTriangularLR
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches, group_documents
+from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.tokenizer import Tokenizer
-from ulmfit_fast.training import BestWeights, History, Loop, Record, diverged
+from ulmfit_fast.training import BestWeights, History, Loop, Record, StepLoss, diverged
 from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
 
 _SAMPLE = 4  # training texts that every epoch is checked with
@@ -57,50 +60,88 @@ class TrainedClassifier:
 
 
 @dataclass
+class Task:
+    """What is trained on, as ``Stage`` needs to know it.
+
+    Args:
+        random: of order and cuts; an epoch's batches follow from its state when the epoch begins.
+        batches: the epoch's batches, the first so many left out.
+        tokens: in an epoch.
+        expected_batches: of an epoch.
+        compute_loss: of a batch.
+        validate: measures, with a title: a record with valid_loss if there is something to validate on.
+        save: writes a model folder.
+        start_epoch: prepares the model for an epoch; what to record of it.
+        carried: what goes on from batch to batch, as of the last step.
+        carry: takes over what the last computed batch leaves behind.
+    """
+
+    random: np.random.Generator
+    batches: Callable[[int], Iterator[Any]]
+    tokens: int
+    expected_batches: int
+    compute_loss: Callable[[Any], StepLoss]
+    validate: Callable[[str], Record]
+    save: Callable[..., None]
+    start_epoch: Callable[[int], Record] = lambda _: {}
+    carried: list[Any] = field(default_factory=list)
+    carry: Callable[[], None] = lambda: None
+
+
+@dataclass
 class Stage:
-    """One stage's run: epochs, validation, checkpoints, history."""
+    """One stage's run: epochs, validation, checkpoints, history.
+
+    Args:
+        name: for records and bars.
+        config: of the stage.
+        output: model folder for the best model, the history and the checkpoint, or None.
+        progress: show bars on a terminal.
+        on_epoch: called with each epoch's record.
+        resume: go on from the checkpoint in ``output``, if there is one.
+    """
 
     name: str
     config: TrainingConfig
     output: str | Path | None
     progress: bool
     on_epoch: EpochCallback | None
+    resume: bool = False
 
     def train_language_model(
         self,
         model: LanguageModel,
-        tokenizer: Tokenizer,
-        texts: Sequence[str],
-        valid_texts: Sequence[str] | None,
+        corpus: Corpus,
         factor: float,
         alpha: float,
         beta: float,
     ) -> TrainedLanguageModel:
         config = self.config
-        ids = list(tokenizer.encode(texts))
-        stream = LanguageModelStream(ids, config.batch_size, config.bptt, True, True, config.seed)
-        valid_ids = None if valid_texts is None else list(tokenizer.encode(valid_texts))
-        loop = self._loop(model, factor, stream.expected_batches())
+        stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
+        next_state: list[tuple[Tensor, Tensor]] = []
 
-        def run_epoch(title: str, _: int) -> Record:
-            state: list[tuple[Tensor, Tensor]] | None = None
+        def compute_loss(batch: tuple[Tensor, Tensor]) -> StepLoss:
+            nonlocal next_state
+            tokens, targets = batch
+            output = model(tokens, list(map(tuple, task.carried)) or None)
+            next_state = [(h.detach(), c.detach()) for h, c in output.state]
+            cross_entropy, loss = language_model_loss(model, output, targets, alpha, beta)
+            return StepLoss(cross_entropy, loss, targets.numel(), len(tokens) / config.bptt)
 
-            def compute_loss(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, int]:
-                nonlocal state
-                tokens, targets = batch
-                output = model(tokens, state)
-                state = [(h.detach(), c.detach()) for h, c in output.state]
-                cross_entropy, loss = language_model_loss(model, output, targets, alpha, beta)
-                return cross_entropy, loss, targets.numel()
+        def carry() -> None:
+            task.carried = next_state
 
-            record = loop.train_epoch(title, stream.epoch(), stream.tokens, compute_loss)
-            if valid_ids is not None:
-                valid_loss = evaluate_language_model(model, valid_ids, config.bptt, progress=self.progress)
-                record |= {"valid_loss": valid_loss, "perplexity": math.exp(min(valid_loss, 50))}
-            return record
+        def validate(_: str) -> Record:
+            if corpus.valid is None:
+                return {}
+            loss = evaluate_language_model(model, corpus.valid, config.bptt, progress=self.progress)
+            return {"valid_loss": loss, "perplexity": math.exp(min(loss, 50))}
 
-        save = partial(save_model, model=model, tokenizer=tokenizer)
-        return TrainedLanguageModel(model, tokenizer, self._run(model, run_epoch, save))
+        task = Task(
+            stream.random, stream.epoch, stream.tokens, stream.expected_batches(), compute_loss, validate,
+            partial(save_model, model=model, tokenizer=corpus.tokenizer), carry=carry,
+        )  # fmt: skip
+        return TrainedLanguageModel(model, corpus.tokenizer, self._run(model, task, factor))
 
     def train_classifier(
         self,
@@ -117,61 +158,70 @@ class Stage:
         valid_ids = None if valid is None else list(tokenizer.encode(valid[0]))
         random = np.random.default_rng(config.seed)
         # Each epoch cuts its own batches, of which there may be a few more or less.
-        batches_per_epoch = len(
+        expected_batches = len(
             group_documents([len(document) for document in ids], config.batch_size, config.max_tokens, random)
         )
-        loop = self._loop(model, config.discriminative_factor, batches_per_epoch)
-        model.bpt3c.on_progress = loop.advance
         unfreezing = GradualUnfreezing(layer_groups(model)) if config.gradual_unfreezing else None
+        # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
+        sample = sorted(range(len(ids)), key=lambda i: len(ids[i]))[:_SAMPLE]
 
-        def compute_loss(batch: tuple[Any, np.ndarray]) -> tuple[Tensor, Tensor, int]:
+        def batches(skip: int) -> Iterator[Any]:
+            return islice(document_batches(ids, config.batch_size, config.max_tokens, random), skip, None)
+
+        def compute_loss(batch: tuple[Any, np.ndarray]) -> StepLoss:
             documents, rows = batch
             loss = F.cross_entropy(model(documents).float(), targets[torch.from_numpy(rows)])
-            return loss, loss, len(documents.data)
+            return StepLoss(loss, loss, len(documents.data))
 
-        def run_epoch(title: str, epoch: int) -> Record:
-            trainable = {} if unfreezing is None else {"trainable_groups": unfreezing.start_epoch(epoch)}
-            batches = document_batches(ids, config.batch_size, config.max_tokens, random)
-            record = loop.train_epoch(title, batches, sum(map(len, ids)), compute_loss) | trainable
-            # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
-            sample = sorted(range(len(ids)), key=lambda i: len(ids[i]))[:_SAMPLE]
+        def start_epoch(epoch: int) -> Record:
+            return {} if unfreezing is None else {"trainable_groups": unfreezing.start_epoch(epoch)}
+
+        def validate(title: str) -> Record:
             sample_loss, _ = evaluate_classifier(model, [ids[i] for i in sample], targets[sample])
             if not math.isfinite(sample_loss):
                 raise diverged(title, f"the loss in eval mode became {sample_loss}", sum(map(len, ids)))
-            if valid is not None and valid_ids is not None:
-                loss, accuracy = evaluate_classifier(model, valid_ids, valid[1], progress=self.progress)
-                record |= {"valid_loss": loss, "accuracy": accuracy}
-            return record
+            if valid is None or valid_ids is None:
+                return {}
+            loss, accuracy = evaluate_classifier(model, valid_ids, valid[1], progress=self.progress)
+            return {"valid_loss": loss, "accuracy": accuracy}
 
-        save = partial(save_model, model=model, tokenizer=tokenizer, labels=classes)
+        task = Task(
+            random, batches, sum(map(len, ids)), expected_batches, compute_loss, validate,
+            partial(save_model, model=model, tokenizer=tokenizer, labels=classes), start_epoch,
+        )  # fmt: skip
         try:
-            history = self._run(model, run_epoch, save)
+            history = self._run(model, task, config.discriminative_factor)
         finally:
             model.bpt3c.on_progress = None
             model.requires_grad_(True)
         return TrainedClassifier(model, tokenizer, classes, history)
 
-    def _loop(self, model: Any, factor: float, batches_per_epoch: int) -> Loop:
+    def _run(self, model: Any, task: Task, factor: float) -> History:
         config = self.config
-        groups = discriminative_param_groups(layer_groups(model), config.lr, factor)
-        optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
-        total_steps = config.epochs * batches_per_epoch
-        scheduler: LRScheduler = SlantedTriangularLR(optimizer, total_steps, config.cut_frac, config.ratio)
-        return Loop(model, optimizer, scheduler, config.clip, config.precision, self.progress)
-
-    def _run(self, model: Any, run_epoch: Callable[[str, int], Record], save: Callable[..., None]) -> History:
-        history, best = History(), BestWeights(model)
-        for epoch in range(self.config.epochs):
-            title = f"{self.name} {epoch + 1}/{self.config.epochs}"
+        folder = None if self.output is None else Path(self.output)
+        loop = new_loop(model, config, factor, config.epochs * task.expected_batches, self.progress)
+        if isinstance(model, TextClassifier):
+            model.bpt3c.on_progress = loop.advance
+        history, best = History(), BestWeights(model, folder)
+        run = Run(self._arguments(), model, loop, task, best, history, folder)
+        first_epoch = run.resume() if self.resume else 0
+        for epoch in range(first_epoch, config.epochs):
+            title = f"{self.name} {epoch + 1}/{config.epochs}"
+            started = task.start_epoch(epoch)
             try:
-                record = {"stage": self.name, "epoch": epoch + 1, **run_epoch(title, epoch)}
+                done = run.begin(epoch)
+                record = loop.train_epoch(title, task.batches(done.batches), task.tokens, task.compute_loss, done)
+                with run.averaged():
+                    record |= started | task.validate(title)
+                    record = {"stage": self.name, "epoch": epoch + 1, **record}
+                    if best.offer(record.get("valid_loss")) and folder is not None:
+                        task.save(folder, training_args=self._arguments())
             except KeyboardInterrupt:
-                raise self._interrupted(title, save) from None
+                raise run.interrupted(title) from None
             history.records.append(record)
-            if best.offer(record.get("valid_loss")) and self.output is not None:
-                save(Path(self.output), training_args=self._arguments())
-            if self.output is not None:
-                history.write(Path(self.output))
+            run.end(epoch, record.get("valid_loss"))
+            if folder is not None:
+                history.write(folder)
             if self.on_epoch is not None:
                 self.on_epoch(record)
         best.restore()
@@ -179,13 +229,23 @@ class Stage:
         model.eval()
         return history
 
-    def _interrupted(self, title: str, save: Callable[..., None]) -> TrainingInterrupted:
-        """Saves the model as it is, beside the best one so far."""
-        if self.output is None:
-            return TrainingInterrupted(f"{title}: interrupted")
-        folder = Path(self.output) / "interrupted"
-        save(folder, training_args=self._arguments())
-        return TrainingInterrupted(f"{title}: interrupted; the model as of the last step is in {folder}")
-
     def _arguments(self) -> dict[str, Any]:
         return {"stage": self.name} | asdict(self.config)
+
+
+def new_loop(model: Any, config: TrainingConfig, factor: float, total_steps: int, progress: bool) -> Loop:
+    """The loop with the optimizer, schedule and average that the configuration asks for."""
+    groups = discriminative_param_groups(layer_groups(model), config.lr, factor)
+    language_model = config if isinstance(config, LanguageModelConfig) else None
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    if language_model is not None and language_model.optimizer == "ntasgd":
+        optimizer = NTASGD(groups, config.lr, weight_decay=config.weight_decay, patience=language_model.patience)
+        scheduler = LambdaLR(optimizer, lambda _: 1.0)
+    else:
+        optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
+        scheduler = SlantedTriangularLR(optimizer, total_steps, config.cut_frac, config.ratio)
+    loop = Loop(model, optimizer, scheduler, config.clip, config.precision, progress, language_model is not None)
+    if language_model is not None and language_model.ema_decay:
+        loop.average = AveragedWeights(model.parameters(), language_model.ema_decay)
+    return loop

@@ -6,11 +6,12 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,6 +20,8 @@ from tqdm import tqdm
 
 from ulmfit_fast.atomic_write import write_atomically
 from ulmfit_fast.errors import TrainingDivergedError
+from ulmfit_fast.optim import AveragedWeights
+from ulmfit_fast.run_state import uninterrupted
 
 Record = dict[str, Any]  # stage, epoch, loss, tokens_per_s, ...
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -26,17 +29,18 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass
 class History:
-    """One record an epoch, of one or several stages; as a JSON-lines file and as curves."""
+    """One record an epoch, and the loss within epochs; as a JSON-lines file and as curves."""
 
     records: list[Record] = field(default_factory=list)
+    points: list[tuple[float, float]] = field(default_factory=list)  # (epochs done, mean loss since the last point)
 
     def write(self, folder: Path) -> None:
         """Write ``history.jsonl`` and ``curves.png``."""
         write_atomically(folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
-        write_atomically(folder / "curves.png", plot_curves(self.records))
+        write_atomically(folder / "curves.png", plot_curves(self.records, self.points))
 
 
-def plot_curves(records: list[Record]) -> bytes:
+def plot_curves(records: list[Record], points: Sequence[tuple[float, float]] = ()) -> bytes:
     """Loss and score over the epochs as a PNG image."""
     import io
 
@@ -46,6 +50,8 @@ def plot_curves(records: list[Record]) -> bytes:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     epochs = range(1, len(records) + 1)
+    if len(points) > 1:
+        axes.plot(*zip(*points, strict=True), color="C0", alpha=0.4, linewidth=1)
     for key, label in (("loss", "training loss"), ("valid_loss", "validation loss")):
         if any(key in record for record in records):
             axes.plot(epochs, [record.get(key, math.nan) for record in records], marker="o", label=label)
@@ -67,6 +73,27 @@ def plot_curves(records: list[Record]) -> bytes:
 
 
 @dataclass
+class EpochProgress:
+    """How far an epoch is: what a run that goes on in the middle of it needs to know."""
+
+    batches: int = 0
+    tokens: int = 0
+    loss: float = 0.0  # summed over tokens
+    seconds: float = 0.0
+    window_tokens: int = 0  # since the last point of the history
+    window_loss: float = 0.0
+
+
+class StepLoss(NamedTuple):
+    """What a batch's computation gives the loop."""
+
+    report: Tensor  # loss to show
+    minimise: Tensor  # loss to descend
+    tokens: int
+    rate: float = 1.0  # of the scheduled learning rate, for this step
+
+
+@dataclass
 class Loop:
     """What an epoch of training needs besides the batches.
 
@@ -76,6 +103,9 @@ class Loop:
         clip: largest gradient norm.
         precision: "float32", or "bfloat16" for autocast.
         progress: show a bar, if standard error is a terminal.
+        perplexity: show the loss's exponential, too.
+        average: of the weights, updated every step.
+        on_step: called after every step, when all state is that of whole steps.
     """
 
     model: nn.Module
@@ -84,6 +114,9 @@ class Loop:
     clip: float
     precision: str = "float32"
     progress: bool = True
+    perplexity: bool = False
+    average: AveragedWeights | None = None
+    on_step: Callable[[EpochProgress], None] | None = None
     _bar: tqdm | None = field(default=None, init=False)
     _advanced: float = field(default=0.0, init=False)
 
@@ -94,15 +127,21 @@ class Loop:
             self._bar.update(tokens)
 
     def train_epoch(
-        self, title: str, batches: Iterable[Any], tokens: int, compute_loss: Callable[[Any], tuple[Tensor, Tensor, int]]
+        self,
+        title: str,
+        batches: Iterable[Any],
+        tokens: int,
+        compute_loss: Callable[[Any], StepLoss],
+        done: EpochProgress | None = None,
     ) -> Record:
         """Train on every batch once.
 
         Args:
             title: before the progress bar.
-            batches: of any kind.
+            batches: of any kind; those that are left.
             tokens: in all of them, for the bar.
-            compute_loss: a batch to (loss to report, loss to minimise, tokens of the batch).
+            compute_loss: from a batch.
+            done: what of this epoch was done before; it is counted on.
 
         Returns:
             Record with loss (mean a token-weighted batch), lr (at the end), seconds and tokens_per_s.
@@ -112,38 +151,58 @@ class Loop:
         """
         self.model.train()
         self._advanced = 0.0
-        start = time.perf_counter()
-        total_loss, seen = 0.0, 0
+        done = EpochProgress() if done is None else done
+        clock = time.perf_counter()
         with progress_bar(title, tokens, "tok", self.progress) as bar:
             self._bar = bar
+            bar.update(done.tokens)
             for batch in batches:
                 self.optimizer.zero_grad(set_to_none=True)
                 with autocast(self.model, self.precision):
-                    reported, loss, count = compute_loss(batch)
-                value = float(reported.detach())
-                if not math.isfinite(float(loss.detach())):
-                    raise diverged(title, f"the loss became {float(loss.detach())}", seen)
-                loss.backward()
+                    step = compute_loss(batch)
+                value = float(step.report.detach())
+                if not math.isfinite(float(step.minimise.detach())):
+                    raise diverged(title, f"the loss became {float(step.minimise.detach())}", done.tokens)
+                step.minimise.backward()
                 trained = [p for p in self.model.parameters() if p.grad is not None]
                 norm = float(nn.utils.clip_grad_norm_(trained, self.clip))
                 if not math.isfinite(norm):
-                    raise diverged(title, f"the gradient's norm became {norm}", seen)
-                self.optimizer.step()
-                self.scheduler.step()
-                total_loss += value * count
-                seen += count
-                self.advance(count - self._advanced)
+                    raise diverged(title, f"the gradient's norm became {norm}", done.tokens)
+                now = time.perf_counter()
+                with uninterrupted():
+                    self._update(step.rate)
+                    done.batches, done.tokens = done.batches + 1, done.tokens + step.tokens
+                    done.loss += value * step.tokens
+                    done.window_tokens, done.window_loss = (
+                        done.window_tokens + step.tokens, done.window_loss + value * step.tokens,
+                    )  # fmt: skip
+                    done.seconds, clock = done.seconds + now - clock, now
+                    if self.on_step is not None:
+                        self.on_step(done)
+                self.advance(step.tokens - self._advanced)
                 self._advanced = 0.0
-                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+                shown = {"perplexity": f"{math.exp(min(value, 50)):.1f}"} if self.perplexity else {}
+                bar.set_postfix({"loss": f"{value:.3f}", **shown}, refresh=False)
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise diverged(title, "a weight became NaN or infinite", seen)
-        seconds = time.perf_counter() - start
+            raise diverged(title, "a weight became NaN or infinite", done.tokens)
+        done.seconds += time.perf_counter() - clock
         return {
-            "loss": total_loss / max(1, seen),
+            "loss": done.loss / max(1, done.tokens),
             "lr": self.scheduler.get_last_lr()[-1],
-            "seconds": seconds,
-            "tokens_per_s": seen / seconds,
+            "seconds": done.seconds,
+            "tokens_per_s": done.tokens / done.seconds,
         }
+
+    def _update(self, rate: float) -> None:
+        scheduled = [group["lr"] for group in self.optimizer.param_groups]
+        for group, lr in zip(self.optimizer.param_groups, scheduled, strict=True):
+            group["lr"] = lr * rate
+        self.optimizer.step()
+        for group, lr in zip(self.optimizer.param_groups, scheduled, strict=True):
+            group["lr"] = lr
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update()
 
 
 def diverged(title: str, what: str, tokens: int) -> TrainingDivergedError:
@@ -155,10 +214,16 @@ def diverged(title: str, what: str, tokens: int) -> TrainingDivergedError:
 
 
 class BestWeights:
-    """Keeps a copy of the weights with the lowest loss, to end with."""
+    """Remembers the weights with the lowest loss, to end with: in the model folder they were saved to, or in memory.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: whose weights.
+        folder: where every best model is saved by the caller; None: a copy is kept here.
+    """
+
+    def __init__(self, model: nn.Module, folder: Path | None) -> None:
         self.model = model
+        self.folder = folder
         self.loss = math.inf
         self._weights: dict[str, Tensor] | None = None
 
@@ -170,14 +235,17 @@ class BestWeights:
             )
         if loss is not None and loss >= self.loss:
             return False
-        if loss is not None:
-            self.loss = loss
+        self.loss = math.inf if loss is None else loss
+        if self.folder is None:
             self._weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         return True
 
     def restore(self) -> None:
-        if self._weights is not None:
-            self.model.load_state_dict(self._weights)
+        weights = self._weights
+        if self.folder is not None:
+            weights = safetensors.torch.load_file(self.folder / "model.safetensors")
+        if weights is not None:
+            self.model.load_state_dict(weights)
 
 
 def progress_bar(title: str, total: int, unit: str, enabled: bool = True) -> tqdm:

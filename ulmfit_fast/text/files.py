@@ -26,6 +26,7 @@ from ulmfit_fast.text.lines import (
     suffixes_of,
 )
 
+SPLITS = ("auto", "blank", "line", "file")
 _FORMATS = ".txt, .csv, .jsonl, .parquet (each also .xz, .gz, .bz2 or .zst), or a folder of .txt"
 
 

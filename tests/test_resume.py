@@ -1,0 +1,181 @@
+"""Runs that are killed anywhere and go on end with the bits of a run that never stopped."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
+from ulmfit_fast import InputError, finetune_classifier, finetune_lm, pretrain_lm, run
+from ulmfit_fast.run_state import load_state, save_state
+from ulmfit_fast.text.corpus import Source, tokenize_corpus
+
+EVERY_STEP = 1e-9  # minutes between checkpoints
+TEXTS, LABELS = make_task(60)
+VALID_TEXTS, VALID_LABELS = make_task(20, seed=5)
+
+
+class Killed(BaseException):
+    pass
+
+
+def train_adam(output: Path | None, resume: bool) -> Any:
+    config = replace(PRETRAIN, epochs=2, ema_decay=0.9, precision="bfloat16", checkpoint_minutes=EVERY_STEP)
+    return pretrain_lm(TEXTS, config, valid_texts=VALID_TEXTS, output=output, resume=resume)
+
+
+def train_ntasgd(output: Path | None, resume: bool) -> Any:
+    config = replace(PRETRAIN, epochs=5, optimizer="ntasgd", lr=20.0, patience=1, checkpoint_minutes=EVERY_STEP)
+    return pretrain_lm(TEXTS[:30], config, valid_texts=VALID_TEXTS, output=output, resume=resume)
+
+
+def tune(output: Path | None, resume: bool) -> Any:
+    base = pretrain_lm(TEXTS, PRETRAIN)
+    return finetune_lm(TEXTS, base, replace(FINETUNE, checkpoint_minutes=EVERY_STEP), output=output, resume=resume)
+
+
+def classify(output: Path | None, resume: bool) -> Any:
+    config = replace(
+        CLASSIFY, epochs=3, gradual_unfreezing=True, variable_bptt=True, drop_mult=0.5, checkpoint_minutes=EVERY_STEP
+    )
+    return finetune_classifier(
+        TEXTS, LABELS, None, config, valid_texts=VALID_TEXTS, valid_labels=VALID_LABELS, output=output, resume=resume
+    )
+
+
+def assert_same(mine: Any, whole: Any) -> None:
+    for (name, a), b in zip(mine.model.state_dict().items(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    records = [
+        [{k: v for k, v in record.items() if k not in ("seconds", "tokens_per_s")} for record in run.history.records]
+        for run in (mine, whole)
+    ]
+    assert records[0] == records[1]
+    assert mine.history.points == whole.history.points
+
+
+@pytest.mark.parametrize("train", [train_adam, train_ntasgd, tune, classify], ids=lambda f: f.__name__)
+def test_killed_before_any_checkpoint_is_written(
+    train: Callable[[Path | None, bool], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other checkpoint is the last one of its process, the step after it is done again."""
+    whole = train(tmp_path / "whole", False)
+    written = 0
+
+    def save(folder: Path, state: dict[str, Any]) -> None:
+        nonlocal written
+        written += 1
+        if written % 2 == 0:
+            raise Killed
+        save_state(folder, state)
+
+    monkeypatch.setattr(run, "save_state", save)
+    starts = 0
+    while True:
+        starts += 1
+        torch.manual_seed(starts)  # what a fresh process has in its generator does not matter
+        try:
+            mine = train(tmp_path / "killed", True)
+        except Killed:
+            continue
+        break
+    assert starts > 5
+    assert_same(mine, whole)
+
+
+def test_ntasgd_averages_in_that_run() -> None:
+    """Else the test above says nothing of averages."""
+    records = train_ntasgd(None, False).history.records
+    losses = [record["valid_loss"] for record in records]
+    assert any(loss > min(losses[: i - 1]) for i, loss in enumerate(losses) if i > 1)
+
+
+_SCRIPT = """
+import sys
+from pathlib import Path
+from tests.test_resume import train_adam
+train_adam(Path(sys.argv[1]), True)
+"""
+_KILLS = int(os.environ.get("ULMFIT_FAST_KILLS", "2"))
+
+
+def test_kill_nine_at_random_moments(tmp_path: Path) -> None:
+    whole = train_adam(tmp_path / "whole", False)
+    draw = random.Random(0)
+    kills = 0
+    while True:
+        process = subprocess.Popen([sys.executable, "-c", _SCRIPT, str(tmp_path / "killed")])
+        deadline = time.monotonic() + 120
+        checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+        while kills < _KILLS and process.poll() is None and time.monotonic() < deadline:
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:  # it is training
+                time.sleep(draw.uniform(0, 0.15))
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.001)
+        if process.wait(120) != -signal.SIGKILL:
+            break
+        kills += 1
+    assert process.returncode == 0
+    assert kills >= 1
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_same(train_adam(tmp_path / "killed", True), whole)  # nothing is left to do
+
+
+def test_a_corpus_on_disk_trains_the_same_model_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(TEXTS))
+    corpus, _ = tokenize_corpus(Source(path, min_frequency=1), tmp_path / "corpus")
+    config = replace(PRETRAIN, checkpoint_minutes=EVERY_STEP)
+    one, two = (pretrain_lm(corpus, config, output=tmp_path / name) for name in "ab")
+    assert_same(one, two)
+    other, _ = tokenize_corpus(Source(path, min_frequency=1, seed=3), tmp_path / "corpus3")
+    with pytest.raises(InputError, match=r"tokens an epoch, not .*; resume with the same texts"):
+        pretrain_lm(other, config, output=tmp_path / "a", resume=True)
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    train_adam(tmp_path, False)
+    path = tmp_path / "checkpoint.safetensors"
+    data = path.read_bytes()
+    for position in (0, 20, 900, 3000, len(data) // 2, len(data) - 1):
+        for damaged in (data[:position], data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"checkpoint\.safetensors: .*delete it to start the run again"):
+                train_adam(tmp_path, True)
+    path.unlink()
+    assert load_state(tmp_path) is None
+
+
+def test_state_of_any_shape(tmp_path: Path) -> None:
+    weight = nn.Parameter(torch.randn(3, 2))
+    state = {
+        "a": [1, 2.5, None, True, "x", float("inf"), 2**100],
+        3: {"b": weight, "same": weight, "half": weight.bfloat16()},
+        "empty": {}, "none": [], "scalar": torch.tensor(7), "random": torch.get_rng_state(),
+    }  # fmt: skip
+    save_state(tmp_path, state)
+    loaded = load_state(tmp_path)
+    assert loaded is not None
+    assert list(loaded) == list(state)
+    assert loaded["a"] == state["a"]
+    assert torch.equal(loaded[3]["b"], weight)
+    assert loaded[3]["half"].dtype == torch.bfloat16
+    assert torch.equal(loaded["random"], state["random"])
+    assert loaded["scalar"].shape == ()
+    with pytest.raises(TypeError, match="x/0 is a set; expected tensors"):
+        save_state(tmp_path, {"x": [set()]})

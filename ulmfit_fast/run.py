@@ -1,0 +1,149 @@
+"""A stage's run between its steps: what to average, when to write the checkpoint, and how to go on from it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ulmfit_fast.errors import InputError, TrainingInterrupted
+from ulmfit_fast.optim import NTASGD
+from ulmfit_fast.run_state import load_state, random_state, save_state, set_random_state
+from ulmfit_fast.training import BestWeights, EpochProgress, History, Loop
+
+if TYPE_CHECKING:
+    from ulmfit_fast.stage import Task
+
+_POINTS = 200  # of an epoch's loss in the history
+
+
+@dataclass
+class Run:
+    """All that changes while a stage runs.
+
+    Args:
+        arguments: the stage's name and configuration; a checkpoint of others is refused.
+        model, loop, task, best, history: of the stage; changed by ``resume``.
+        folder: for the checkpoint, or None.
+    """
+
+    arguments: dict[str, Any]
+    model: nn.Module
+    loop: Loop
+    task: Task
+    best: BestWeights
+    history: History
+    folder: Path | None
+    _epoch: int = field(default=0, init=False)
+    _done: EpochProgress = field(default_factory=EpochProgress, init=False)
+    _batches_random: dict[str, Any] = field(default_factory=dict, init=False)  # of the task, when the epoch began
+    _torch_random: dict[str, Any] = field(default_factory=dict, init=False)  # as of the last step
+    _best_loss: float = field(default=0.0, init=False)  # when the epoch began
+    _written: float = field(default_factory=time.monotonic, init=False)
+
+    def begin(self, epoch: int) -> EpochProgress:
+        """Start an epoch, or go on in the middle of one."""
+        if self._done.batches == 0:
+            self.task.carried = []
+        self._epoch = epoch
+        self._batches_random = dict(self.task.random.bit_generator.state)
+        self._torch_random = random_state()
+        self._best_loss = self.best.loss
+        self.loop.on_step = self._after_step
+        return self._done
+
+    def end(self, epoch: int, valid_loss: float | None) -> None:
+        """Finish an epoch: trigger averaging, write the checkpoint."""
+        optimizer = self.loop.optimizer
+        if isinstance(optimizer, NTASGD) and valid_loss is not None and optimizer.validated(valid_loss):
+            self.loop.average = None  # the optimizer has its own
+        self._epoch, self._done, self.task.carried = epoch + 1, EpochProgress(), []
+        self._best_loss = self.best.loss
+        self._batches_random = dict(self.task.random.bit_generator.state)
+        self._torch_random = random_state()
+        self._save()
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within it the model has the averaged weights, where there are such."""
+        optimizer = self.loop.optimizer
+        if isinstance(optimizer, NTASGD):
+            return optimizer.average.in_place()
+        return contextlib.nullcontext() if self.loop.average is None else self.loop.average.in_place()
+
+    def interrupted(self, title: str) -> TrainingInterrupted:
+        """The error to stop with; the state as of the last whole step is written."""
+        if self.folder is None:
+            return TrainingInterrupted(f"{title}: interrupted")
+        self._save()
+        return TrainingInterrupted(
+            f"{title}: interrupted after {self._done.tokens} tokens of the epoch; go on with --resume (resume=True), "
+            f"from the checkpoint in {self.folder}"
+        )
+
+    def resume(self) -> int:
+        """Take over the checkpoint's state, if there is one. Returns the epoch to go on with.
+
+        Raises:
+            InputError: the checkpoint is damaged, or of a run with other options or another model.
+        """
+        state = None if self.folder is None else load_state(self.folder)
+        if state is None:
+            return 0
+        for name, value in self.arguments.items():
+            if name != "checkpoint_minutes" and state["arguments"].get(name) != value:
+                raise InputError(
+                    f"{self.folder}: its checkpoint was made with {name}={state['arguments'].get(name)!r}, not "
+                    f"{value!r}; resume with the same options, or start again without --resume"
+                )
+        if state["tokens"] != self.task.tokens:
+            raise InputError(
+                f"{self.folder}: its checkpoint was made on {state['tokens']} tokens an epoch, not {self.task.tokens}; "
+                "resume with the same texts, or start again without --resume"
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.folder}: its checkpoint is of another model ({reason})") from None
+        self.loop.optimizer.load_state_dict(state["optimizer"])
+        self.loop.scheduler.load_state_dict(state["scheduler"])
+        if self.loop.average is not None:
+            self.loop.average.load_state_dict(state["average"])
+        self.best.loss = state["best"]
+        self.history.records[:] = state["records"]
+        self.history.points[:] = [tuple(point) for point in state["points"]]
+        self.task.carried = state["carried"]
+        self.task.random.bit_generator.state = state["batches_random"]
+        set_random_state(state["torch_random"])
+        self._epoch, self._done = state["epoch"], EpochProgress(**state["done"])
+        return self._epoch
+
+    def _after_step(self, done: EpochProgress) -> None:
+        self.task.carry()
+        if done.window_tokens * _POINTS >= self.task.tokens:
+            mean = done.window_loss / done.window_tokens
+            self.history.points.append((self._epoch + done.tokens / self.task.tokens, mean))
+            done.window_tokens, done.window_loss = 0, 0.0
+        self._torch_random = random_state()
+        minutes = self.arguments["checkpoint_minutes"]
+        if minutes and time.monotonic() - self._written >= 60 * minutes:
+            self._save()
+
+    def _save(self) -> None:
+        if self.folder is None or not self.arguments["checkpoint_minutes"]:
+            return
+        average = self.loop.average
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_state(self.folder, {
+            "arguments": self.arguments, "tokens": self.task.tokens, "model": self.model.state_dict(),
+            "optimizer": self.loop.optimizer.state_dict(), "scheduler": self.loop.scheduler.state_dict(),
+            "average": None if average is None else average.state_dict(), "best": self._best_loss,
+            "records": self.history.records, "points": self.history.points, "carried": self.task.carried,
+            "batches_random": self._batches_random, "torch_random": self._torch_random, "epoch": self._epoch,
+            "done": asdict(self._done),
+        })  # fmt: skip
+        self._written = time.monotonic()

@@ -1,0 +1,133 @@
+"""A training run's whole state in one file, from which it goes on to the same bits: ``checkpoint.safetensors``.
+
+Tensors stand in the file by path; everything else is JSON in its header. Each tensor and the JSON have a checksum. No
+pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ulmfit_fast.errors import InputError
+
+FILE = "checkpoint.safetensors"
+_VERSION = "1"
+_ITEMS, _TENSOR = "__items__", "__tensor__"
+
+
+def save_state(folder: str | Path, state: dict[str, Any]) -> None:
+    """Write nested dicts and lists of tensors, numbers, strings and None, under a temporary name first."""
+    path = Path(folder) / FILE
+    tensors: dict[str, Tensor] = {}
+    facts = json.dumps(_encode(state, "", tensors))
+    checks = {name: zlib.crc32(_bytes(tensor)) for name, tensor in tensors.items()}
+    metadata = {
+        "version": _VERSION, "facts": facts, "facts_crc": str(zlib.crc32(facts.encode())), "checks": json.dumps(checks),
+    }  # fmt: skip
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_state(folder: str | Path) -> dict[str, Any] | None:
+    """What ``save_state`` wrote; None where there is nothing.
+
+    Raises:
+        InputError: the file is truncated, altered, or of another version.
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        return None
+    remedy = "delete it to start the run again"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: truncated or damaged ({error}); {remedy}") from None
+    if metadata.get("version") != _VERSION:
+        raise InputError(f"{path}: not a checkpoint of this version of ulmfit_fast; {remedy}")
+    facts = metadata["facts"]
+    if str(zlib.crc32(facts.encode())) != metadata["facts_crc"]:
+        raise InputError(f"{path}: altered: its header does not fit its checksum; {remedy}")
+    checks = json.loads(metadata["checks"])
+    for name, tensor in tensors.items():
+        if zlib.crc32(_bytes(tensor)) != checks.get(name):
+            raise InputError(f"{path}: altered: {name} does not fit its checksum; {remedy}")
+    state: dict[str, Any] = _decode(json.loads(facts), tensors)
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """Of torch's generators."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": devices}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within the block Ctrl-C waits for its end, where it can (in the main thread)."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: waiting.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting and callable(before):
+        before(*waiting[0])
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        # Two names for one memory would be refused.
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {_TENSOR: path}
+    if isinstance(value, dict):
+        return {_ITEMS: [[k, _encode(v, f"{path}/{k}" if path else str(k), tensors)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_encode(v, f"{path}/{i}", tensors) for i, v in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"save_state: {path} is a {type(value).__name__}; expected tensors, numbers, strings and None")
+
+
+def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(v, tensors) for v in value]
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {k: _decode(v, tensors) for k, v in value[_ITEMS]}
+    return value
