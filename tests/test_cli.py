@@ -263,7 +263,29 @@ def test_interrupting_loses_no_whole_step(
     weights = [(folder / "model.safetensors").read_bytes() for folder in (output, tmp_path / "whole")]
     assert weights[0] == weights[1]
     assert main([*arguments, "--output", str(output), "--resume", "--lr", "0.5"]) == 2
-    assert "its checkpoint was made with lr=0.03, not 0.5" in capsys.readouterr().err
+    assert "its checkpoint was made with lr=0.01, not 0.5" in capsys.readouterr().err
+
+
+def test_a_run_that_can_go_on_is_not_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, output = str(write_task(tmp_path / "a.csv")), tmp_path / "clf"
+
+    def interrupt(self: Loop, tokens: float) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["train", data, "--output", str(output), *SIZES, *SMALL]
+    monkeypatch.setattr(Loop, "advance", interrupt)
+    assert main(arguments) == 130
+    checkpoint = (output / "checkpoint.safetensors").read_bytes()
+    monkeypatch.undo()
+    assert main(arguments) == 2
+    assert "holds a run that can go on; pass --resume, or --overwrite to start again" in capsys.readouterr().err
+    assert (output / "checkpoint.safetensors").read_bytes() == checkpoint
+    monkeypatch.setattr(Loop, "train_epoch", lambda *_: sys.exit("killed"))
+    with pytest.raises(SystemExit):
+        main([*arguments, "--overwrite"])
+    assert not (output / "checkpoint.safetensors").exists()  # else a later --resume would go on with the old run
 
 
 def test_long_documents_options(models: Path, tmp_path: Path) -> None:

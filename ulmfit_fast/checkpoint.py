@@ -21,6 +21,7 @@ from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.language_model import LanguageModel
+from ulmfit_fast.run_state import CHECKPOINT
 from ulmfit_fast.text.tokenizer import Tokenizer
 
 Label = str | int | float | bool
@@ -41,6 +42,8 @@ def check_output_folder(folder: str | Path, overwrite: bool = False) -> Path:
         raise InputError(f"{folder}: no permission to write there")
     if folder.is_dir() and (folder / "config.json").exists() and not overwrite:
         raise InputError(f"{folder}: already holds a model; choose another folder or pass --overwrite")
+    if (folder / CHECKPOINT).exists() and not overwrite:
+        raise InputError(f"{folder}: holds a run that can go on; pass --resume, or --overwrite to start again")
     return folder
 
 

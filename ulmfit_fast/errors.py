@@ -8,7 +8,7 @@ class InputError(ValueError):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Training was interrupted; the message says where the model as of the last step is."""
+    """Training was interrupted; the message says how to go on from the last step."""
 
 
 class TrainingDivergedError(RuntimeError):

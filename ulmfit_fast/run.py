@@ -12,7 +12,7 @@ from torch import nn
 
 from ulmfit_fast.errors import InputError, TrainingInterrupted
 from ulmfit_fast.optim import NTASGD
-from ulmfit_fast.run_state import load_state, random_state, save_state, set_random_state
+from ulmfit_fast.run_state import CHECKPOINT, load_state, random_state, save_state, set_random_state
 from ulmfit_fast.training import BestWeights, EpochProgress, History, Loop
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Run:
     _torch_random: dict[str, Any] = field(default_factory=dict, init=False)  # as of the last step
     _best_loss: float = field(default=0.0, init=False)  # when the epoch began
     _written: float = field(default_factory=time.monotonic, init=False)
+
+    def start_again(self) -> None:
+        """Remove the checkpoint of an earlier run, which a later ``resume`` would take for this one's."""
+        if self.folder is not None:
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def begin(self, epoch: int) -> EpochProgress:
         """Start an epoch, or go on in the middle of one."""

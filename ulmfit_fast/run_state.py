@@ -21,14 +21,14 @@ from torch import Tensor
 
 from ulmfit_fast.errors import InputError
 
-FILE = "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 _VERSION = "1"
 _ITEMS, _TENSOR = "__items__", "__tensor__"
 
 
 def save_state(folder: str | Path, state: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors, numbers, strings and None, under a temporary name first."""
-    path = Path(folder) / FILE
+    path = Path(folder) / CHECKPOINT
     tensors: dict[str, Tensor] = {}
     facts = json.dumps(_encode(state, "", tensors))
     checks = {name: zlib.crc32(_bytes(tensor)) for name, tensor in tensors.items()}
@@ -51,7 +51,7 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is truncated, altered, or of another version.
     """
-    path = Path(folder) / FILE
+    path = Path(folder) / CHECKPOINT
     if not path.exists():
         return None
     remedy = "delete it to start the run again"

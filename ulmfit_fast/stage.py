@@ -204,7 +204,11 @@ class Stage:
             model.bpt3c.on_progress = loop.advance
         history, best = History(), BestWeights(model, folder)
         run = Run(self._arguments(), model, loop, task, best, history, folder)
-        first_epoch = run.resume() if self.resume else 0
+        first_epoch = 0
+        if self.resume:
+            first_epoch = run.resume()
+        else:
+            run.start_again()
         for epoch in range(first_epoch, config.epochs):
             title = f"{self.name} {epoch + 1}/{config.epochs}"
             started = task.start_epoch(epoch)
