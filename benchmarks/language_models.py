@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,3 +109,29 @@ def fastai(sizes: Sizes, bfloat16: bool) -> Callable[[], None]:
 
 
 IMPLEMENTATIONS = {"ours": ours, "fastai": fastai}
+
+
+def parts_of_a_step(sizes: Sizes, bfloat16: bool) -> dict[str, float]:
+    """Milliseconds of our step by part, from torch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    run = ours(sizes, bfloat16)
+    run()
+    repeats = 3
+    start = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(repeats):
+            run()
+    whole = 1000 * (time.perf_counter() - start) / repeats
+    names = {
+        "lstm forward": "GeneratedBackwardFor_ulmfit_fast_lstm_default",
+        "lstm backward": "ulmfit_fast::lstm_backward",
+        "loss and its gradients": "GeneratedBackwardFor_ulmfit_fast_linear_cross_entropy_default",
+        "embedding": "GeneratedBackwardFor_ulmfit_fast_embedding_default",
+        "embedding backward": "ulmfit_fast::embedding_backward",
+        "locked dropout": "ulmfit_fast::locked_dropout",
+        "optimizer": "Optimizer.step#AdamW.step",
+    }
+    events = {event.key: event.cpu_time_total / 1000 / repeats for event in profiler.key_averages()}
+    parts = {part: events.get(name, 0.0) for part, name in names.items()}
+    return parts | {"all else": whole - sum(parts.values())}

@@ -87,8 +87,8 @@ def markdown(rows: list[Row], chart: str) -> str:
     ])  # fmt: skip
 
 
-def classifier_markdown(rows: list[Row]) -> str:
-    """Whole steps: tokens a second of each implementation, and ours against the others' medians."""
+def _steps_table(rows: list[Row]) -> list[str]:
+    """Tokens a second of each implementation, and ours against the others' medians."""
     table = [["task", "implementation", "tokens/s", "of peak", "times as fast as"], ["---"] * 5]
     for row in rows:
         medians = {name: statistics.median(seconds) for name, seconds in row["seconds"].items()}
@@ -99,13 +99,38 @@ def classifier_markdown(rows: list[Row]) -> str:
             table.append([
                 row["task"], name, f"{row['tokens'] / seconds:,.0f}", f"{share:.2f}", "" if name in others else ratios
             ])  # fmt: skip
+    return ["| " + " | ".join(cells) + " |" for cells in table]
+
+
+def classifier_markdown(rows: list[Row]) -> str:
+    """Whole classifier steps."""
     return "\n".join([
         "## Classifier steps", "",
         "AWD-LSTM 400/1152/3 with a vocabulary of 30,000, random tokens; training is a whole step with AdamW. Share of",
         "the peak counts the LSTMs' products once (recomputation not). fastai takes the gradient of the last 1,440",
         "tokens at most, ours of all. Medians of interleaved rounds; the long document ran once.", "",
-        *("| " + " | ".join(cells) + " |" for cells in table), "",
+        *_steps_table(rows), "",
     ])  # fmt: skip
+
+
+def language_model_markdown(rows: list[Row]) -> str:
+    """Whole language-model steps, where the time goes, memory, and the loss alone."""
+    lines = [
+        "## Language-model steps", "",
+        "AWD-LSTM 400/1152/3 with a vocabulary of 30,000, random tokens with the frequencies of words, AR and TAR,",
+        "clipped gradients, AdamW. Share of the peak counts the matrix products of the LSTMs and the softmax. Medians",
+        "of interleaved rounds.", "", *_steps_table(rows), "",
+    ]  # fmt: skip
+    for row in rows:
+        for dtype, parts in row.get("parts", {}).items():
+            shown = ", ".join(f"{part} {milliseconds:.0f}" for part, milliseconds in parts.items())
+            lines.append(f"- Where our {dtype} step goes, ms (a profiled run): {shown}.")
+        for name, megabytes in row.get("memory", {}).items():
+            lines.append(f"- Peak memory, model and optimizer included, {name}: {megabytes:,.0f} MB.")
+        if "errors" in row:
+            shown = ", ".join(f"{name} {error:.1e}" for name, error in row["errors"].items())
+            lines.append(f"- Relative error of the gradients with that threshold: {shown}.")
+    return "\n".join([*lines, ""])
 
 
 def chart(rows: list[Row]) -> Figure:
@@ -142,14 +167,17 @@ def main() -> None:
     source = Path(sys.argv[1])
     rows, machine = read_rows(source)
     picture = source.with_suffix(".png")
-    layers = [row for row in rows if row.get("kind") != "classifier"]
+    layers = [row for row in rows if "kind" not in row]
     steps = [row for row in rows if row.get("kind") == "classifier"]
+    language_model_steps = [row for row in rows if row.get("kind") == "language model"]
     parts = [f"# {machine}\n"]
     if layers:
         chart(layers).savefig(picture, dpi=110)
         parts.append(markdown(layers, picture.name))
     if steps:
         parts.append(classifier_markdown(steps))
+    if language_model_steps:
+        parts.append(language_model_markdown(language_model_steps))
     source.with_suffix(".md").write_text("\n".join(parts))
     print(source.with_suffix(".md").read_text())
 

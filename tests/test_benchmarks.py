@@ -21,7 +21,9 @@ def test_benchmarks_and_their_report(tmp_path: Path) -> None:
         assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
     report = results.with_suffix(".md").read_text()
     assert report.count("| training |") == report.count("| inference |") == 10
-    assert report.count("fastai, float32 |") == 3
+    assert report.count("fastai, float32 |") == 4
+    assert report.count("Where our") == 2
+    assert "Relative error of the gradients with that threshold: input" in report
     assert report.count("nn.LSTM under checkpoint, bfloat16: ") == 1
     assert "packed bfloat16 training: time of ours on a dense batch" in report
     assert results.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

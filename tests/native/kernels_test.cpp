@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 #include "../../csrc/cpu/chunks.h"
@@ -13,34 +12,11 @@
 #include "../../csrc/cpu/dropconnect_kernel.h"
 #include "../../csrc/cpu/lstm_kernel.h"
 #include "../../csrc/cpu/workspace.h"
-#include "definition.h"
+#include "checks.h"
 
 using namespace ulmfit_fast;
 
 namespace {
-
-template <typename E>
-void require_near(const char* name, const std::vector<E>& ours, const std::vector<double>& expected, double tolerance) {
-  double largest = 1;
-  for (const double value : expected) largest = std::max(largest, std::abs(value));
-  for (size_t j = 0; j < expected.size(); ++j) {
-    if (std::abs(to_double(ours[j]) - expected[j]) <= tolerance * largest) continue;
-    std::fprintf(stderr, "%s[%zu]: %g, expected %g\n", name, j, to_double(ours[j]), expected[j]);
-    std::exit(1);
-  }
-}
-
-template <typename Args, typename Kernel>
-void run_team(const Args& args, int threads, Kernel kernel) {
-  Barrier barrier(args.grid.slices());
-  std::vector<std::thread> team;
-  for (int index = 0; index < threads; ++index) {
-    const Range slices(args.grid.slices(), index, threads);
-    if (slices.count() > 0)
-      team.emplace_back([&, slices] { kernel(args, Member(barrier, slices.first, slices.last)); });
-  }
-  for (std::thread& member : team) member.join();
-}
 
 // Sum, maximum and its step over the states that the kernel itself computed.
 template <typename E, typename Acc>
@@ -134,14 +110,14 @@ void check(const Problem& problem, double tolerance) {
   {
     std::vector<std::byte> scratch(kernels.forward_scratch(forward) + 64);  // exact, unlike a kept block
     forward.scratch = scratch.data() + 64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64;
-    run_team(forward, problem.threads, kernels.forward);
+    run_team(forward, problem.grid.slices(), problem.threads, kernels.forward);
     if (problem.pooled) {  // again, the states going nowhere but into the pool
       std::vector<E> two_steps(2 * s.batch * s.output);
       c = c0;
       forward.keep_output = false;
       forward.output = two_steps.data();
       forward.pool = {total.data(), maximum.data(), argmax.data(), first_step.data(), pool_from.data()};
-      run_team(forward, problem.threads, kernels.forward);
+      run_team(forward, problem.grid.slices(), problem.threads, kernels.forward);
       require_pooled(problem, s, output, first_step, pool_from, total, maximum, argmax);
     }
   }
@@ -211,7 +187,7 @@ void check(const Problem& problem, double tolerance) {
   {
     const Workspace workspace(kernels.backward_scratch(backward));
     backward.scratch = workspace.data();
-    run_team(backward, problem.threads, kernels.backward);
+    run_team(backward, problem.grid.slices(), problem.threads, kernels.backward);
   }
   require_near("grad_input", grad_input, expected.grad_input, tolerance);
   std::vector<E> first_grad_h0;
@@ -241,6 +217,7 @@ void check_kept_memory() {
 
 int main() {
   check_kept_memory();
+  check_cross_entropy();
   const Problem problems[] = {
       {{1}, 1, 1, 0, false, 0.0, {1, 1}, 1},
       {{3, 2, 1}, 5, 7, 0, false, 0.5, {1, 1}, 1},

@@ -1,0 +1,133 @@
+"""Training losses of ours and of plain PyTorch, step by step, on the same tokens with the same masks.
+
+`python -m benchmarks.loss_curve TEXT [--steps 300] [--small]` prints the largest differences and writes the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel, ops
+from ulmfit_fast.awd_lstm import scaled_mask
+from ulmfit_fast.language_model import language_model_loss
+from ulmfit_fast.text.batching import LanguageModelStream
+
+ALPHA, BETA = 2.0, 1.0
+State = list[tuple[Tensor, Tensor]]
+
+
+class PlainLanguageModel(nn.Module):
+    """nn.LSTM layers, F.linear and F.cross_entropy, with the dropout masks that ours would draw.
+
+    Args:
+        model: whose weights to copy, and whose encoder draws the masks.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.masks_of = [model.encoder]  # in a list: its parameters are not this module's
+        self.embedding = nn.Parameter(model.decoder_weight.detach().clone())
+        self.bias = nn.Parameter(model.decoder_bias.detach().clone())
+        self.layers = nn.ModuleList(nn.LSTM(rnn.input_size, rnn.hidden_size) for rnn in model.encoder.rnns)
+        self.layers.load_state_dict(copy.deepcopy(model.encoder.rnns.state_dict()))
+        self.to(self.embedding.dtype)
+
+    def forward(self, tokens: Tensor, targets: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
+        """(cross-entropy, loss to train on, state); tokens and targets [T, B]."""
+        encoder, batch = self.masks_of[0], tokens.shape[1]
+        masks = encoder.draw_masks(batch)
+        assert masks is not None
+        embedding = self.embedding if masks.embedding is None else self.embedding * masks.embedding.unsqueeze(1)
+        x, new_state = F.embedding(tokens, embedding), []
+        for i, (layer, mask, seed) in enumerate(zip(self.layers, masks.locked, masks.seeds, strict=True)):
+            x = x if mask is None else x * mask
+            weight = layer.weight_hh_l0
+            if masks.weight_p:
+                keep = ops.dropconnect_mask(seed, *weight.shape, masks.weight_p)
+                weight = weight * keep / (1 - masks.weight_p)
+            given = None if state is None else tuple(s.unsqueeze(0) for s in state[i])
+            x, (h, c) = torch.func.functional_call(layer, {"weight_hh_l0": weight}, (x, given))
+            new_state.append((h[0].detach(), c[0].detach()))
+        mask = scaled_mask((batch, x.shape[2]), encoder.config.output_p, x)
+        dropped = x if mask is None else x * mask
+        cross_entropy = F.cross_entropy(F.linear(dropped, self.embedding, self.bias).flatten(0, 1), targets.flatten())
+        regularised = ALPHA * dropped.square().mean() + BETA * (x[1:] - x[:-1]).square().mean()
+        return cross_entropy, cross_entropy + regularised, new_state
+
+
+def losses(
+    config: AWDLSTMConfig, stream: LanguageModelStream, steps: int, names: tuple[str, ...], dtype: torch.dtype
+) -> Iterator[dict[str, float]]:
+    """Each step's cross-entropy by name: "plain", "ours", "ours, bfloat16"."""
+    torch.manual_seed(0)
+    first = LanguageModel(AWDLSTM(config)).to(dtype).train()
+    models: dict[str, nn.Module] = {
+        name: PlainLanguageModel(first) if name == "plain" else copy.deepcopy(first) for name in names
+    }
+    optimizers = {
+        name: torch.optim.AdamW(m.parameters(), lr=3e-3, betas=(0.7, 0.99), weight_decay=0.01)
+        for name, m in models.items()
+    }
+    states: dict[str, State | None] = dict.fromkeys(names)
+    batches = stream.epoch()
+    for step in range(steps):
+        tokens, targets = next(batches)
+        result = {}
+        for name, model in models.items():
+            torch.manual_seed(step)  # the same masks for all
+            optimizers[name].zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled="bfloat16" in name):
+                if isinstance(model, PlainLanguageModel):
+                    cross_entropy, loss, states[name] = model(tokens, targets, states[name])
+                else:
+                    output = model(tokens, states[name])
+                    cross_entropy, loss = language_model_loss(model, output, targets, ALPHA, BETA)  # type: ignore[arg-type]
+                    states[name] = [(h.detach(), c.detach()) for h, c in output.state]
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.4)
+            optimizers[name].step()
+            result[name] = float(cross_entropy.detach())
+        yield result
+
+
+def main() -> None:
+    from ulmfit_fast.text.files import iterate_texts
+    from ulmfit_fast.text.tokenizer import Tokenizer
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--small", action="store_true", help="128/256/2 instead of 400/1152/3")
+    parser.add_argument("--output", type=Path, default=Path("build/bench/loss_curve.json"))
+    arguments = parser.parse_args()
+    texts = list(iterate_texts(arguments.text, split="file"))
+    tokenizer = Tokenizer.train_whitespace(texts, 30_000)
+    stream = LanguageModelStream(list(tokenizer.encode(texts)), 64, 72)
+    sizes = (128, 256, 2) if arguments.small else (400, 1152, 3)
+    names = ("plain", "ours", "ours, bfloat16")
+    curves: dict[str, list[float]] = {name: [] for name in names}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    for result in losses(AWDLSTMConfig(len(tokenizer), *sizes), stream, arguments.steps, names, torch.float32):
+        for name, loss in result.items():
+            curves[name].append(loss)
+        arguments.output.write_text(json.dumps(curves))
+    plain = torch.tensor(curves["plain"])
+    for name in names[1:]:
+        difference = (torch.tensor(curves[name]) / plain - 1).abs()
+        print(
+            f"{name}: largest relative difference of the loss from plain PyTorch over {len(plain)} steps "
+            f"{float(difference.max()):.1e}, mean {float(difference.mean()):.1e}; last losses "
+            f"{curves[name][-1]:.4f} and {curves['plain'][-1]:.4f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

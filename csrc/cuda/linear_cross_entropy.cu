@@ -1,0 +1,94 @@
+// linear_cross_entropy on CUDA: a chunk of rows at a time through at::mm, one kernel from logits to loss and gradient.
+//
+// A block owns a row: largest logit, sum of exponentials, then the gradient in the logits' place. Sums are reduced in a
+// fixed order. Limit: the matrix products; the kernel reads and writes each logit about twice. gradient_threshold is
+// not used: gradients are exact.
+#include <ATen/Functions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/macros/Macros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+
+#include "../linear_cross_entropy.h"
+#include "cross_entropy_kernel.cuh"
+
+namespace ulmfit_fast {
+namespace {
+
+using namespace cuda;
+
+using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+
+at::Tensor multiply(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
+  return a.scalar_type() == dtype ? at::mm(a, b) : at::mm(a, b, dtype);
+}
+
+template <typename E>
+Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
+  using Acc = Accumulator<E>;
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const at::ScalarType dtype = a.input.scalar_type(), sum_dtype = state_dtype_of(a.input);
+  const at::TensorOptions options = a.input.options(), sums = options.dtype(sum_dtype);
+  const int64_t rows = a.input.size(0), features = a.input.size(1), classes = a.weight.size(0);
+  const bool gradient = needs[kNeedGradInput] || needs[kNeedGradWeight] || needs[kNeedGradBias];
+  const at::Tensor weight = a.weight.to(dtype), target = a.target.contiguous();
+  const at::Tensor bias = a.bias.has_value() ? a.bias->to(sum_dtype).contiguous() : at::Tensor();
+  const at::Tensor row_weight = a.row_weight.has_value() ? a.row_weight->contiguous() : at::ones({rows}, sums);
+
+  const at::Tensor loss = at::empty({rows}, sums);
+  const at::Tensor grad_input = at::empty({needs[kNeedGradInput] ? rows : 0, features}, options);
+  at::Tensor grad_weight = at::zeros({needs[kNeedGradWeight] ? classes : 0, features}, sums);
+  at::Tensor grad_bias = at::zeros({needs[kNeedGradBias] ? classes : 0}, sums);
+  const int64_t chunk = chunk_rows(classes, sizeof(Acc));
+  for (int64_t first = 0; first < rows; first += chunk) {
+    const int64_t count = std::min(chunk, rows - first);
+    const at::Tensor x = a.input.narrow(0, first, count);
+    const at::Tensor logits = multiply(x, weight.t(), sum_dtype);
+    const at::Tensor grad = gradient ? at::empty({count, classes}, options) : at::Tensor();
+    CrossEntropyRows<E> args{};
+    args.classes = classes;
+    args.ignore_index = a.ignore_index;
+    args.label_smoothing = static_cast<Acc>(a.label_smoothing);
+    args.logits = logits.const_data_ptr<Acc>();
+    args.bias = bias.defined() ? bias.const_data_ptr<Acc>() : nullptr;
+    args.target = target.const_data_ptr<int64_t>() + first;
+    args.row_weight = row_weight.const_data_ptr<Acc>() + first;
+    args.loss = loss.mutable_data_ptr<Acc>() + first;
+    args.gradient = gradient ? grad.mutable_data_ptr<E>() : nullptr;
+    cross_entropy_kernel<E><<<static_cast<unsigned>(count), kRowThreads, 0, stream>>>(args);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    if (needs[kNeedGradInput]) {
+      at::Tensor to = grad_input.narrow(0, first, count);
+      at::mm_out(to, grad, weight);
+    }
+    if (needs[kNeedGradWeight]) grad_weight.add_(multiply(grad.t(), x, sum_dtype));
+    if (needs[kNeedGradBias]) grad_bias.add_(grad.sum(0, /*keepdim=*/false, sum_dtype));
+  }
+  const at::Tensor result = loss.mul(row_weight).sum();
+  const auto or_empty = [](bool needed, const at::Tensor& grad) {
+    return needed ? grad : at::empty({0}, grad.options());
+  };
+  return {result, loss, or_empty(needs[kNeedGradInput], grad_input),
+          or_empty(needs[kNeedGradWeight], grad_weight.to(a.weight.scalar_type())),
+          or_empty(needs[kNeedGradBias], grad_bias.to(a.bias.has_value() ? a.bias->scalar_type() : dtype))};
+}
+
+Result linear_cross_entropy_cuda(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                                 const at::Tensor& target, const OptionalTensor& row_weight, int64_t ignore_index,
+                                 double label_smoothing, double gradient_threshold, std::array<bool, 3> needs) {
+  const LinearCrossEntropyInputs a{
+      input, weight, bias, target, row_weight, ignore_index, label_smoothing, gradient_threshold};
+  check_linear_cross_entropy(a, needs);
+  const c10::cuda::CUDAGuard guard(input.device());
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
+  return ULMFIT_DISPATCH_CUDA("linear_cross_entropy", input.scalar_type(), [&] { return run<scalar_t>(a, needs); });
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
+  m.impl("linear_cross_entropy", &linear_cross_entropy_cuda);
+}
+
+}  // namespace ulmfit_fast
