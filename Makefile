@@ -6,9 +6,9 @@ NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeL
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 CUDA := $(wildcard csrc/cuda/*.cu)
 NVCC ?= nvcc
-CUDA_ARCHITECTURE ?= sm_90
+GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
 
-.PHONY: help build demo test native-test bench bench-smoke lint format cuda-compile clean
+.PHONY: help build demo test native-test bench bench-smoke lint format cuda-compile gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -60,16 +60,26 @@ format: $(VENV)/.ready  ## rewrite files in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-cuda-compile: $(VENV)/.ready  ## compile csrc/cuda with nvcc against this torch's headers; needs no GPU
+cuda-compile: $(VENV)/.ready  ## compile csrc/cuda with nvcc for all architectures; needs no GPU; warnings, spilled registers too, are errors
 	@command -v $(NVCC) >/dev/null || { echo "cuda-compile: $(NVCC) is not on PATH; install the CUDA toolkit" >&2; exit 1; }
-	@mkdir -p build/cuda
-	@includes="$$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths; print(" ".join("-isystem " + p for p in include_paths()))')"; \
-	for source in $(CUDA); do \
-	  echo "$(NVCC) $$source"; \
-	  $(NVCC) -std=c++20 -O3 -arch=$(CUDA_ARCHITECTURE) --expt-relaxed-constexpr -Xcompiler -fPIC,-Wall \
-	    -DC10_CUDA_NO_CMAKE_CONFIGURE_FILE -DC10_USING_CUSTOM_GENERATED_MACROS $$includes \
-	    -c $$source -o build/cuda/$$(basename $$source .cu).o || exit 1; \
-	done
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(CUDA:csrc/cuda/%.cu=build/cuda/%.o)
+
+build/cuda/%.o: csrc/cuda/%.cu $(NATIVE)
+	@mkdir -p build/cuda && echo "$(NVCC) $<"
+	@$(NVCC) -std=c++20 -O3 $(GENCODE) --expt-relaxed-constexpr -Xcompiler -fPIC,-Wall -Werror all-warnings -Xptxas -warn-spills \
+	  -DC10_CUDA_NO_CMAKE_CONFIGURE_FILE -DC10_USING_CUSTOM_GENERATED_MACROS \
+	  $$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths; print(" ".join("-isystem " + p for p in include_paths()))') \
+	  -c $< -o $@
+
+GPU_PYTHON ?= python3
+gpu:  ## on a machine with a GPU: build for it into GPU_PYTHON's torch, test ops, layers and documents on it, benchmark; results in build/gpu
+	mkdir -p build/gpu
+	ULMFIT_FAST_CUDA=1 CMAKE_ARGS="-DULMFIT_FAST_CUDA_ARCHITECTURES=native" $(GPU_PYTHON) setup.py build_ext --inplace >build/gpu/build.log 2>&1 || { tail -40 build/gpu/build.log; exit 1; }
+	$(GPU_PYTHON) -m pytest -q tests/ops tests/test_lstm.py tests/test_awd_lstm.py tests/test_bpt3c.py --ignore tests/ops/test_instruction_sets.py 2>&1 | tee build/gpu/tests.log
+	@if command -v compute-sanitizer >/dev/null; then for tool in memcheck racecheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py -k "ragged or odd or chunks or blocks" \
+	    >build/gpu/$$tool.log 2>&1; echo "$$tool: $$(tail -1 build/gpu/$$tool.log)"; done; fi
+	$(GPU_PYTHON) -m benchmarks.cuda_layers --output build/gpu/layers.json
 
 clean:  ## remove what was built, .venv included
 	rm -rf $(VENV) build demo-output *.egg-info ulmfit_fast/_C*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic algorithms need of cuBLAS
+
 
 @pytest.fixture(autouse=True)
 def _reproducible() -> Iterator[None]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import click
 import pandas as pd
 
+from ulmfit_fast import cli_options as options
 from ulmfit_fast.checkpoint import check_output_folder, load_classifier, load_language_model, read_config
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError, TrainingDivergedError
@@ -24,9 +22,8 @@ from ulmfit_fast.pipeline import (
 )
 from ulmfit_fast.prediction import evaluate_language_model, predict_probabilities
 from ulmfit_fast.text.corpus import TOKENIZERS, Corpus, Source, tokenize_corpus
-from ulmfit_fast.text.files import SPLITS, Documents, check_writable_table, iterate_texts, read_documents, write_table
-from ulmfit_fast.text.parallel import available_processes
-from ulmfit_fast.training import Record, progress_bar
+from ulmfit_fast.text.files import Documents, check_writable_table, iterate_texts, read_documents, write_table
+from ulmfit_fast.training import Record, choose_device, progress_bar
 
 
 def main(arguments: list[str]) -> int:
@@ -51,58 +48,6 @@ def _fail(message: str, status: int = 2) -> int:
     return status
 
 
-def config_options(config: type) -> Callable[[Any], Any]:
-    """An option for every field of a stage's configuration; the command receives the configuration built from them."""
-
-    def decorate(function: Any) -> Any:
-        def run(**values: Any) -> None:
-            chosen = {f.name: values.pop(f.name) for f in fields(config)}
-            function(config=config(**chosen), **values)
-
-        run.__doc__ = function.__doc__
-        run.__name__ = function.__name__
-        run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
-        for f in reversed(fields(config)):
-            name = f.name.replace("_", "-")
-            flag = f"--{name}/--no-{name}" if isinstance(f.default, bool) else f"--{name}"
-            option = click.option(
-                flag, f.name, default=f.default, type=type(f.default), show_default=True, help=f.metadata["help"]
-            )
-            run = option(run)
-        return run
-
-    return decorate
-
-
-_text_column = click.option("--text-column", default="text", show_default=True, help="column with the texts")
-_label_column = click.option("--label-column", default="label", show_default=True, help="column with the labels")
-_max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use this many, drawn at random by the seed")
-_output = click.option("--output", required=True, type=Path, help="model folder to write")
-_overwrite = click.option("--overwrite", is_flag=True, help="replace the model in the output folder")
-_resume = click.option(
-    "--resume", is_flag=True, help="go on from the checkpoint in the output folder, if there is one; same options"
-)
-_split = click.option(
-    "--split", default="auto", type=click.Choice(SPLITS), show_default=True,
-    help="documents of a .txt: between blank lines, lines, the whole file, or auto: blank lines if there are any",
-)  # fmt: skip
-_processes = click.option(
-    "--processes", default=available_processes(), type=click.IntRange(min=1), help="of tokenizing  [default: cores]"
-)
-_batch_size = click.option(
-    "--batch-size", default=64, type=click.IntRange(min=1), show_default=True, help="texts at a time; same result"
-)
-_max_tokens = click.option(
-    "--max-tokens",
-    default=1_000_000,
-    type=click.IntRange(min=1),
-    show_default=True,
-    help="tokens at a time; same result",
-)
-_sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
-_classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="ulmfit_fast")
 def command() -> None:
@@ -116,14 +61,14 @@ def command() -> None:
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--output", required=True, type=Path, help="corpus folder to write, for pretrain-lm")
 @click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
-@_text_column
-@_split
+@options.text_column
+@options.split
 @click.option("--tokenizer", default="word", type=click.Choice(TOKENIZERS), show_default=True, help="kind of tokens")
 @click.option("--vocab-size", default=60_000, type=click.IntRange(min=16), show_default=True, help="largest vocabulary")
 @click.option(
     "--min-frequency", default=3, type=click.IntRange(min=1), show_default=True, help="rarer words are unknown"
 )
-@_processes
+@options.processes
 @click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
 def tokenize_command(
     source: Path, output: Path, valid: Path | None, text_column: str, split: str, tokenizer: str, vocab_size: int,
@@ -140,14 +85,14 @@ def tokenize_command(
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
 @click.option("--eval", "test", type=Path, help="texts to report the perplexity of at the end, read in one lane")
-@_output
-@_overwrite
-@_resume
-@_text_column
-@_split
-@_max_texts
-@_processes
-@config_options(PretrainConfig)
+@options.output
+@options.overwrite
+@options.resume
+@options.text_column
+@options.split
+@options.max_texts
+@options.processes
+@options.config_options(PretrainConfig)
 def pretrain_lm_command(
     source: Path, valid: Path | None, test: Path | None, output: Path, overwrite: bool, resume: bool, text_column: str,
     split: str, max_texts: int | None, processes: int, config: PretrainConfig,
@@ -179,12 +124,12 @@ def pretrain_lm_command(
 @command.command("finetune-lm")
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--model", "language_model", required=True, type=Path, help="folder of a language model")
-@_output
-@_overwrite
-@_resume
-@_text_column
-@_max_texts
-@config_options(FinetuneLMConfig)
+@options.output
+@options.overwrite
+@options.resume
+@options.text_column
+@options.max_texts
+@options.config_options(FinetuneLMConfig)
 def finetune_lm_command(
     source: Path, language_model: Path, output: Path, overwrite: bool, resume: bool, text_column: str,
     max_texts: int | None, config: FinetuneLMConfig,
@@ -203,13 +148,13 @@ def finetune_lm_command(
 @click.argument("source", metavar="TABLE", type=Path)
 @click.option("--model", "language_model", type=Path, help="folder of a language model; without it, from scratch")
 @click.option("--valid", type=Path, help="table to measure accuracy on after each epoch; the best epoch is kept")
-@_output
-@_overwrite
-@_resume
-@_text_column
-@_label_column
-@_max_texts
-@config_options(ClassifierConfig)
+@options.output
+@options.overwrite
+@options.resume
+@options.text_column
+@options.label_column
+@options.max_texts
+@options.config_options(ClassifierConfig)
 def train_command(
     source: Path, language_model: Path | None, valid: Path | None, output: Path, overwrite: bool, resume: bool,
     text_column: str, label_column: str, max_texts: int | None, config: ClassifierConfig,
@@ -232,20 +177,22 @@ def train_command(
 
 @command.command("predict")
 @click.argument("source", metavar="TEXTS", type=Path)
-@_classifier
+@options.classifier
 @click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
-@_text_column
-@_max_texts
-@_batch_size
-@_max_tokens
-@_sample_seed
+@options.text_column
+@options.max_texts
+@options.batch_size
+@options.max_tokens
+@options.device
+@options.sample_seed
 def predict_command(
     source: Path, folder: Path, output: Path, text_column: str, max_texts: int | None, batch_size: int,
-    max_tokens: int, seed: int,
+    max_tokens: int, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence."""
     check_writable_table(output)
     model, tokenizer, labels = load_classifier(folder)
+    model.to(choose_device(device))
     documents = _read(source, text_column, None, max_texts, seed)
     probabilities = predict_probabilities(
         model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens
@@ -260,28 +207,31 @@ def predict_command(
 @command.command("evaluate")
 @click.argument("source", metavar="TABLE", type=Path)
 @click.option("--model", "folder", required=True, type=Path, help="folder of a classifier or a language model")
-@_text_column
-@_label_column
-@_split
-@_max_texts
-@_batch_size
-@_max_tokens
-@_sample_seed
+@options.text_column
+@options.label_column
+@options.split
+@options.max_texts
+@options.batch_size
+@options.max_tokens
+@options.device
+@options.sample_seed
 def evaluate_command(
     source: Path, folder: Path, text_column: str, label_column: str, split: str, max_texts: int | None,
-    batch_size: int, max_tokens: int, seed: int,
+    batch_size: int, max_tokens: int, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts."""
     from sklearn.metrics import classification_report
 
     if read_config(folder)["kind"] == "language_model":
         language_model, tokenizer = load_language_model(folder)
+        language_model.to(choose_device(device))
         ids = list(tokenizer.encode(iterate_texts(source, text_column, split)))
         _print_perplexity(
             evaluate_language_model(language_model, ids, batch_size=1, progress=True), sum(map(len, ids)) - 1
         )
         return
     model, tokenizer, labels = load_classifier(folder)
+    model.to(choose_device(device))
     documents = _read(source, text_column, label_column, max_texts, seed)
     names = [str(label) for label in labels]
     targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()

@@ -10,7 +10,7 @@ from typing import Any
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.tokenizer import Tokenizer
-from ulmfit_fast.training import PRECISIONS
+from ulmfit_fast.training import DEVICES, PRECISIONS
 
 
 def setting(
@@ -41,6 +41,7 @@ class TrainingConfig:
     weight_decay: float = setting(0.01, "decoupled weight decay", at_least=0)
     clip: float = setting(0.25, "largest norm of the gradient", above=0)
     precision: str = setting("float32", "float32, or bfloat16 for autocast", choices=tuple(PRECISIONS))
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", choices=DEVICES)
     seed: int = setting(0, "of everything random", at_least=0)
     checkpoint_minutes: float = setting(
         10.0, "write the state to go on from this often, and after each epoch; 0: never", at_least=0

@@ -149,7 +149,7 @@ class TextStream:
 
     def predict_proba(self) -> np.ndarray:
         """Probability of each class so far, [len(classes_)]."""
-        return self._document.logits(and_then=self._tokens.rest()).float().softmax(0).numpy()
+        return self._document.logits(and_then=self._tokens.rest()).float().softmax(0).cpu().numpy()
 
     def predict(self) -> Label:
         """The most probable label so far."""

@@ -67,7 +67,8 @@ def evaluate_language_model(
     model.eval()
     total, state = 0.0, None
     with torch.inference_mode(), progress_bar("evaluate", stream.tokens, "tok", progress) as bar:
-        for inputs, targets in stream.epoch():
+        for batch in stream.epoch():
+            inputs, targets = (x.to(model.decoder_weight.device) for x in batch)
             output = model(inputs, state)
             state = output.state
             cross_entropy, _ = language_model_loss(model, output, targets)
@@ -81,12 +82,12 @@ def _logits(
 ) -> Tensor:
     model.eval()
     logits = torch.empty(len(ids), model.classes)
-    before = model.bpt3c.on_progress
+    before, device = model.bpt3c.on_progress, model.bpt3c.encoder.encoder.weight.device
     with torch.inference_mode(), progress_bar(title, sum(map(len, ids)), "tok", progress) as bar:
         model.bpt3c.on_progress = bar.update
         try:
             for documents, rows in document_batches(ids, batch_size, max_tokens):
-                logits[torch.from_numpy(rows)] = model(documents).float()
+                logits[torch.from_numpy(rows)] = model(documents.to(device)).float().cpu()  # type: ignore[arg-type]
         finally:
             model.bpt3c.on_progress = before
     return logits

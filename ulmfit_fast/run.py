@@ -121,7 +121,8 @@ class Run:
         self.best.loss = state["best"]
         self.history.records[:] = state["records"]
         self.history.points[:] = [tuple(point) for point in state["points"]]
-        self.task.carried = state["carried"]
+        device = next(self.model.parameters()).device
+        self.task.carried = [tuple(x.to(device) for x in layer) for layer in state["carried"]]
         self.task.random.bit_generator.state = state["batches_random"]
         set_random_state(state["torch_random"])
         self._epoch, self._done = state["epoch"], EpochProgress(**state["done"])

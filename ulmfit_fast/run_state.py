@@ -31,9 +31,9 @@ def save_state(folder: str | Path, state: dict[str, Any]) -> None:
     path = Path(folder) / CHECKPOINT
     tensors: dict[str, Tensor] = {}
     facts = json.dumps(_encode(state, "", tensors))
-    checks = {name: zlib.crc32(_bytes(tensor)) for name, tensor in tensors.items()}
+    checks = json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()})
     metadata = {
-        "version": _VERSION, "facts": facts, "facts_crc": str(zlib.crc32(facts.encode())), "checks": json.dumps(checks),
+        "version": _VERSION, "facts": facts, "checks": checks, "crc": str(zlib.crc32((facts + checks).encode())),
     }  # fmt: skip
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -63,12 +63,14 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: truncated or damaged ({error}); {remedy}") from None
     if metadata.get("version") != _VERSION:
         raise InputError(f"{path}: not a checkpoint of this version of ulmfit_fast; {remedy}")
-    facts = metadata["facts"]
-    if str(zlib.crc32(facts.encode())) != metadata["facts_crc"]:
+    facts, checks = metadata.get("facts", ""), metadata.get("checks", "")
+    if str(zlib.crc32((facts + checks).encode())) != metadata.get("crc"):
         raise InputError(f"{path}: altered: its header does not fit its checksum; {remedy}")
-    checks = json.loads(metadata["checks"])
+    expected = json.loads(checks)
+    if set(expected) != set(tensors):
+        raise InputError(f"{path}: altered: its tensors are not those it was written with; {remedy}")
     for name, tensor in tensors.items():
-        if zlib.crc32(_bytes(tensor)) != checks.get(name):
+        if _checksum(tensor) != expected[name]:
             raise InputError(f"{path}: altered: {name} does not fit its checksum; {remedy}")
     state: dict[str, Any] = _decode(json.loads(facts), tensors)
     return state
@@ -105,8 +107,10 @@ def uninterrupted() -> Iterator[None]:
         before(*waiting[0])
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _checksum(tensor: Tensor) -> int:
+    kind = f"{tensor.dtype} {list(tensor.shape)}"
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return zlib.crc32(data, zlib.crc32(kind.encode()))
 
 
 def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -28,7 +28,7 @@ from ulmfit_fast.schedules import SlantedTriangularLR
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches, group_documents
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.tokenizer import Tokenizer
-from ulmfit_fast.training import BestWeights, History, Loop, Record, StepLoss, diverged
+from ulmfit_fast.training import BestWeights, History, Loop, Record, StepLoss, choose_device, diverged
 from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
 
 _SAMPLE = 4  # training texts that every epoch is checked with
@@ -116,14 +116,15 @@ class Stage:
         alpha: float,
         beta: float,
     ) -> TrainedLanguageModel:
-        config = self.config
+        config, device = self.config, choose_device(self.config.device)
+        model.to(device)
         stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
         next_state: list[tuple[Tensor, Tensor]] = []
 
         def compute_loss(batch: tuple[Tensor, Tensor]) -> StepLoss:
             nonlocal next_state
-            tokens, targets = batch
-            output = model(tokens, list(map(tuple, task.carried)) or None)
+            tokens, targets = (x.to(device) for x in batch)
+            output = model(tokens, task.carried or None)
             next_state = [(h.detach(), c.detach()) for h, c in output.state]
             cross_entropy, loss = language_model_loss(model, output, targets, alpha, beta)
             return StepLoss(cross_entropy, loss, targets.numel(), len(tokens) / config.bptt)
@@ -152,8 +153,9 @@ class Stage:
         targets: Tensor,
         valid: tuple[Sequence[str], Tensor] | None,
     ) -> TrainedClassifier:
-        config = self.config
+        config, device = self.config, choose_device(self.config.device)
         assert isinstance(config, ClassifierConfig)
+        model.to(device)
         ids = list(tokenizer.encode(texts))
         valid_ids = None if valid is None else list(tokenizer.encode(valid[0]))
         random = np.random.default_rng(config.seed)
@@ -170,7 +172,8 @@ class Stage:
 
         def compute_loss(batch: tuple[Any, np.ndarray]) -> StepLoss:
             documents, rows = batch
-            loss = F.cross_entropy(model(documents).float(), targets[torch.from_numpy(rows)])
+            logits = model(documents.to(device)).float()
+            loss = F.cross_entropy(logits, targets[torch.from_numpy(rows)].to(device))
             return StepLoss(loss, loss, len(documents.data))
 
         def start_epoch(epoch: int) -> Record:

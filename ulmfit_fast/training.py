@@ -19,11 +19,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from ulmfit_fast.atomic_write import write_atomically
-from ulmfit_fast.errors import TrainingDivergedError
+from ulmfit_fast.errors import InputError, TrainingDivergedError
+from ulmfit_fast.ops import build_info
 from ulmfit_fast.optim import AveragedWeights
 from ulmfit_fast.run_state import uninterrupted
 
 Record = dict[str, Any]  # stage, epoch, loss, tokens_per_s, ...
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -254,6 +256,19 @@ def progress_bar(title: str, total: int, unit: str, enabled: bool = True) -> tqd
         total=total, desc=title, unit=unit, unit_scale=True, leave=False, disable=None if enabled else True,
         dynamic_ncols=True,
     )  # fmt: skip
+
+
+def choose_device(name: str) -> torch.device:
+    """One of ``DEVICES``; "auto" is a GPU where there is one and the package was built for it.
+
+    Raises:
+        InputError: "cuda" where that is not so.
+    """
+    built, present = bool(build_info()["cuda"]), torch.cuda.is_available()
+    if name == "cuda" and not (built and present):
+        remedy = "torch sees no GPU" if built else "ulmfit_fast was built without it; reinstall with ULMFIT_FAST_CUDA=1"
+        raise InputError(f"device=cuda: {remedy}")
+    return torch.device("cuda" if name != "cpu" and built and present else "cpu")
 
 
 def autocast(model: nn.Module, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -70,7 +70,7 @@ CASES = [
 def run_with_gradients(function: Any, arguments: dict[str, Any]) -> dict[str, Tensor]:
     loss = function(**arguments)
     leaves = {name: arguments[name] for name in NAMES if arguments[name] is not None}
-    scalar = (loss * torch.linspace(0.5, 1.5, loss.numel(), dtype=loss.dtype).view_as(loss)).sum()
+    scalar = (loss * torch.linspace(0.5, 1.5, loss.numel(), dtype=loss.dtype).view_as(loss).to(loss.device)).sum()
     gradients = torch.autograd.grad(3 * scalar, list(leaves.values()))
     return {"loss": loss.detach()} | {f"grad_{n}": g for n, g in zip(leaves, gradients, strict=True)}
 

@@ -17,7 +17,11 @@ NAMES = ("input", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "w
 def run_with_gradients(function: Any, arguments: dict[str, Any]) -> dict[str, Tensor]:
     """Outputs and gradients of a loss that weighs every output element differently."""
     outputs = function(**arguments)
-    loss = sum((out.double() * torch.linspace(0.3, 1.7, out.numel()).view_as(out).cos()).sum() for out in outputs)
+
+    def weights_of(out: Tensor) -> Tensor:
+        return torch.linspace(0.3, 1.7, out.numel()).view_as(out).cos().to(out.device)
+
+    loss = sum((out.double() * weights_of(out)).sum() for out in outputs)
     present = {name: arguments[name] for name in NAMES if arguments[name] is not None}
     gradients = torch.autograd.grad(loss, list(present.values()))
     named = dict(zip(("output", "h_n", "c_n"), outputs, strict=True))

@@ -50,7 +50,10 @@ def run_reference(state: PooledState, **arguments: Any) -> tuple[Tensor, ...]:
 
 def run_with_gradients(function: Any, arguments: dict[str, Any]) -> dict[str, Tensor]:
     outputs = function(**arguments)
-    loss = sum((out.double() * torch.linspace(0.3, 1.7, out.numel()).view_as(out).cos()).sum() for out in outputs[:4])
+    loss = sum(
+        (out.double() * torch.linspace(0.3, 1.7, out.numel()).view_as(out).cos().to(out.device)).sum()
+        for out in outputs[:4]
+    )
     inputs = {name: arguments[name] for name in NAMES if arguments[name] is not None}
     inputs |= {"total": arguments["state"].total, "maximum": arguments["state"].maximum}
     gradients = torch.autograd.grad(loss, list(inputs.values()))

@@ -1,0 +1,248 @@
+"""Every op on a GPU, against the reference in float64 and the CPU kernels. Skipped where there is no GPU.
+
+ULMFIT_FAST_TEST_DEVICE=cpu runs the same tests on the CPU: then it is the tests that are tested.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, library, nn
+
+from tests.ops import test_embedding as embedding
+from tests.ops import test_linear_cross_entropy as cross_entropy
+from tests.ops import test_lstm as lstm
+from tests.ops import test_lstm_pool as lstm_pool
+from tests.ops.cases import CASES, TOLERANCE, Case, batch_sizes_of
+from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, WeightDropLSTM, ops, reference
+from ulmfit_fast.text.batching import pack_documents
+
+DEVICE = os.environ.get("ULMFIT_FAST_TEST_DEVICE", "cuda")
+ON_GPU = DEVICE == "cuda"
+USABLE = not ON_GPU or (torch.cuda.is_available() and ops.build_info()["cuda"])
+pytestmark = pytest.mark.skipif(not USABLE, reason="needs a GPU and a build with ULMFIT_FAST_CUDA=1")
+needs_gpu = pytest.mark.skipif(not ON_GPU, reason="only a GPU has this")
+
+TOLERANCES = TOLERANCE | {torch.float16: (1e-2, 1e-2)}
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, *([torch.float16] if ON_GPU else [])]
+SMALL = [case for case in CASES if sum(case.lengths) < 100]
+
+
+def move(value: Any, device: str = DEVICE) -> Any:
+    """To the device as a leaf; batch_sizes stay where the ops want them."""
+    if not isinstance(value, Tensor):
+        return type(value)(*(move(x, device) for x in value)) if isinstance(value, ops.PooledState) else value
+    return value.detach().to(device).requires_grad_(value.requires_grad)
+
+
+def on_device(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if name == "batch_sizes" else move(value) for name, value in arguments.items()}
+
+
+def assert_near(actual: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype) -> None:
+    absolute, relative = TOLERANCES[dtype]
+    for name, value in expected.items():
+        assert actual[name].device.type == DEVICE
+        difference = (actual[name].cpu().double() - value.double()).abs()
+        assert (difference <= absolute + relative * value.double().abs()).all(), f"{name}: {difference.max()}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_lstm(case: Case, dtype: torch.dtype) -> None:
+    if dtype.itemsize == 2 and case not in SMALL:
+        pytest.skip("its rounding grows with the number of steps")
+    arguments = case.arguments(dtype)
+    exact = cross_entropy.in_double(arguments)
+    expected = lstm.run_with_gradients(reference.lstm, exact)
+    actual = lstm.run_with_gradients(ops.lstm, on_device(arguments))
+    assert_near(actual, expected, dtype)
+
+
+@pytest.mark.parametrize("bptt", [0, 3])
+@pytest.mark.parametrize("case", [c for c in lstm_pool.POOL_CASES if sum(c.lengths) < 100], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_lstm_pool(case: Case, dtype: torch.dtype, bptt: int) -> None:
+    arguments = lstm_pool.pool_arguments(case, dtype) | {"bptt": bptt}
+    exact = {name: lstm_pool.in_double(value) for name, value in arguments.items()}
+    expected = lstm_pool.run_with_gradients(lstm_pool.run_reference, exact)
+    actual = lstm_pool.run_with_gradients(lstm_pool.run_ops, on_device(arguments))
+    if dtype.itemsize == 2:  # rounding may choose another of two nearly equal maxima
+        for results in (expected, actual):
+            del results["argmax"]
+    assert_near(actual, expected, dtype)
+
+
+@pytest.mark.parametrize("case", cross_entropy.CASES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_linear_cross_entropy_op(case: Any, dtype: torch.dtype) -> None:
+    arguments = case.arguments(dtype)
+    expected = cross_entropy.run_with_gradients(reference.linear_cross_entropy, cross_entropy.in_double(arguments))
+    assert_near(cross_entropy.run_with_gradients(ops.linear_cross_entropy, on_device(arguments)), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_embedding_and_locked_dropout(dtype: torch.dtype) -> None:
+    tokens, weight, mask = embedding.draw(200, 40, 130, dtype, True)
+    sizes = batch_sizes_of((90, 60, 50))
+    locked = (torch.rand(3, 130) < 0.5).to(torch.float64 if dtype == torch.float64 else torch.float32) * 2
+
+    def run(device: str) -> tuple[Tensor, Tensor]:
+        w = move(weight, device)
+        x = ops.embedding(move(tokens, device), w, move(mask, device))
+        x = ops.locked_dropout(x, move(locked, device), sizes)
+        (grad,) = torch.autograd.grad((x * torch.linspace(-1, 1, 130, device=device)).sum().to(dtype), w)
+        return x, grad
+
+    for mine, expected in zip(run(DEVICE), run("cpu") if dtype != torch.float16 else run(DEVICE), strict=True):
+        assert_near({"x": mine}, {"x": expected.cpu()}, dtype)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.999])
+def test_masks_are_the_cpus_bit_for_bit(p: float) -> None:
+    for seed in (0, 1, 2**62 + 12345):
+        cpu = ops.dropconnect_mask(torch.tensor(seed), 133, 77, p)
+        assert torch.equal(ops.dropconnect_mask(torch.tensor(seed, device=DEVICE), 133, 77, p).cpu(), cpu)
+
+
+def test_gradcheck() -> None:
+    a = on_device(Case("gradcheck", (4, 2, 1), 3, 5, p=0.5).arguments(torch.float64))
+    names = [name for name in lstm.NAMES if a[name] is not None]
+    assert torch.autograd.gradcheck(
+        lambda *x: ops.lstm(**(a | dict(zip(names, x, strict=True)))), [a[name] for name in names]
+    )
+    c = on_device(cross_entropy.Case("gradcheck", 6, 4, 9).arguments(torch.float64))
+    assert torch.autograd.gradcheck(
+        lambda x, w, b: ops.linear_cross_entropy(x, w, c["target"], b), [c[n] for n in ("input", "weight", "bias")]
+    )
+
+
+def test_opcheck() -> None:
+    a = on_device(Case("opcheck", (4, 2, 1), p=0.5).arguments(torch.float32))
+    library.opcheck(torch.ops.ulmfit_fast.lstm.default, (
+        *(a[name] for name in ("input", "batch_sizes", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+        None, a["seed"], 0.5, False, 0, 2,
+    ))  # fmt: skip
+    c = on_device(cross_entropy.Case("opcheck", 6, 4, 9).arguments(torch.float32))
+    row_weight = torch.full((6,), 1 / 6, device=DEVICE)
+    library.opcheck(
+        torch.ops.ulmfit_fast.linear_cross_entropy.default,
+        (c["input"], c["weight"], c["bias"], c["target"], row_weight, -100, 0.0, 0.0, [True] * 3),
+    )
+
+
+def test_same_bits_twice_and_under_compile() -> None:
+    a = on_device(Case("bits", (40, 33, 7), 50, 70, p=0.3).arguments(torch.float32))
+    compiled = torch.compile(ops.lstm, fullgraph=True, backend="aot_eager")
+    first = lstm.run_with_gradients(ops.lstm, a)
+    for function in (ops.lstm, compiled):
+        for name, value in lstm.run_with_gradients(function, a).items():
+            assert torch.equal(value, first[name]), name
+
+
+def test_master_weights_beside_half_precision() -> None:
+    a = on_device(Case("autocast", (9, 5), 20, 30).arguments(torch.float32))
+    exact = lstm.run_with_gradients(ops.lstm, a)
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        actual = lstm.run_with_gradients(ops.lstm, a)
+    assert actual["grad_weight_hh"].dtype == torch.float32
+    assert_near(actual, {name: value.cpu() for name, value in exact.items()}, torch.bfloat16)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_layer_is_nn_lstm(training: bool) -> None:
+    """In eval mode cuDNN refuses to go backward: there the CPU's nn.LSTM is the judge."""
+    ours = WeightDropLSTM(12, 20, num_layers=2, bidirectional=True).to(DEVICE).train(training)
+    theirs = nn.LSTM(12, 20, num_layers=2, bidirectional=True)
+    theirs.load_state_dict({name: value.cpu() for name, value in ours.state_dict().items()})
+    x = torch.randn(9, 4, 12)
+    results = []
+    for layer, values in ((ours, move(x)), (theirs, x)):
+        output, (h, c) = layer(values)
+        (output.sin().sum() + h.cos().sum() + c.sum()).backward()
+        results.append([output, h, c, *(p.grad for p in layer.parameters())])
+    for mine, expected in zip(*results, strict=True):
+        torch.testing.assert_close(mine.cpu(), expected, atol=2e-5, rtol=2e-4)
+
+
+def test_documents_are_the_cpus() -> None:
+    encoder = AWDLSTM(AWDLSTMConfig(50, 8, 12)).double().eval()
+    documents = pack_documents([torch.randint(0, 50, (n,)) for n in (72, 2, 50, 71, 1)])
+    results = []
+    for device in ("cpu", DEVICE):
+        encoder.to(device).zero_grad()
+        pooled = BPT3C(encoder, bptt=7)(documents.to(device))
+        pooled.square().sum().backward()
+        results.append([pooled.cpu(), *(p.grad.cpu() for p in encoder.parameters())])
+    for cpu, mine in zip(*results, strict=True):
+        torch.testing.assert_close(mine, cpu, atol=1e-10, rtol=1e-10)
+
+
+@needs_gpu
+def test_cuda_graph() -> None:
+    """A step captured once and replayed on other numbers does what it does uncaptured."""
+    a = on_device(Case("graph", (12, 12, 9), 16, 24, p=0.4).arguments(torch.float32))
+    x = a["input"]
+
+    def step() -> tuple[Tensor, Tensor, Tensor]:
+        output, _, _ = ops.lstm(**a)
+        return output, *torch.autograd.grad(output.square().sum(), (x, a["weight_hh"]))
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        x.copy_(torch.randn_like(x))
+    graph.replay()
+    for mine, expected in zip(captured, step(), strict=True):
+        assert torch.equal(mine, expected)
+
+
+@needs_gpu
+def test_more_elements_than_an_int_counts() -> None:
+    hidden, rows = 2048, 140_000  # gates of two steps: 2.3e9 elements
+    if torch.cuda.get_device_properties(0).total_memory < 60e9:
+        pytest.skip("needs 60 GB of GPU memory")
+    generator = torch.Generator(DEVICE).manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=DEVICE, dtype=torch.bfloat16) / shape[-1] ** 0.5
+
+    weights = [draw(4 * hidden, 16).requires_grad_(), draw(4 * hidden, hidden), draw(4 * hidden), draw(4 * hidden)]
+    x, zeros = draw(2 * rows, 16), torch.zeros(rows, hidden, device=DEVICE, dtype=torch.bfloat16)
+    output, _, _ = ops.lstm(x, torch.tensor([rows, rows]), zeros, zeros, *weights)
+    last = torch.cat([x[rows - 5 : rows], x[-5:]])
+    few, _, _ = ops.lstm(last, torch.tensor([5, 5]), zeros[:5], zeros[:5], *weights)
+    torch.testing.assert_close(output[-5:], few[-5:], atol=2e-2, rtol=2e-2)
+    (grad,) = torch.autograd.grad(output.float().sum(), weights[0])
+    assert grad.isfinite().all()
+
+
+@needs_gpu
+def test_other_devices_and_streams() -> None:
+    a = Case("device", (5, 3), p=0.5).arguments(torch.float32)
+    expected = lstm.run_with_gradients(ops.lstm, on_device(a))
+    device = f"cuda:{torch.cuda.device_count() - 1}"
+    moved = {name: value if name == "batch_sizes" else move(value, device) for name, value in a.items()}
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        actual = lstm.run_with_gradients(ops.lstm, moved)
+    torch.cuda.synchronize(device)
+    for name, value in expected.items():
+        assert actual[name].device == torch.device(device)
+        assert torch.equal(actual[name].cpu(), value.cpu())
+
+
+@needs_gpu
+def test_arguments_on_different_devices() -> None:
+    a = on_device(Case("mixed", (2, 1)).arguments(torch.float32, requires_grad=False))
+    with pytest.raises(ValueError, match="weight_hh must be on the device of input"):
+        ops.lstm(**(a | {"weight_hh": a["weight_hh"].cpu()}))

@@ -1,0 +1,69 @@
+"""The command line's options: those that several commands share, and one for every field of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ulmfit_fast.text.files import SPLITS
+from ulmfit_fast.text.parallel import available_processes
+from ulmfit_fast.training import DEVICES
+
+
+def config_options(config: type) -> Callable[[Any], Any]:
+    """An option for every field of a stage's configuration; the command receives the configuration built from them."""
+
+    def decorate(function: Any) -> Any:
+        def run(**values: Any) -> None:
+            chosen = {f.name: values.pop(f.name) for f in fields(config)}
+            function(config=config(**chosen), **values)
+
+        run.__doc__ = function.__doc__
+        run.__name__ = function.__name__
+        run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
+        for f in reversed(fields(config)):
+            name = f.name.replace("_", "-")
+            flag = f"--{name}/--no-{name}" if isinstance(f.default, bool) else f"--{name}"
+            option = click.option(
+                flag, f.name, default=f.default, type=type(f.default), show_default=True, help=f.metadata["help"]
+            )
+            run = option(run)
+        return run
+
+    return decorate
+
+
+text_column = click.option("--text-column", default="text", show_default=True, help="column with the texts")
+label_column = click.option("--label-column", default="label", show_default=True, help="column with the labels")
+max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use this many, drawn at random by the seed")
+output = click.option("--output", required=True, type=Path, help="model folder to write")
+overwrite = click.option("--overwrite", is_flag=True, help="replace the model in the output folder")
+resume = click.option(
+    "--resume", is_flag=True, help="go on from the checkpoint in the output folder, if there is one; same options"
+)
+split = click.option(
+    "--split", default="auto", type=click.Choice(SPLITS), show_default=True,
+    help="documents of a .txt: between blank lines, lines, the whole file, or auto: blank lines if there are any",
+)  # fmt: skip
+processes = click.option(
+    "--processes", default=available_processes(), type=click.IntRange(min=1), help="of tokenizing  [default: cores]"
+)
+batch_size = click.option(
+    "--batch-size", default=64, type=click.IntRange(min=1), show_default=True, help="texts at a time; same result"
+)
+max_tokens = click.option(
+    "--max-tokens",
+    default=1_000_000,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="tokens at a time; same result",
+)
+device = click.option(
+    "--device", default="auto", type=click.Choice(DEVICES), show_default=True, help="auto: a GPU where there is one"
+)
+sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
+classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")
