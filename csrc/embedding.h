@@ -1,7 +1,7 @@
 // embedding: rows of a weight [V, E] by token, each times its token's mask: output [N, E].
 //
-// tokens int64 [N] in 0 .. V-1. mask [V] or none, float32 (float64 with float64): 0, or 1 / (1 - p) where a token's row is
-// kept. Backward: grad_weight [V, E], zero for tokens that do not occur; deterministic.
+// tokens int64 [N] in 0 .. V-1. mask [V] or none, float32 (float64 with float64): 0, or 1 / (1 - p) where a token's row
+// is kept. Backward: grad_weight [V, E], zero for tokens that do not occur; deterministic.
 #pragma once
 
 #include "lstm.h"
@@ -23,6 +23,18 @@ inline void check_embedding(const char* function, const at::Tensor& tokens, cons
                    " beside weight in ", weight.scalar_type(), ", got ", mask->scalar_type());
   TORCH_CHECK_VALUE(mask->device() == weight.device(), function, ": mask must be on the device of weight (",
                     weight.device(), "), got ", mask->device());
+}
+
+inline void check_embedding_backward(const at::Tensor& grad, const at::Tensor& tokens, const OptionalTensor& mask,
+                                     int64_t known) {
+  constexpr const char* kFunction = "ulmfit_fast.ops.embedding_backward";
+  TORCH_CHECK_VALUE(grad.dim() == 2 && tokens.dim() == 1 && grad.size(0) == tokens.size(0), kFunction,
+                    ": grad must have a row for each token, got ", grad.sizes(), " for ", tokens.sizes());
+  TORCH_CHECK_TYPE(tokens.scalar_type() == at::kLong, kFunction, ": tokens must be int64, got ", tokens.scalar_type());
+  if (!mask.has_value()) return;
+  check_shape(kFunction, "mask", *mask, {known});
+  TORCH_CHECK_TYPE(mask->scalar_type() == state_dtype_of(grad), kFunction, ": mask must be ", state_dtype_of(grad),
+                   " beside grad in ", grad.scalar_type(), ", got ", mask->scalar_type());
 }
 
 }  // namespace ulmfit_fast

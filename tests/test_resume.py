@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
-from ulmfit_fast import InputError, finetune_classifier, finetune_lm, pretrain_lm, run
+from ulmfit_fast import InputError, TrainingInterrupted, finetune_classifier, finetune_lm, pretrain_lm, run
 from ulmfit_fast.run_state import load_state, save_state
 from ulmfit_fast.text.corpus import Source, tokenize_corpus
 
@@ -95,6 +95,79 @@ def test_killed_before_any_checkpoint_is_written(
     assert_same(mine, whole)
 
 
+@pytest.mark.parametrize("train", [train_adam, train_ntasgd, classify], ids=lambda f: f.__name__)
+def test_interrupted_in_the_middle_of_steps(
+    train: Callable[[Path | None, bool], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after a batch's backward: its masks are drawn, BatchNorm has seen it, and yet it is done again whole."""
+    whole = train(tmp_path / "whole", False)
+    real, calls = nn.utils.clip_grad_norm_, 0
+
+    def interrupt(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 7 == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", interrupt)
+    starts = 0
+    while True:
+        starts += 1
+        torch.manual_seed(starts)
+        try:
+            mine = train(tmp_path / "interrupted", True)
+        except TrainingInterrupted as error:
+            assert "go on with --resume" in str(error)  # noqa: PT017
+            continue
+        break
+    assert starts > 2
+    assert_same(mine, whole)
+
+
+def test_ctrl_c_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits, and the run goes on from that checkpoint."""
+    whole = classify(tmp_path / "whole", False)
+    written = 0
+
+    def save(folder: Path, state: dict[str, Any]) -> None:
+        nonlocal written
+        written += 1
+        if written == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        save_state(folder, state)
+
+    monkeypatch.setattr(run, "save_state", save)
+    with pytest.raises(TrainingInterrupted):
+        classify(tmp_path / "interrupted", True)
+    assert_same(classify(tmp_path / "interrupted", True), whole)
+
+
+def test_other_labels_or_texts_are_refused(tmp_path: Path) -> None:
+    classify(tmp_path, False)
+    config = replace(CLASSIFY, epochs=3, gradual_unfreezing=True, variable_bptt=True, drop_mult=0.5)
+    for texts, labels, valid in ((TEXTS, LABELS[::-1], VALID_TEXTS), (TEXTS, LABELS, VALID_TEXTS[::-1])):
+        with pytest.raises(InputError, match="made on other texts, labels or words"):
+            finetune_classifier(
+                texts, labels, None, config, valid_texts=valid, valid_labels=VALID_LABELS, output=tmp_path, resume=True
+            )
+
+
+def test_without_checkpoints_nothing_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", interrupt)
+    with pytest.raises(TrainingInterrupted, match=r"^pretrain LM 1/1: interrupted$"):
+        pretrain_lm(TEXTS, replace(PRETRAIN, checkpoint_minutes=0), output=tmp_path / "lm")
+
+
+def test_a_finished_model_is_not_resumed_into(tmp_path: Path) -> None:
+    pretrain_lm(TEXTS, replace(PRETRAIN, checkpoint_minutes=0), output=tmp_path / "lm")
+    with pytest.raises(InputError, match="already holds a model; choose another folder or pass --overwrite"):
+        pretrain_lm(TEXTS, PRETRAIN, output=tmp_path / "lm", resume=True)
+
+
 def test_ntasgd_averages_in_that_run() -> None:
     """Else the test above says nothing of averages."""
     records = train_ntasgd(None, False).history.records
@@ -144,7 +217,7 @@ def test_a_corpus_on_disk_trains_the_same_model_and_goes_on(tmp_path: Path) -> N
     one, two = (pretrain_lm(corpus, config, output=tmp_path / name) for name in "ab")
     assert_same(one, two)
     other, _ = tokenize_corpus(Source(path, min_frequency=1, seed=3), tmp_path / "corpus3")
-    with pytest.raises(InputError, match=r"tokens an epoch, not .*; resume with the same texts"):
+    with pytest.raises(InputError, match="made on other texts, labels or words; resume with the same files"):
         pretrain_lm(other, config, output=tmp_path / "a", resume=True)
 
 

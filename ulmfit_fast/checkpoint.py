@@ -31,8 +31,11 @@ _VERSION = 1
 _LANGUAGE_MODEL, _CLASSIFIER = "language_model", "classifier"
 
 
-def check_output_folder(folder: str | Path, overwrite: bool = False) -> Path:
-    """Raise InputError where a model cannot be written to ``folder``, before any work is done."""
+def check_output_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
+    """Raise InputError where a model cannot be written to ``folder``, before any work is done.
+
+    A folder with a model needs ``overwrite``; one with a run that can go on needs ``resume`` or ``overwrite``.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder for the model")
@@ -40,9 +43,10 @@ def check_output_folder(folder: str | Path, overwrite: bool = False) -> Path:
         raise InputError(f"{folder}: the folder {folder.absolute().parent} does not exist")
     if not os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK):
         raise InputError(f"{folder}: no permission to write there")
-    if folder.is_dir() and (folder / "config.json").exists() and not overwrite:
+    can_go_on = (folder / CHECKPOINT).exists()
+    if (folder / "config.json").exists() and not overwrite and not (resume and can_go_on):
         raise InputError(f"{folder}: already holds a model; choose another folder or pass --overwrite")
-    if (folder / CHECKPOINT).exists() and not overwrite:
+    if can_go_on and not overwrite and not resume:
         raise InputError(f"{folder}: holds a run that can go on; pass --resume, or --overwrite to start again")
     return folder
 

@@ -101,11 +101,16 @@ def pretrain_lm_command(
 
     Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
     """
-    check_output_folder(output, overwrite or resume)
+    check_output_folder(output, overwrite, resume)
     if test is not None and not test.exists():
         raise InputError(f"{test}: no such file or folder")
     corpus: Corpus | list[str]
-    if (source / "train.tokens").exists():
+    is_corpus = (source / "train.tokens").exists()
+    if valid is not None and (is_corpus or max_texts is not None):
+        raise InputError("--valid goes neither with a corpus folder, which has its own, nor with --max-texts")
+    if is_corpus and max_texts is not None:
+        raise InputError("--max-texts does not go with a corpus folder; tokenize fewer texts")
+    if is_corpus:
         corpus = Corpus.load(source)
     elif max_texts is not None:
         corpus = _read(source, text_column, None, max_texts, config.seed).texts
@@ -135,7 +140,7 @@ def finetune_lm_command(
     max_texts: int | None, config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
     """Stage two: go on with the task's TEXTS, labelled or not."""
-    check_output_folder(output, overwrite or resume)
+    check_output_folder(output, overwrite, resume)
     documents = _read(source, text_column, None, max_texts, config.seed)
     finetune_lm(
         documents.texts, language_model, config, output=output, overwrite=overwrite, resume=resume,
@@ -160,7 +165,7 @@ def train_command(
     text_column: str, label_column: str, max_texts: int | None, config: ClassifierConfig,
 ) -> None:  # fmt: skip
     """Stage three: train a classifier on a TABLE of texts and labels."""
-    check_output_folder(output, overwrite or resume)
+    check_output_folder(output, overwrite, resume)
     documents = _read(source, text_column, label_column, max_texts, config.seed)
     held_out = None if valid is None else _read(valid, text_column, label_column, None, config.seed)
     classes = list_classes(documents.texts, documents.labels or [], str(source))

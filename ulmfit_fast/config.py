@@ -38,7 +38,7 @@ class TrainingConfig:
     cut_frac: float = setting(0.1, "share of the steps in which the rate rises", at_least=0, at_most=1)
     ratio: float = setting(32.0, "highest rate over lowest", at_least=1)
     drop_mult: float = setting(1.0, "factor on all dropout probabilities", at_least=0)
-    weight_decay: float = setting(0.01, "decoupled weight decay", at_least=0)
+    weight_decay: float = setting(0.01, "weight decay, decoupled with adamw", at_least=0)
     clip: float = setting(0.25, "largest norm of the gradient", above=0)
     precision: str = setting("float32", "float32, or bfloat16 for autocast", choices=tuple(PRECISIONS))
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", choices=DEVICES)
@@ -101,7 +101,9 @@ class LanguageModelConfig(TrainingConfig):
         "adamw", "adamw with a slanted triangular rate; ntasgd: SGD at a constant rate (try --lr 30 --weight-decay "
         "1.2e-6), averaged once validation stops improving", choices=("adamw", "ntasgd"),
     )  # fmt: skip
-    patience: int = setting(5, "of ntasgd: validations without a new best before it averages", at_least=1)
+    patience: int = setting(
+        5, "of ntasgd: it averages once a validation is worse than the best before the last so many", at_least=1
+    )
     ema_decay: float = setting(
         0.0, "of adamw: validate and save a moving average of the weights with this decay; 0: the weights themselves",
         at_least=0, at_most=0.999999,
@@ -111,6 +113,11 @@ class LanguageModelConfig(TrainingConfig):
     hidden_p: float = setting(0.15, "dropout between layers", at_least=0)
     weight_p: float = setting(0.2, "dropout of recurrent weights (DropConnect)", at_least=0)
     output_p: float = setting(0.1, "dropout before the softmax", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer == "ntasgd" and self.ema_decay:
+            raise InputError(f"{type(self).__name__}: ntasgd has an average of its own; leave ema_decay 0")
 
     @property
     def dropouts(self) -> dict[str, float]:

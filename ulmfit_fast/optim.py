@@ -43,18 +43,17 @@ class AveragedWeights:
         if self.updates == 0:
             yield
             return
-        self._swap()
+        kept = [parameter.detach().clone() for parameter in self.parameters]
         try:
+            self._set(self.averages)
             yield
         finally:
-            self._swap()
+            self._set(kept)
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        for parameter, average in zip(self.parameters, self.averages, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(kept)
+    def _set(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "averages": self.averages}

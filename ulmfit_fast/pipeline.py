@@ -57,7 +57,7 @@ def pretrain_lm(
     """
     config = config or PretrainConfig()
     torch.manual_seed(config.seed)
-    _check_output(output, overwrite or resume)
+    _check_output(output, overwrite, resume)
     if isinstance(texts, Corpus):
         if valid_texts is not None:
             raise InputError("pretrain_lm: a Corpus brings its validation texts; give no valid_texts")
@@ -100,7 +100,7 @@ def finetune_lm(
     """
     config = config or FinetuneLMConfig()
     torch.manual_seed(config.seed)
-    _check_output(output, overwrite or resume)
+    _check_output(output, overwrite, resume)
     _check_texts("finetune_lm", texts)
     base = _load(language_model)
     train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
@@ -147,7 +147,7 @@ def finetune_classifier(
     """
     config = config or ClassifierConfig()
     torch.manual_seed(config.seed)
-    _check_output(output, overwrite or resume)
+    _check_output(output, overwrite, resume)
     _check_texts("finetune_classifier", texts)
     classes = list_classes(texts, labels)
     targets = encode_labels(labels, classes, "labels")
@@ -202,9 +202,9 @@ def encode_labels(
     return torch.tensor([position[label] for label in labels], dtype=torch.int64)
 
 
-def _check_output(output: str | Path | None, overwrite: bool) -> None:
+def _check_output(output: str | Path | None, overwrite: bool, resume: bool) -> None:
     if output is not None:
-        check_output_folder(output, overwrite)
+        check_output_folder(output, overwrite, resume)
 
 
 def _check_texts(function: str, texts: Sequence[str]) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ulmfit_fast.errors import InputError, TrainingInterrupted
+from ulmfit_fast.interrupt import uninterrupted
+from ulmfit_fast.ops import build_info
 from ulmfit_fast.optim import NTASGD
 from ulmfit_fast.run_state import CHECKPOINT, load_state, random_state, save_state, set_random_state
 from ulmfit_fast.training import BestWeights, EpochProgress, History, Loop
@@ -42,7 +47,8 @@ class Run:
     _done: EpochProgress = field(default_factory=EpochProgress, init=False)
     _batches_random: dict[str, Any] = field(default_factory=dict, init=False)  # of the task, when the epoch began
     _torch_random: dict[str, Any] = field(default_factory=dict, init=False)  # as of the last step
-    _best_loss: float = field(default=0.0, init=False)  # when the epoch began
+    _buffers: dict[str, Tensor] = field(default_factory=dict, init=False)  # as of the last step
+    _best_loss: float = field(default=0.0, init=False)  # before the epoch's validation
     _written: float = field(default_factory=time.monotonic, init=False)
 
     def start_again(self) -> None:
@@ -52,38 +58,42 @@ class Run:
 
     def begin(self, epoch: int) -> EpochProgress:
         """Start an epoch, or go on in the middle of one."""
-        if self._done.batches == 0:
-            self.task.carried = []
-        self._epoch = epoch
-        self._batches_random = dict(self.task.random.bit_generator.state)
-        self._torch_random = random_state()
-        self._best_loss = self.best.loss
+        self._begin_at(epoch)
         self.loop.on_step = self._after_step
         return self._done
 
     def end(self, epoch: int, valid_loss: float | None) -> None:
         """Finish an epoch: trigger averaging, write the checkpoint."""
         optimizer = self.loop.optimizer
-        if isinstance(optimizer, NTASGD) and valid_loss is not None and optimizer.validated(valid_loss):
-            self.loop.average = None  # the optimizer has its own
-        self._epoch, self._done, self.task.carried = epoch + 1, EpochProgress(), []
-        self._best_loss = self.best.loss
-        self._batches_random = dict(self.task.random.bit_generator.state)
-        self._torch_random = random_state()
+        if isinstance(optimizer, NTASGD) and valid_loss is not None:
+            optimizer.validated(valid_loss)
+        self._done, self.task.carried = EpochProgress(), []
+        self._begin_at(epoch + 1)
         self._save()
 
-    def averaged(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
         """Within it the model has the averaged weights, where there are such."""
         optimizer = self.loop.optimizer
-        if isinstance(optimizer, NTASGD):
-            return optimizer.average.in_place()
-        return contextlib.nullcontext() if self.loop.average is None else self.loop.average.in_place()
+        average = optimizer.average if isinstance(optimizer, NTASGD) else self.loop.average
+        if average is None:
+            yield
+            return
+        in_place = average.in_place()
+        with uninterrupted():
+            in_place.__enter__()
+        try:
+            yield
+        finally:
+            with uninterrupted():
+                in_place.__exit__(None, None, None)
 
     def interrupted(self, title: str) -> TrainingInterrupted:
         """The error to stop with; the state as of the last whole step is written."""
-        if self.folder is None:
+        if not self._writes:
             return TrainingInterrupted(f"{title}: interrupted")
-        self._save()
+        with uninterrupted():
+            self._save()
         return TrainingInterrupted(
             f"{title}: interrupted after {self._done.tokens} tokens of the epoch; go on with --resume (resume=True), "
             f"from the checkpoint in {self.folder}"
@@ -104,11 +114,18 @@ class Run:
                     f"{self.folder}: its checkpoint was made with {name}={state['arguments'].get(name)!r}, not "
                     f"{value!r}; resume with the same options, or start again without --resume"
                 )
-        if state["tokens"] != self.task.tokens:
+        if state["data"] != self.task.checksum:
             raise InputError(
-                f"{self.folder}: its checkpoint was made on {state['tokens']} tokens an epoch, not {self.task.tokens}; "
-                "resume with the same texts, or start again without --resume"
+                f"{self.folder}: its checkpoint was made on other texts, labels or words; resume with the same "
+                "files, or start again without --resume"
             )
+        for name, value in self._environment().items():
+            if state["environment"].get(name) != value:
+                warnings.warn(
+                    f"{self.folder}: its checkpoint was made with {name} {state['environment'].get(name)}, now it is "
+                    f"{value}: the run goes on, but not to the same bits",
+                    stacklevel=4,
+                )
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
@@ -128,24 +145,46 @@ class Run:
         self._epoch, self._done = state["epoch"], EpochProgress(**state["done"])
         return self._epoch
 
+    def _environment(self) -> dict[str, Any]:
+        device = next(self.model.parameters()).device.type
+        return {
+            "torch": torch.__version__, "threads": torch.get_num_threads(), "kernels": build_info()["isa"],
+            "device": device,
+        }  # fmt: skip
+
+    @property
+    def _writes(self) -> bool:
+        return self.folder is not None and bool(self.arguments["checkpoint_minutes"])
+
+    def _begin_at(self, epoch: int) -> None:
+        self._epoch, self._best_loss = epoch, self.best.loss
+        self._batches_random = dict(self.task.random.bit_generator.state)
+        self._remember_step()
+
+    def _remember_step(self) -> None:
+        """What the next step's forward changes: it may be interrupted and is then done again."""
+        self._torch_random = random_state()
+        self._buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+
     def _after_step(self, done: EpochProgress) -> None:
         self.task.carry()
         if done.window_tokens * _POINTS >= self.task.tokens:
             mean = done.window_loss / done.window_tokens
             self.history.points.append((self._epoch + done.tokens / self.task.tokens, mean))
             done.window_tokens, done.window_loss = 0, 0.0
-        self._torch_random = random_state()
+        self._remember_step()
         minutes = self.arguments["checkpoint_minutes"]
         if minutes and time.monotonic() - self._written >= 60 * minutes:
             self._save()
 
     def _save(self) -> None:
-        if self.folder is None or not self.arguments["checkpoint_minutes"]:
+        if self.folder is None or not self._writes:
             return
         average = self.loop.average
         self.folder.mkdir(parents=True, exist_ok=True)
         save_state(self.folder, {
-            "arguments": self.arguments, "tokens": self.task.tokens, "model": self.model.state_dict(),
+            "arguments": self.arguments, "data": self.task.checksum, "environment": self._environment(),
+            "model": self.model.state_dict() | self._buffers,
             "optimizer": self.loop.optimizer.state_dict(), "scheduler": self.loop.scheduler.state_dict(),
             "average": None if average is None else average.state_dict(), "best": self._best_loss,
             "records": self.history.records, "points": self.history.points, "carried": self.task.carried,

@@ -6,11 +6,10 @@ pickle is written or read.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from ulmfit_fast.errors import InputError
 
 CHECKPOINT = "checkpoint.safetensors"
-_VERSION = "1"
+_VERSION = "2"
 _ITEMS, _TENSOR = "__items__", "__tensor__"
 
 
@@ -41,6 +40,8 @@ def save_state(folder: str | Path, state: dict[str, Any]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except safetensors.SafetensorError as error:  # of the file system, mostly
+        raise OSError(errno.EIO, f"the checkpoint cannot be written ({error})", str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,27 +85,8 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
+    if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Within the block Ctrl-C waits for its end, where it can (in the main thread)."""
-    import signal
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: waiting.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if waiting and callable(before):
-        before(*waiting[0])
 
 
 def _checksum(tensor: Tensor) -> int:

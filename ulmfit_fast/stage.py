@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from ulmfit_fast.checkpoint import Label, load_language_model, save_model
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.config import ClassifierConfig, LanguageModelConfig, TrainingConfig
+from ulmfit_fast.interrupt import uninterrupted
 from ulmfit_fast.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.optim import NTASGD, AveragedWeights
 from ulmfit_fast.prediction import evaluate_classifier, evaluate_language_model
@@ -27,6 +29,7 @@ from ulmfit_fast.run import Run
 from ulmfit_fast.schedules import SlantedTriangularLR
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches, group_documents
 from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import BestWeights, History, Loop, Record, StepLoss, choose_device, diverged
 from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
@@ -68,6 +71,7 @@ class Task:
         batches: the epoch's batches, the first so many left out.
         tokens: in an epoch.
         expected_batches: of an epoch.
+        checksum: of texts, labels and vocabulary.
         compute_loss: of a batch.
         validate: measures, with a title: a record with valid_loss if there is something to validate on.
         save: writes a model folder.
@@ -80,6 +84,7 @@ class Task:
     batches: Callable[[int], Iterator[Any]]
     tokens: int
     expected_batches: int
+    checksum: int
     compute_loss: Callable[[Any], StepLoss]
     validate: Callable[[str], Record]
     save: Callable[..., None]
@@ -139,8 +144,8 @@ class Stage:
             return {"valid_loss": loss, "perplexity": math.exp(min(loss, 50))}
 
         task = Task(
-            stream.random, stream.epoch, stream.tokens, stream.expected_batches(), compute_loss, validate,
-            partial(save_model, model=model, tokenizer=corpus.tokenizer), carry=carry,
+            stream.random, stream.epoch, stream.tokens, stream.expected_batches(), corpus.checksum(), compute_loss,
+            validate, partial(save_model, model=model, tokenizer=corpus.tokenizer), carry=carry,
         )  # fmt: skip
         return TrainedLanguageModel(model, corpus.tokenizer, self._run(model, task, factor))
 
@@ -162,6 +167,10 @@ class Stage:
         # Each epoch cuts its own batches, of which there may be a few more or less.
         expected_batches = len(
             group_documents([len(document) for document in ids], config.batch_size, config.max_tokens, random)
+        )
+        corpus = Corpus(tokenizer, TokenArray(ids), None if valid_ids is None else TokenArray(valid_ids))
+        checksum = zlib.crc32(
+            repr((classes, targets.tolist(), valid and valid[1].tolist())).encode(), corpus.checksum()
         )
         unfreezing = GradualUnfreezing(layer_groups(model)) if config.gradual_unfreezing else None
         # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
@@ -189,7 +198,7 @@ class Stage:
             return {"valid_loss": loss, "accuracy": accuracy}
 
         task = Task(
-            random, batches, sum(map(len, ids)), expected_batches, compute_loss, validate,
+            random, batches, sum(map(len, ids)), expected_batches, checksum, compute_loss, validate,
             partial(save_model, model=model, tokenizer=tokenizer, labels=classes), start_epoch,
         )  # fmt: skip
         try:
@@ -212,10 +221,12 @@ class Stage:
             first_epoch = run.resume()
         else:
             run.start_again()
+        if folder is not None and history.records:
+            history.write(folder)
         for epoch in range(first_epoch, config.epochs):
             title = f"{self.name} {epoch + 1}/{config.epochs}"
-            started = task.start_epoch(epoch)
             try:
+                started = task.start_epoch(epoch)
                 done = run.begin(epoch)
                 record = loop.train_epoch(title, task.batches(done.batches), task.tokens, task.compute_loss, done)
                 with run.averaged():
@@ -225,10 +236,11 @@ class Stage:
                         task.save(folder, training_args=self._arguments())
             except KeyboardInterrupt:
                 raise run.interrupted(title) from None
-            history.records.append(record)
-            run.end(epoch, record.get("valid_loss"))
-            if folder is not None:
-                history.write(folder)
+            with uninterrupted():
+                history.records.append(record)
+                run.end(epoch, record.get("valid_loss"))
+                if folder is not None:
+                    history.write(folder)
             if self.on_epoch is not None:
                 self.on_epoch(record)
         best.restore()

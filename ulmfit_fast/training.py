@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from ulmfit_fast.atomic_write import write_atomically
 from ulmfit_fast.errors import InputError, TrainingDivergedError
+from ulmfit_fast.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
 from ulmfit_fast.optim import AveragedWeights
-from ulmfit_fast.run_state import uninterrupted
 
 Record = dict[str, Any]  # stage, epoch, loss, tokens_per_s, ...
 DEVICES = ("auto", "cpu", "cuda")

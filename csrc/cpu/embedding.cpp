@@ -62,8 +62,7 @@ at::Tensor embedding_cpu(const at::Tensor& tokens, const at::Tensor& weight, con
 at::Tensor embedding_backward_cpu(const at::Tensor& grad, const at::Tensor& tokens, const OptionalTensor& mask,
                                   int64_t known) {
   constexpr const char* kFunction = "ulmfit_fast.ops.embedding_backward";
-  TORCH_CHECK_VALUE(grad.dim() == 2 && tokens.dim() == 1 && grad.size(0) == tokens.size(0), kFunction,
-                    ": grad must have a row for each token, got ", grad.sizes(), " for ", tokens.sizes());
+  check_embedding_backward(grad, tokens, mask, known);
   const at::Tensor ids = tokens.contiguous(), from = grad.contiguous();
   const at::Tensor scale = mask.has_value() ? mask->contiguous() : at::Tensor();
   check_tokens(ids, known);
@@ -76,7 +75,8 @@ at::Tensor embedding_backward_cpu(const at::Tensor& grad, const at::Tensor& toke
     const auto* by = elements<Acc>(scale);
     // Sums of half precision rows are float32 until all are in.
     at::Tensor sums = result;
-    if constexpr (!std::is_same_v<Acc, scalar_t>) sums = new_tensor({known, features}, from.options().dtype(at::kFloat));
+    if constexpr (!std::is_same_v<Acc, scalar_t>)
+      sums = new_tensor({known, features}, from.options().dtype(at::kFloat));
     auto* to = mutable_elements<Acc>(sums);
     at::parallel_for(0, known, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(features, 1)),
                      [&](int64_t begin, int64_t end) {

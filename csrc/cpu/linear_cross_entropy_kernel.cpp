@@ -9,6 +9,7 @@
 // sum crosses threads and bits depend neither on the thread count nor (the losses and grad x) on the other rows.
 // Limit: FMA throughput.
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -41,18 +42,19 @@ class CrossEntropySlice {
     const Range slabs(plan_.slabs, index_, a_.slices);
     for (int64_t slab = slabs.first; slab < slabs.last; ++slab) {
       const PanelSet<E> set = slab_panels(slab);
-      pack_panels<E>(set, 0, set.count(), weight(slab * kSlabColumns));
+      pack_panels<E>(set, 0, set.count(), weight(slab * kClassesAtATime));
     }
   }
 
   // The right operand of grad W, and each row's weight.
-  void list_rows(int64_t chunk) {
+  void prepare_rows(int64_t chunk) {
     const int64_t count = rows_of(chunk);
     if (a_.row_weight == nullptr) return;
     const Range own(count, index_, a_.slices);
     for (int64_t r = own.first; r < own.last; ++r) {
       shared_.row_weight[r] = a_.row_weight[row(chunk, r)];
-      shared_.even[r] = static_cast<Acc>(a_.label_smoothing / static_cast<double>(a_.classes)) * shared_.row_weight[r];
+      shared_.smoothing_share[r] =
+          static_cast<Acc>(a_.label_smoothing / static_cast<double>(a_.classes)) * shared_.row_weight[r];
     }
     if (a_.grad_weight == nullptr) return;
     const Range blocks(plan_.blocks, index_, a_.slices);
@@ -126,7 +128,7 @@ class CrossEntropySlice {
       const int64_t columns = slab_columns(slab);
       const PanelSet<E> set = feature_panels(nullptr, 0);
       bool empty = true;
-      for (int64_t j = 0; j < kSlabColumns; ++j) scratch_.bias_sums[j] = 0;
+      for (int64_t j = 0; j < kClassesAtATime; ++j) scratch_.bias_sums[j] = 0;
       for (int64_t block = 0; block * kBlockRows < count; ++block) {
         const int64_t first = block * kBlockRows, all = smaller(kBlockRows, count - first);
         const int64_t rows = make_gradient(chunk, slab, first, all);
@@ -151,7 +153,7 @@ class CrossEntropySlice {
       if (a_.grad_weight != nullptr) store_weights(chunk == 0, empty, slab);
       if (a_.grad_bias == nullptr) continue;
       for (int64_t j = 0; j < columns; ++j) {
-        Acc& sum = a_.grad_bias[slab * kSlabColumns + j];
+        Acc& sum = a_.grad_bias[slab * kClassesAtATime + j];
         sum = (chunk == 0 ? Acc{0} : sum) + scratch_.bias_sums[j];
       }
     }
@@ -177,12 +179,13 @@ class CrossEntropySlice {
             multiply_panel<E>(sums, {sums, stride}, {scratch_.rows, rows}, panel);
             continue;
           }
-          multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, rows}, panel);
-          for (int64_t r = 0; r < rows; ++r) {
-            Acc* sums = grad_row(set, p, scratch_.gradient_row[r]);
-            for (int64_t j = 0; j < stride; j += kLane)
-              store<Acc>(sums + j, load(sums + j) + load(scratch_.tile + r * stride + j));
-          }
+          // Only some rows: their sums are brought together, so that each goes on as it would among all.
+          const int64_t bytes = stride * static_cast<int64_t>(sizeof(Acc));
+          for (int64_t r = 0; r < rows; ++r)
+            std::memcpy(scratch_.tile + r * stride, grad_row(set, p, scratch_.gradient_row[r]), bytes);
+          multiply_panel<E>(scratch_.tile, {scratch_.tile, stride}, {scratch_.rows, rows}, panel);
+          for (int64_t r = 0; r < rows; ++r)
+            std::memcpy(grad_row(set, p, scratch_.gradient_row[r]), scratch_.tile + r * stride, bytes);
         }
       }
     }
@@ -202,7 +205,7 @@ class CrossEntropySlice {
   }
   int64_t row(int64_t chunk, int64_t r) const { return a_.row[chunk * plan_.chunk_rows + r]; }
   int64_t rows_of(int64_t chunk) const { return smaller(plan_.chunk_rows, a_.rows - chunk * plan_.chunk_rows); }
-  int64_t slab_columns(int64_t slab) const { return smaller(kSlabColumns, a_.classes - slab * kSlabColumns); }
+  int64_t slab_columns(int64_t slab) const { return smaller(kClassesAtATime, a_.classes - slab * kClassesAtATime); }
   int panel_width(int64_t p) const {
     return static_cast<int>(smaller(kPanelVectors, column_vectors<E>(a_.classes - p * kPanelColumns<E>)));
   }
@@ -216,7 +219,7 @@ class CrossEntropySlice {
     return {words, depth_groups<E>(rows) * kGroup<E>, 0, plan_.feature_vectors};
   }
   Acc* panel_sums(const PanelSet<E>& set, int64_t p) const {
-    return scratch_.sums + set.column(p) * (parts_of(kSlabColumns, kTileRows) * kTileRows);
+    return scratch_.sums + set.column(p) * (parts_of(kClassesAtATime, kTileRows) * kTileRows);
   }
   Acc* grad_row(const PanelSet<E>& set, int64_t p, int64_t r) const {
     return shared_.grad_input + set.column(p) * plan_.chunk_rows + r * set.width(p) * kLane;
@@ -278,8 +281,8 @@ class CrossEntropySlice {
   // grad l of some rows of the chunk and the classes of a slab: rows[i] of row gradient_row[i]. Rows whose gradients
   // are all below the threshold are left out. Returns how many there are.
   int64_t make_gradient(int64_t chunk, int64_t slab, int64_t first, int64_t rows) {
-    const int64_t begin = slab * kSlabColumns, columns = slab_columns(slab);
-    for (int64_t r = 0; r < rows; ++r) scratch_.rows[r] = scratch_.gradient + r * kSlabColumns;
+    const int64_t begin = slab * kClassesAtATime, columns = slab_columns(slab);
+    for (int64_t r = 0; r < rows; ++r) scratch_.rows[r] = scratch_.gradient + r * kClassesAtATime;
     for (int64_t column = 0; column < columns; column += kPanelColumns<E>) {
       const int64_t p = (begin + column) / kPanelColumns<E>;
       const Acc* largest = shared_.largest + p * plan_.padded_rows() + first;
@@ -288,9 +291,9 @@ class CrossEntropySlice {
                                             load(shared_.row_weight + first + r));
       const int width = panel_width(p);
       for (int64_t r = 0; r < rows; ++r) {
-        const Vec<Acc> factor = broadcast(scratch_.factor[r]), even = broadcast(shared_.even[first + r]);
+        const Vec<Acc> factor = broadcast(scratch_.factor[r]), even = broadcast(shared_.smoothing_share[first + r]);
         const E* from = kept(p, first + r);
-        E* to = scratch_.gradient + r * kSlabColumns + column;
+        E* to = scratch_.gradient + r * kClassesAtATime + column;
         for (int v = 0; v < width; ++v) store(to + v * kLane, load(from + v * kLane) * factor - even);
       }
     }
@@ -299,29 +302,30 @@ class CrossEntropySlice {
       if (target < 0 || target >= columns) continue;
       // From the logit itself: what was kept of it is rounded, and the difference may be small.
       const Acc p = std::exp(shared_.target[first + r] - shared_.normalizer[first + r]);
-      const Acc value =
-          (p - static_cast<Acc>(1 - a_.label_smoothing)) * shared_.row_weight[first + r] - shared_.even[first + r];
+      const Acc value = (p - static_cast<Acc>(1 - a_.label_smoothing)) * shared_.row_weight[first + r] -
+                        shared_.smoothing_share[first + r];
       Acc lanes[kLane] = {value};
-      store<E>(scratch_.gradient + r * kSlabColumns + target, load(lanes), 1);
+      store<E>(scratch_.gradient + r * kClassesAtATime + target, load(lanes), 1);
     }
     int64_t left = 0;
     for (int64_t r = 0; r < rows; ++r) {
-      if (a_.threshold > 0 && below_threshold(first + r, scratch_.gradient + r * kSlabColumns, columns)) continue;
-      scratch_.rows[left] = scratch_.gradient + r * kSlabColumns;
+      if (a_.threshold > 0 && below_threshold(first + r, scratch_.gradient + r * kClassesAtATime, columns)) continue;
+      scratch_.rows[left] = scratch_.gradient + r * kClassesAtATime;
       scratch_.gradient_row[left++] = first + r;
     }
     return left;
   }
 
   bool below_threshold(int64_t r, const E* gradient, int64_t columns) const {
-    Vec<Acc> most = {}, least = {};
+    Vec<Acc> largest = {};
+    bool numbers = true;
     for (int64_t j = 0; j < columns; j += kLane) {
       const Vec<Acc> value = load(gradient + j, columns - j);
-      most = larger_lanes<Acc>(value, most);
-      least = larger_lanes<Acc>(-value, least);
+      largest = larger_lanes<Acc>(largest, larger_lanes<Acc>(value, -value));
+      for (int lane = 0; lane < kLane; ++lane) numbers = numbers && value[lane] == value[lane];
     }
     const Acc limit = static_cast<Acc>(a_.threshold) * std::abs(shared_.row_weight[r]);
-    return largest_lane<Acc>(larger_lanes<Acc>(most, least))[0] < limit;
+    return numbers && largest_lane<Acc>(largest)[0] < limit;
   }
 
   void add_rows(int64_t rows, int64_t columns) {
@@ -336,7 +340,7 @@ class CrossEntropySlice {
     if (empty && !first_chunk) return;
     const PanelSet<E> set = feature_panels(nullptr, 0);
     for (int64_t r = 0; r < slab_columns(slab); ++r) {
-      Acc* to = a_.grad_weight + (slab * kSlabColumns + r) * a_.features;
+      Acc* to = a_.grad_weight + (slab * kClassesAtATime + r) * a_.features;
       for (int64_t p = 0; p < set.count(); ++p) {
         for (int v = 0; v < set.width(p); ++v) {
           const int64_t column = set.column(p) + v * kLane, rest = a_.features - column;
@@ -370,7 +374,7 @@ void run(const LinearCrossEntropy<E>& args, Member member) {
   for (CrossEntropySlice<E>& slice : slices) slice.prepare();
   const int64_t chunks = CrossEntropyPlan<E>(args).chunks;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    for (CrossEntropySlice<E>& slice : slices) slice.list_rows(chunk);
+    for (CrossEntropySlice<E>& slice : slices) slice.prepare_rows(chunk);
     if (chunk == 0) member.wait();  // the bias is there
     for (CrossEntropySlice<E>& slice : slices) slice.exponentiate(chunk);
     member.wait();

@@ -6,10 +6,10 @@
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
-constexpr int64_t kKeptBytes = 128 << 20;  // of exponentials: sets how many rows a chunk has
-constexpr int64_t kLogitRows = 96;         // rows of a panel whose logits pass through L2 at a time
-constexpr int64_t kBlockRows = 252;        // rows whose gradients are made at a time, whole tiles
-constexpr int64_t kSlabColumns = 192;      // classes whose gradients are made at a time, whole panels
+constexpr int64_t kExponentialBytes = 128 << 20;  // of exponentials: sets how many rows a chunk has
+constexpr int64_t kLogitRows = 96;                // rows of a panel whose logits pass through L2 at a time
+constexpr int64_t kBlockRows = 252;               // rows whose gradients are made at a time, whole tiles
+constexpr int64_t kClassesAtATime = 192;          // classes whose gradients are made at a time, whole panels
 
 template <typename E>
 constexpr int64_t kPanelColumns = kPanelVectors * kLanes<E>;
@@ -27,10 +27,10 @@ struct CrossEntropyPlan {
 
   explicit CrossEntropyPlan(const LinearCrossEntropy<E>& a)
       : panels(parts_of(a.classes, kPanelColumns<E>)),
-        slabs(parts_of(a.classes, kSlabColumns)),
+        slabs(parts_of(a.classes, kClassesAtATime)),
         feature_vectors(column_vectors<E>(a.features)) {
     const int64_t row_bytes = panels * kPanelColumns<E> * static_cast<int64_t>(sizeof(E));
-    const int64_t most = larger(1, kKeptBytes / (row_bytes * kBlockRows)) * kBlockRows;
+    const int64_t most = larger(1, kExponentialBytes / (row_bytes * kBlockRows)) * kBlockRows;
     chunks = parts_of(a.rows, most);
     chunk_rows = parts_of(parts_of(a.rows, chunks), kTileRows) * kTileRows;
     blocks = parts_of(chunk_rows, kBlockRows);
@@ -39,7 +39,7 @@ struct CrossEntropyPlan {
   // Rows of the arrays that vectors of rows run over.
   int64_t padded_rows() const { return parts_of(chunk_rows, kLanes<E>) * kLanes<E> + kLanes<E>; }
   int64_t block_words() const { return packed_words<E>(feature_vectors, kBlockRows); }
-  int64_t slab_words() const { return packed_words<E>(feature_vectors, kSlabColumns); }
+  int64_t slab_words() const { return packed_words<E>(feature_vectors, kClassesAtATime); }
 };
 
 template <typename E>
@@ -48,11 +48,11 @@ struct CrossEntropyShared {
   E* kept;                     // [panels][chunk_rows][kPanelColumns] exp(l - largest)
   Acc *largest, *sum, *total;  // [panels][padded_rows] of a row of a panel: logit, sum of exponentials, sum of logits
   Acc *target, *normalizer;    // [padded_rows] logit of the target; log sum exp
-  Acc *row_weight, *even;      // [padded_rows] and its share of label smoothing for each class
-  Acc* bias;                   // [panels * kPanelColumns], beyond the last class minus infinity
-  Word<E>* input;              // [blocks] right operands of grad W
-  Word<E>* weight;             // [slabs] right operands of grad x
-  Acc* grad_input;             // [feature panels][chunk_rows][its width]
+  Acc *row_weight, *smoothing_share;  // [padded_rows] and its share of label smoothing for each class
+  Acc* bias;                          // [panels * kPanelColumns], beyond the last class minus infinity
+  Word<E>* input;                     // [blocks] right operands of grad W
+  Word<E>* weight;                    // [slabs] right operands of grad x
+  Acc* grad_input;                    // [feature panels][chunk_rows][its width]
 
   int64_t carve(const LinearCrossEntropy<E>& a, std::byte* at) {
     const CrossEntropyPlan<E> plan(a);
@@ -61,7 +61,7 @@ struct CrossEntropyShared {
     Carver carver(at);
     kept = carver.take<E>(gradient ? plan.panels * plan.chunk_rows * kPanelColumns<E> : 0);
     for (Acc** array : {&largest, &sum, &total}) *array = carver.take<Acc>(plan.panels * rows);
-    for (Acc** array : {&target, &normalizer, &row_weight, &even}) *array = carver.take<Acc>(rows);
+    for (Acc** array : {&target, &normalizer, &row_weight, &smoothing_share}) *array = carver.take<Acc>(rows);
     bias = carver.take<Acc>(plan.panels * kPanelColumns<E>);
     input = carver.take<Word<E>>(a.grad_weight != nullptr ? plan.blocks * plan.block_words() : 0);
     weight = carver.take<Word<E>>(a.grad_input != nullptr ? plan.slabs * plan.slab_words() : 0);
@@ -79,31 +79,31 @@ struct CrossEntropyScratch {
   E* converted;           // [lanes][E] rows of W, if they are not of type E
   Acc* tile;              // [kRows][kPanelColumns]
   const E** rows;         // [kRows]
-  E* gradient;            // [kBlockRows][kSlabColumns] of the logits
+  E* gradient;            // [kBlockRows][kClassesAtATime] of the logits
   int64_t* gradient_row;  // [kBlockRows] of the chunk that each is of
   Acc* factor;            // [kBlockRows + lanes]
   E* left;                // the same turned round, in tiles
-  const E** left_rows;    // [kSlabColumns]
+  const E** left_rows;    // [kClassesAtATime]
   Word<E>* input;         // the right operand when some rows are left out
-  Acc* sums;              // [feature panels][kSlabColumns][its width]
-  Acc* bias_sums;         // [kSlabColumns]
+  Acc* sums;              // [feature panels][kClassesAtATime][its width]
+  Acc* bias_sums;         // [kClassesAtATime]
 
   int64_t carve(const LinearCrossEntropy<E>& a, std::byte* at) {
     const CrossEntropyPlan<E> plan(a);
-    const int64_t tile_columns = parts_of(kSlabColumns, kTileRows) * kTileRows;
+    const int64_t tile_columns = parts_of(kClassesAtATime, kTileRows) * kTileRows;
     Carver carver(at);
     panel = carver.take<Word<E>>(packed_words<E>(kPanelVectors, a.features));
     converted = carver.take<E>(a.weight.own == nullptr ? larger(kLanes<E>, kGroup<E>) * a.features : 0);
     tile = carver.take<Acc>(kRows * kPanelColumns<E>);
     rows = carver.take<const E*>(kRows);
-    gradient = carver.take<E>(kBlockRows * kSlabColumns);
+    gradient = carver.take<E>(kBlockRows * kClassesAtATime);
     gradient_row = carver.take<int64_t>(kBlockRows);
     factor = carver.take<Acc>(kBlockRows + kLanes<E>);
     left = carver.take<E>(tile_columns * depth_groups<E>(kBlockRows) * kGroup<E>);
     left_rows = carver.take<const E*>(tile_columns);
     input = carver.take<Word<E>>(a.threshold > 0 ? plan.block_words() : 0);
     sums = carver.take<Acc>(plan.feature_vectors * kLanes<E> * tile_columns);
-    bias_sums = carver.take<Acc>(kSlabColumns);
+    bias_sums = carver.take<Acc>(kClassesAtATime);
     return carver.taken();
   }
 };

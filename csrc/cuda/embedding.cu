@@ -22,6 +22,7 @@ at::Tensor embedding_cuda(const at::Tensor& tokens, const at::Tensor& weight, co
 
 at::Tensor embedding_backward_cuda(const at::Tensor& grad, const at::Tensor& tokens, const OptionalTensor& mask,
                                    int64_t known) {
+  check_embedding_backward(grad, tokens, mask, known);
   const c10::cuda::CUDAGuard guard(grad.device());
   return at::embedding_dense_backward(scaled(grad, tokens, mask).contiguous(), tokens.contiguous(), known,
                                       /*padding_idx=*/-1, /*scale_grad_by_freq=*/false);

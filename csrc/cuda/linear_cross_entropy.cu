@@ -1,8 +1,8 @@
 // linear_cross_entropy on CUDA: a chunk of rows at a time through at::mm, one kernel from logits to loss and gradient.
 //
 // A block owns a row: largest logit, sum of exponentials, then the gradient in the logits' place. Sums are reduced in a
-// fixed order. Limit: the matrix products; the kernel reads and writes each logit about twice. gradient_threshold is
-// not used: gradients are exact.
+// fixed order. Limit: the matrix products; the kernel reads each logit three times and writes its gradient once.
+// gradient_threshold is not used: gradients are exact.
 #include <ATen/Functions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/macros/Macros.h>

@@ -35,10 +35,9 @@ at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
 }
 
-// weight o M / (1-p) as a tensor of its own, or the weight itself where nothing is dropped.
+// from o M / (1-p) as a tensor of its own, or `from` itself where nothing is dropped; E is its type.
 template <typename E>
-at::Tensor dropped(const at::Tensor& weight, const LstmInputs& a) {
-  const at::Tensor from = weight.to(a.input.scalar_type()).contiguous();
+at::Tensor drop(const at::Tensor& from, const LstmInputs& a) {
   if (a.weight_dropout == 0.0) return from;
   const at::Tensor to = at::empty_like(from), seed = a.seed.to(from.device());
   drop_kernel<E><<<blocks_for((from.numel() + 3) / 4), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
@@ -46,6 +45,12 @@ at::Tensor dropped(const at::Tensor& weight, const LstmInputs& a) {
       keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout), from.numel());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return to;
+}
+
+// The recurrent weight as the products take it.
+template <typename E>
+at::Tensor dropped_weight(const LstmInputs& a) {
+  return drop<E>(a.weight_hh.to(a.input.scalar_type()).contiguous(), a);
 }
 
 // The steps in order of computation.
@@ -88,7 +93,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   result.cells = when(keep != Keep::kNothing, hidden, state_options);
   const at::ScalarType dtype = a.input.scalar_type();  // master weights are rounded to it
   const at::Tensor from_input = multiply(a.input, a.weight_ih.to(dtype).t(), state_dtype);
-  const at::Tensor weight_hh = dropped<E>(a.weight_hh, a).t();
+  const at::Tensor weight_hh = dropped_weight<E>(a).t();
   const at::Tensor bias =
       a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype)) : at::Tensor();
   const at::Tensor h = copy_as(a.h0, a.input.scalar_type()), c = copy_as(a.c0, state_dtype);
@@ -147,7 +152,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   const at::Tensor gates = saved.gates.contiguous(), cells = saved.cells.to(state_dtype).contiguous();
   const at::Tensor output = saved.output.contiguous(), h0 = a.h0.contiguous();
   const at::Tensor c0 = a.c0.to(state_dtype).contiguous();
-  const at::Tensor weight_hh = dropped<E>(a.weight_hh, a);
+  const at::Tensor weight_hh = dropped_weight<E>(a);
   const at::Tensor grad_output = contiguous(grads.output), grad_h_n = contiguous(grads.h_n);
   const at::Tensor grad_c =
       grads.c_n.has_value() ? copy_as(*grads.c_n, state_dtype) : at::zeros({a.batch(), hidden}, state_options);
@@ -220,9 +225,8 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   const at::Tensor none = at::empty({0}, options);
   at::Tensor grad_weight_hh = none, grad_weight_hr = none;
   if (needs[kNeedWeightHh]) {
-    grad_weight_hh = at::mm(grad_gates.t(), previous_h);
-    if (a.weight_dropout > 0.0) grad_weight_hh = dropped<E>(grad_weight_hh, a);
-    grad_weight_hh = grad_weight_hh.to(a.weight_hh.scalar_type());
+    grad_weight_hh = multiply(grad_gates.t(), previous_h, a.weight_hh.scalar_type());
+    grad_weight_hh = a.weight_hh.scalar_type() == dtype ? drop<E>(grad_weight_hh, a) : drop<Acc>(grad_weight_hh, a);
   }
   if (needs[kNeedWeightHr]) {
     const at::Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);

@@ -56,6 +56,15 @@ def test_gradcheck_and_opcheck() -> None:
     library.opcheck(torch.ops.ulmfit_fast.embedding.default, (tokens, weight, None))
 
 
+def test_second_derivatives_are_refused() -> None:
+    tokens, weight, mask = draw(6, 4, 3, torch.float64, True)
+    grad = torch.autograd.grad(ops.embedding(tokens, weight, mask).square().sum(), weight, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="double backward is not implemented"):
+        grad.square().sum().backward()
+    with pytest.raises(TypeError, match="mask must be Double beside grad in Double, got Float"):
+        torch.ops.ulmfit_fast.embedding_backward(torch.ones(6, 3).double(), tokens, torch.ones(4), 4)
+
+
 @pytest.mark.parametrize(
     ("tokens", "mask", "error", "message"),
     [

@@ -204,6 +204,46 @@ def test_large_and_forbidden_logits() -> None:
     assert loss[1] == 2e4
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_second_derivatives_are_refused(reduction: str) -> None:
+    a = Case("second", 5, 3, 4, reduction=reduction).arguments(torch.float64)
+    (grad,) = torch.autograd.grad(ops.linear_cross_entropy(**a).sum(), a["input"], create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward is not implemented"):
+        grad.square().sum().backward()
+
+
+def test_backward_again_and_again() -> None:
+    """With retain_graph the gradients given out are not the ones kept."""
+    a = Case("again", 50, 9, 130).arguments(torch.float64)
+    loss = ops.linear_cross_entropy(**a)
+    first = torch.autograd.grad(loss, a["weight"], retain_graph=True)[0].clone()
+    for _ in range(3):
+        a["weight"].grad = None
+        loss.backward(retain_graph=True)
+        assert torch.equal(a["weight"].grad, first)
+        a["weight"].grad.zero_()
+    grad = torch.autograd.grad(loss, a["input"])[0]
+    assert not grad.requires_grad
+
+
+def test_threshold_hides_no_nan_and_leaves_rows_independent() -> None:
+    a = Case("threshold rows", 300, 24, 2000).arguments(torch.float32, requires_grad=False)
+    a["bias"] -= torch.arange(2000) / 200
+    x = a["input"].clone().requires_grad_()
+
+    def grads(rows: slice) -> Tensor:
+        loss = ops.linear_cross_entropy(
+            x[rows], a["weight"], a["target"][rows], a["bias"], reduction="sum", gradient_threshold=1e-3
+        )
+        return torch.autograd.grad(loss, x)[0][rows]
+
+    whole = grads(slice(None))
+    assert all(torch.equal(grads(slice(i, i + 1))[0], whole[i]) for i in range(0, 300, 23))
+    with torch.no_grad():
+        x[3, 0] = torch.nan
+    assert grads(slice(None))[3].isnan().all()
+
+
 def test_nothing_counts() -> None:
     a = Case("nothing", 5, 3, 4).arguments(torch.float32)
     a["target"].fill_(-100)

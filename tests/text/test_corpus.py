@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ulmfit_fast import InputError, Tokenizer
+from ulmfit_fast.text import corpus as corpus_module
 from ulmfit_fast.text import parallel
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
 from ulmfit_fast.text.files import iterate_texts, read_documents
@@ -61,6 +63,34 @@ def test_opened_again_until_something_changes(tmp_path: Path) -> None:
     assert tokenize_corpus(Source(path, seed=1), tmp_path / "c")[1]["documents"] == 41
 
 
+def test_a_document_of_each_twenty_is_held_out(tmp_path: Path) -> None:
+    for count in (20, 39, 200):
+        path = write_text(tmp_path / "a.txt", make_texts(count))
+        for seed in range(4):
+            corpus, _ = tokenize_corpus(Source(path, seed=seed, min_frequency=1), tmp_path / "c")
+            assert corpus.valid is not None
+            assert count // 20 <= len(corpus.valid.offsets) - 1 <= -(-count // 20)
+
+
+def test_stopped_half_way_is_no_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_text(tmp_path / "a.txt", make_texts(60))
+    tokenize_corpus(Source(path), tmp_path / "c")
+    real = corpus_module.write_token_file
+
+    def stop_before_train(name: Path, *rest: Any) -> Any:
+        if name.name == "train.tokens":
+            raise KeyboardInterrupt
+        return real(name, *rest)
+
+    monkeypatch.setattr(corpus_module, "write_token_file", stop_before_train)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize_corpus(Source(path, seed=1), tmp_path / "c")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"train\.tokens is missing"):
+        Corpus.load(tmp_path / "c")
+    assert tokenize_corpus(Source(path), tmp_path / "c")[1]
+
+
 def test_several_processes_give_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_CHARACTERS", 2000)
     path = write_text(tmp_path / "a.txt", make_texts(400))
@@ -94,11 +124,16 @@ def test_mixed_truncated_and_missing_folders(tmp_path: Path) -> None:
     tokenize_corpus(Source(write_text(tmp_path / "a.txt", make_texts(40))), tmp_path / "a")
     tokenize_corpus(Source(write_text(tmp_path / "b.txt", make_texts(40, 7)), min_frequency=9), tmp_path / "b")
     (tmp_path / "a" / "tokenizer.json").write_bytes((tmp_path / "b" / "tokenizer.json").read_bytes())
-    with pytest.raises(InputError, match="made with another tokenizer"):
+    with pytest.raises(InputError, match="of another run than the folder's other files"):
         Corpus.load(tmp_path / "a")
     (tmp_path / "b" / "train.tokens").unlink()
     with pytest.raises(InputError, match=r"train\.tokens is missing; make one: ulmfit-fast tokenize"):
         Corpus.load(tmp_path / "b")
+    (tmp_path / "v.txt").write_text("")
+    with pytest.raises(InputError, match="texts for validation are empty"):
+        tokenize_corpus(Source(tmp_path / "a.txt", tmp_path / "v.txt"), tmp_path / "c")
+    with pytest.raises(InputError, match=r"gone\.txt: no such file"):
+        tokenize_corpus(Source(tmp_path / "a.txt", tmp_path / "gone.txt"), tmp_path / "c")
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(InputError, match="holds no text"):
         tokenize_corpus(Source(tmp_path / "empty.txt"), tmp_path / "c")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, library
 
-from ulmfit_fast.ops.shared import native, refuse_forward_mode
+from ulmfit_fast.ops.shared import native, refuse_double_backward, refuse_forward_mode
 
 
 def embedding(tokens: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -51,3 +51,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
 
 
 library.register_autograd("ulmfit_fast::embedding", _backward, setup_context=_setup_context)
+library.register_autograd("ulmfit_fast::embedding_backward", refuse_double_backward)

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from ulmfit_fast.ops.shared import cast_for_autocast, native, refuse_forward_mode, state_dtype, wants_gradient
+from ulmfit_fast.ops.shared import (
+    cast_for_autocast,
+    native,
+    not_differentiable_again,
+    refuse_forward_mode,
+    state_dtype,
+    wants_gradient,
+)
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -40,7 +47,7 @@ def linear_cross_entropy(
         label_smoothing: in [0, 1], this share of a target's probability goes evenly to all classes.
         gradient_threshold: in [0, 1), 0: exact gradients. Above 0 the logits' gradients of one row and 192
             neighbouring classes count as zero where all of them, softmax minus target, are smaller. With classes
-            sorted by frequency, as vocabularies are, that spares much of backward's products.
+            sorted by frequency, as vocabularies are, that spares much of backward's products. On CPU alone.
 
     Returns:
         The loss, [] or, with "none", the shape of ``target``; float32 (float64 for float64 arguments).
@@ -60,17 +67,21 @@ def linear_cross_entropy(
     x, weight, bias = cast_for_autocast(input.device, (input.reshape(-1, input.shape[-1]),), (weight, bias))
     rows = target.reshape(-1)
     row_weight = None
+    # In float16 gradients as small as a mean's vanish; computed in backward they come scaled as a GradScaler wants it.
+    late = reduction == "none" or x.dtype == torch.float16
     if reduction != "none":
         row_weight = (rows != ignore_index).to(state_dtype(x.dtype))
         if reduction == "mean":
             row_weight = row_weight / row_weight.sum()
-    grad = wants_gradient((x, weight, bias)) and row_weight is not None
+    grad = wants_gradient((x, weight, bias)) and not late
     needs = [grad and tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)]
     result, loss, *_ = native.linear_cross_entropy(
-        x, weight, bias, rows, row_weight, ignore_index, label_smoothing, gradient_threshold, needs
+        x, weight, bias, rows, None if late else row_weight, ignore_index, label_smoothing, gradient_threshold, needs
     )
     if reduction == "none":
         return loss.view(target.shape)
+    if late:
+        result = (loss * row_weight).sum()
     # The mean of nothing is NaN, as with F.cross_entropy.
     return result + 0 * row_weight.sum() if reduction == "mean" and row_weight is not None else result
 
@@ -101,18 +112,24 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, grad_result: Tensor | None, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     x, weight, bias, target, row_weight, *grads = ctx.saved_tensors
     needs = ctx.needs
-    if grad_loss is not None or row_weight is None:  # what each row's loss counts for is known only now
-        counts = (
-            torch.zeros(x.shape[0], dtype=state_dtype(x.dtype), device=x.device) if grad_loss is None else grad_loss
-        )
-        if grad_result is not None:
-            counts = counts + (grad_result if row_weight is None else grad_result * row_weight)
-        needs = list(ctx.needs_input_grad[:3])
-        grads = native.linear_cross_entropy(x, weight, bias, target, counts, *ctx.options, needs)[2:]
-    elif grad_result is None:
+    if grad_result is None and grad_loss is None:
         return (None,) * 9
-    elif not _is_one(grad_result):  # mostly it is, and a pass over the weight's gradient is felt
-        grads = [grad * grad_result.to(grad.dtype) for grad in grads]
+    with torch.no_grad():
+        if grad_loss is not None or row_weight is None:  # what each row's loss counts for is known only now
+            counts = x.new_zeros(x.shape[0], dtype=state_dtype(x.dtype)) if grad_loss is None else grad_loss
+            if grad_result is not None:
+                counts = counts + (grad_result if row_weight is None else grad_result * row_weight)
+            needs = list(ctx.needs_input_grad[:3])
+            grads = native.linear_cross_entropy(x, weight, bias, target, counts.contiguous(), *ctx.options, needs)[2:]
+        elif grad_result is not None and not _is_one(
+            grad_result
+        ):  # mostly it is, and a pass over the weight's gradient is felt
+            grads = [grad * grad_result.to(grad.dtype) for grad in grads]
+        elif torch._C._autograd._get_current_graph_task_keep_graph():  # they may be given out again
+            grads = [grad.clone() for grad in grads]
+        else:
+            grads = [grad.detach() for grad in grads]
+    grads = not_differentiable_again(grads, (x, weight, bias))
     return (*(grad if need else None for grad, need in zip(grads, needs, strict=True)), *(None,) * 6)
 
 

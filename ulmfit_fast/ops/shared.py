@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -101,6 +102,21 @@ def refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
         "ulmfit_fast.ops: double backward is not implemented (backward was called with create_graph=True and its "
         "result differentiated again); use torch.nn.LSTM where second derivatives are needed"
     )
+
+
+class _NotDifferentiableAgain(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *of: Tensor | None) -> Tensor:
+        return gradient.view_as(gradient)
+
+    backward = staticmethod(refuse_double_backward)
+
+
+def not_differentiable_again(gradients: Sequence[Tensor], of: tuple[Tensor | None, ...]) -> list[Tensor]:
+    """The gradients, which with create_graph=True refuse to be differentiated with respect to ``of``."""
+    if not torch.is_grad_enabled():
+        return list(gradients)
+    return [_NotDifferentiableAgain.apply(gradient, *of) for gradient in gradients]
 
 
 def empty_gradients(

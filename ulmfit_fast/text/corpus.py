@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 
 from ulmfit_fast.atomic_write import write_atomically
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text import parallel
-from ulmfit_fast.text.files import iterate_texts
-from ulmfit_fast.text.rules import apply_rules
+from ulmfit_fast.text.files import iterate_texts, text_files
+from ulmfit_fast.text.rules import RULES_VERSION, apply_rules
 from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
 from ulmfit_fast.text.tokenizer import Tokenizer
 
@@ -34,6 +35,11 @@ class Corpus:
     train: TokenCorpus
     valid: TokenCorpus | None
 
+    def checksum(self) -> int:
+        """Of ids, documents and vocabulary."""
+        parts = (self.train.checksum, self.valid and self.valid.checksum, zlib.crc32(self.tokenizer.to_json().encode()))
+        return zlib.crc32(repr(parts).encode())
+
     @classmethod
     def load(cls, folder: str | Path) -> Corpus:
         """Open a corpus folder.
@@ -47,10 +53,10 @@ class Corpus:
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
         train = TokenFile(folder / "train.tokens")
         valid = TokenFile(folder / "valid.tokens") if train.source.get("valid") else None
-        check = zlib.crc32(tokenizer.to_json().encode())
+        check = zlib.crc32((folder / "tokenizer.json").read_bytes())
         for file in (train, valid):
-            if file is not None and file.source.get("tokenizer") != check:
-                raise InputError(f"{file.path}: made with another tokenizer than tokenizer.json; tokenize again")
+            if file is not None and file.source != train.source | {"tokenizer": check}:
+                raise InputError(f"{file.path}: of another run than the folder's other files; tokenize again")
         return cls(tokenizer, train, valid)
 
 
@@ -80,6 +86,7 @@ class Source:
     def description(self) -> dict[str, Any]:
         """All that the tokens depend on: equal descriptions, equal tokens."""
         return {
+            "rules": RULES_VERSION, "tokenizers": tokenizers.__version__,
             "path": _identity(self.path), "valid_path": None if self.valid_path is None else _identity(self.valid_path),
             "text_column": self.text_column, "split": self.split, "kind": self.tokenizer,
             "vocab_size": self.vocab_size, "min_frequency": self.min_frequency, "seed": self.seed,
@@ -94,7 +101,7 @@ def tokenize_corpus(
 ) -> tuple[Corpus, dict[str, float]]:
     """Tokenize files into a corpus folder, or open it where it holds just these files tokenized just so.
 
-    The files are read twice: for the vocabulary, and for the tokens.
+    The files are read once for the vocabulary and once for the tokens, twice if some documents are held out.
 
     Args:
         source: what and how.
@@ -111,8 +118,9 @@ def tokenize_corpus(
     folder = Path(folder)
     if source.tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenize_corpus: tokenizer must be one of {TOKENIZERS}, got {source.tokenizer!r}")
-    if not source.path.exists():
-        raise InputError(f"{source.path}: no such file or folder")
+    for path in (source.path, source.valid_path):
+        if path is not None and not path.exists():
+            raise InputError(f"{path}: no such file or folder")
     description = source.description()
     try:
         if TokenFile(folder / "train.tokens").source.get("source") == description:
@@ -120,6 +128,7 @@ def tokenize_corpus(
     except InputError:
         pass  # none there, or one that does not fit
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.tokens").unlink(missing_ok=True)  # until the new one is there the folder is no corpus
     start = time.perf_counter()
     reading = _Reading(source, on_progress)
     tokenizer = _train(source, reading, processes)
@@ -138,6 +147,8 @@ def tokenize_corpus(
     if has_valid:  # before the training file, which says that it is there
         valid = reading.texts("tokenize", source.valid_path) if source.valid_path else reading.part("tokenize", True)
         write("valid.tokens", valid)
+        if TokenFile(folder / "valid.tokens").offsets[-1] < 2:
+            raise InputError(f"{source.valid_path or source.path}: the texts for validation are empty")
     train = write("train.tokens", reading.part("tokenize", False) if holds_out else reading.texts("tokenize"))
     figures = {
         "megabytes": megabytes, "seconds": time.perf_counter() - start, "documents": float(reading.documents),
@@ -162,9 +173,15 @@ class _Reading:
 
     def part(self, title: str, held_out: bool) -> Iterator[str]:
         """The documents that are held out, or the others."""
-        random = np.random.default_rng(self.source.seed)
+        random, chosen, seen = np.random.default_rng(self.source.seed), 0, 0
         for text in self.texts(title):
-            if (random.random() < 1 / _HELD_OUT) == held_out:
+            is_chosen = False
+            if text.strip():  # one of each twenty that hold text
+                if seen % _HELD_OUT == 0:
+                    chosen = int(random.integers(_HELD_OUT))
+                is_chosen = seen % _HELD_OUT == chosen
+                seen += 1
+            if is_chosen == held_out:
                 yield text
 
     def counted(self, title: str) -> Iterator[str]:
@@ -190,5 +207,5 @@ def _identity(path: Path) -> list[Any]:
     if path.is_file():
         status = path.stat()
         return [str(path.resolve()), status.st_size, status.st_mtime_ns]
-    files = [(str(f.relative_to(path)), *_identity(f)[1:]) for f in sorted(path.rglob("*")) if f.is_file()]
+    files = [(str(f.relative_to(path)), *_identity(f)[1:]) for f in text_files(path)]
     return [str(path.resolve()), len(files), zlib.crc32(repr(files).encode())]

@@ -109,7 +109,7 @@ def iterate_texts(path: str | Path, text_column: str = "text", split: str = "aut
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
-        yield from map(read_text, _text_files(path))
+        yield from map(read_text, text_files(path))
         return
     kind = _kind(path)
     if kind == ".txt":
@@ -223,12 +223,12 @@ def _has_paragraphs(path: Path) -> bool:
 
 
 def _read_folder(path: Path) -> Documents:
-    files = _text_files(path)
+    files = text_files(path)
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
     return _documents([read_text(file) for file in files], None, table, path)
 
 
-def _text_files(path: Path) -> list[Path]:
+def text_files(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if _is_text(file))
     if not files:
         raise InputError(f"{path}: the folder holds no .txt files")

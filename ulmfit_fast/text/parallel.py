@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import tokenizers
 
+from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.rules import apply_rules
-from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.tokenizer import Tokenizer, in_pieces
 
 _CHARACTERS = 1 << 18  # of the texts that a process takes at a time
 _SMALL = 16  # so many pieces are not worth starting processes
 
-_tokenizer: Tokenizer | None = None
+_tokenizer: Tokenizer | None = None  # a worker's
 
 
 def available_processes() -> int:
@@ -43,51 +47,39 @@ def with_rules(texts: Iterable[str], processes: int) -> Iterator[str]:
 
 
 def _map(function: Any, texts: Iterable[str], processes: int, tokenizer: Tokenizer | None) -> Iterator[Any]:
-    pieces = _cut(texts)
-    first = [piece for _, piece in zip(range(_SMALL), pieces, strict=False)]
+    pieces = in_pieces(texts, _CHARACTERS)
+    first = list(islice(pieces, max(_SMALL, 2 * processes)))
     if processes <= 1 or len(first) < _SMALL:
-        global _tokenizer
-        _tokenizer = tokenizer
-        for piece in first:
-            yield function(piece)
-        for piece in pieces:
-            yield function(piece)
+        for piece in chain(first, pieces):
+            yield function(piece, tokenizer)
         return
     state = None if tokenizer is None else tokenizer.to_json()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (state,)) as pool:
-        waiting: deque[Future[Any]] = deque(pool.submit(function, piece) for piece in first[: 2 * processes])
-        rest = iter(first[2 * processes :])
-        for source in (rest, pieces):
-            for piece in source:
+        waiting: deque[Future[Any]] = deque(pool.submit(function, piece) for piece in first)
+        try:
+            for piece in pieces:
                 yield waiting.popleft().result()
                 waiting.append(pool.submit(function, piece))
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _cut(texts: Iterable[str]) -> Iterator[list[str]]:
-    piece: list[str] = []
-    characters = 0
-    for text in texts:
-        piece.append(text)
-        characters += len(text)
-        if characters >= _CHARACTERS:
-            yield piece
-            piece, characters = [], 0
-    if piece:
-        yield piece
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that tokenizes has ended, killed for memory perhaps; try fewer: --processes 1"
+            ) from None
 
 
 def _start(tokenizer: str | None) -> None:
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this one
     _tokenizer = None if tokenizer is None else Tokenizer(tokenizers.Tokenizer.from_str(tokenizer))
 
 
-def _encode(texts: list[str]) -> list[np.ndarray]:
-    assert _tokenizer is not None
-    return list(_tokenizer.encode(texts))
+def _encode(texts: list[str], tokenizer: Tokenizer | None = None) -> list[np.ndarray]:
+    tokenizer = tokenizer or _tokenizer
+    assert tokenizer is not None
+    return list(tokenizer.encode(texts))
 
 
-def _apply_rules(texts: list[str]) -> list[str]:
+def _apply_rules(texts: list[str], _: Tokenizer | None = None) -> list[str]:
     return [apply_rules(text) for text in texts]

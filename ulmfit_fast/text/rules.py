@@ -9,6 +9,8 @@ UNK, PAD, BOS, EOS, FLD, REP, WREP, UP, MAJ = SPECIAL_TOKENS = (
     "xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxup", "xxmaj",
 )  # fmt: skip
 
+RULES_VERSION = 1  # raise it whenever the same text gives other tokens
+
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _REPEATED_CHARACTER = re.compile(r"(\S)(\1{3,})")
 _REPEATED_WORD = re.compile(r"(?<!\w)(\w+)((?:\s+\1){2,})(?!\w)")

@@ -2,7 +2,7 @@
 
 A token file is ``magic | header length, header CRC-32 | header (JSON, in 4,096 bytes) | token ids, uint16 or uint32 |
 document offsets, int64 | a CRC-32 for each block of token ids``. Opening it checks all but the ids, whose blocks are
-checked when they are first read: the time it takes does not depend on the corpus.
+checked when they are first read: the time it takes depends on the number of documents, not on their length.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import struct
 import zlib
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,13 +25,14 @@ _VERSION = 1
 _HEADER_BYTES = 4096  # magic, lengths and JSON
 _PREFIX = struct.Struct("<8sII")
 _BLOCK_BYTES = 4 << 20
-_AGAIN = "make it again: ulmfit-fast tokenize, or delete it and start again"
+_AGAIN = "delete it and make it again: ulmfit-fast tokenize"
 
 
 class TokenCorpus(Protocol):
     """Documents of token ids, one after the other."""
 
     offsets: np.ndarray  # int64 [documents + 1], where each begins and the last ends
+    checksum: int  # of all ids and offsets
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Ids start .. stop of all documents' ids."""
@@ -46,6 +48,7 @@ class TokenArray:
     def __init__(self, ids: Sequence[np.ndarray]) -> None:
         self.offsets = np.concatenate([[0], np.cumsum([len(document) for document in ids], dtype=np.int64)])
         self._ids = np.concatenate([*ids, np.empty(0, np.int32)])
+        self.checksum = zlib.crc32(self._ids.tobytes(), zlib.crc32(self.offsets.tobytes()))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         return self._ids[start:stop]
@@ -84,6 +87,7 @@ class TokenFile:
         self._checks = np.memmap(self.path, np.uint32, "r", checks_at, (blocks,)) if blocks else np.empty(0, np.uint32)
         if zlib.crc32(self._checks.tobytes(), zlib.crc32(self.offsets.tobytes())) != header["index_crc"]:
             raise InputError(f"{path}: altered: its index does not fit its checksum; {_AGAIN}")
+        self.checksum: int = header["index_crc"]
         self._read_before = np.zeros(blocks, dtype=bool)
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -125,7 +129,7 @@ def write_token_file(
     path = Path(path)
     dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
     temporary = path.with_name(f".{path.name}.partial")
-    offsets, crcs, filled, crc = [0], [], 0, 0
+    offsets, crcs, filled, crc = array("q", [0]), array("L"), 0, 0
     try:
         with temporary.open("wb") as file:
             file.write(bytes(_HEADER_BYTES))

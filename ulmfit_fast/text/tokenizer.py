@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules
 
-_TEXTS_AT_A_TIME = 1024
+_CHARACTERS_AT_A_TIME = 1 << 20
 # Contractions split as in English treebanks (do n't, it 's); numbers; words; any other mark alone, newlines included.
 _WORD_PATTERN = r"n't\b|['\u2019](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n't\b)|\w+|\n|[^\w\s]"
 
@@ -121,8 +120,7 @@ class Tokenizer:
 
     def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Each text's token ids, int32 [length >= 1], the first being ``xxbos``. Reads texts as it goes."""
-        texts = iter(texts)
-        while batch := list(islice(texts, _TEXTS_AT_A_TIME)):
+        for batch in in_pieces(texts, _CHARACTERS_AT_A_TIME):
             if self.uses_rules:
                 batch = [apply_rules(text) for text in batch]
             for encoding in self.backend.encode_batch_fast(batch, add_special_tokens=False):
@@ -135,6 +133,20 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids as text, special tokens left out; for reading, not an exact inverse."""
         return self.backend.decode([int(i) for i in ids if i >= len(SPECIAL_TOKENS)])
+
+
+def in_pieces(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Texts in lists that hold so many characters or little more, or one text."""
+    piece: list[str] = []
+    held = 0
+    for text in texts:
+        piece.append(text)
+        held += len(text) + 1
+        if held >= characters:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
 
 
 def _renumbered(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
