@@ -11,7 +11,6 @@ import click
 
 from ulmfit_fast.text.files import SPLITS
 from ulmfit_fast.text.parallel import available_processes
-from ulmfit_fast.training import DEVICES
 
 
 def config_options(config: type) -> Callable[[Any], Any]:
@@ -61,9 +60,6 @@ max_tokens = click.option(
     type=click.IntRange(min=1),
     show_default=True,
     help="tokens at a time; same result",
-)
-device = click.option(
-    "--device", default="auto", type=click.Choice(DEVICES), show_default=True, help="auto: a GPU where there is one"
 )
 sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
 classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.language_model import LanguageModel, language_model_loss
+from ulmfit_fast.progress import progress_bar
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
 from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
 from ulmfit_fast.text.tokenizer import Tokenizer
-from ulmfit_fast.training import progress_bar
 
 MAX_TOKENS = 1_000_000  # of a batch
 

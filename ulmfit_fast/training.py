@@ -23,6 +23,7 @@ from ulmfit_fast.errors import InputError, TrainingDivergedError
 from ulmfit_fast.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
 from ulmfit_fast.optim import AveragedWeights
+from ulmfit_fast.progress import progress_bar
 
 Record = dict[str, Any]  # stage, epoch, loss, tokens_per_s, ...
 DEVICES = ("auto", "cpu", "cuda")
@@ -248,14 +249,6 @@ class BestWeights:
             weights = safetensors.torch.load_file(self.folder / "model.safetensors")
         if weights is not None:
             self.model.load_state_dict(weights)
-
-
-def progress_bar(title: str, total: int, unit: str, enabled: bool = True) -> tqdm:
-    """A bar with rate and time left on standard error; silent where that is not a terminal."""
-    return tqdm(
-        total=total, desc=title, unit=unit, unit_scale=True, leave=False, disable=None if enabled else True,
-        dynamic_ncols=True,
-    )  # fmt: skip
 
 
 def choose_device(name: str) -> torch.device:

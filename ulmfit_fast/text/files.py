@@ -10,10 +10,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.lines import (
@@ -25,6 +24,9 @@ from ulmfit_fast.text.lines import (
     read_text,
     suffixes_of,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported on first use: plain text needs none
 
 SPLITS = ("auto", "blank", "line", "file")
 _FORMATS = ".txt, .csv, .jsonl, .parquet (each also .xz, .gz, .bz2 or .zst), or a folder of .txt"
@@ -84,7 +86,7 @@ def read_documents(path: str | Path, text_column: str = "text", label_column: st
         else:
             readers: dict[str, Callable[[Path], pd.DataFrame]] = {
                 ".csv": _read_csv, ".parquet": _read_parquet,
-                ".jsonl": lambda path: pd.DataFrame(list(read_json_rows(path)), dtype=object),
+                ".jsonl": _read_jsonl,
             }  # fmt: skip
             return _from_table(path, readers[kind](path), text_column, label_column)
     if label_column is not None:
@@ -223,6 +225,8 @@ def _has_paragraphs(path: Path) -> bool:
 
 
 def _read_folder(path: Path) -> Documents:
+    import pandas as pd
+
     files = text_files(path)
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
     return _documents([read_text(file) for file in files], None, table, path)
@@ -240,11 +244,21 @@ def _is_text(path: Path) -> bool:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     header, *rows = read_csv_rows(path)
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(read_json_rows(path)), dtype=object)
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     data = read_bytes(path)
     if not data:
         raise InputError(f"{path}: the file is empty")
@@ -281,6 +295,8 @@ def _check_column(path: Path, columns: list[Any], name: str, option: str) -> Non
 
 
 def _as_text(path: Path, row: int, name: str, value: Any) -> str:
+    import pandas as pd
+
     if isinstance(value, list | dict | tuple | np.ndarray):
         raise InputError(f"{path}: row {row}: column {name!r} holds a {type(value).__name__}; expected text")
     text = "" if pd.isna(value) else str(value)
