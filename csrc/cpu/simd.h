@@ -32,6 +32,17 @@
 #define ULMFIT_VECTOR_BYTES 16
 #endif
 
+// Keeps a vector in a register from here on.
+#if defined(__AVX512F__)
+#define ULMFIT_PIN(vector) asm("" : "+v"(vector))
+#elif defined(__SSE2__)
+#define ULMFIT_PIN(vector) asm("" : "+x"(vector))
+#elif defined(__aarch64__)
+#define ULMFIT_PIN(vector) asm("" : "+w"(vector))
+#else
+#define ULMFIT_PIN(vector) asm("" : "+m"(vector))
+#endif
+
 namespace ulmfit_fast::ULMFIT_ISA {
 
 template <typename T>
