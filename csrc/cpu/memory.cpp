@@ -11,7 +11,7 @@ namespace {
 class KeptMemory final : public at::Allocator {
  public:
   at::DataPtr allocate(size_t bytes) override {
-    auto* workspace = new Workspace(static_cast<int64_t>(bytes));
+    auto* workspace = new Workspace(static_cast<int64_t>(bytes), Workspace::Use::kResult);
     return {workspace->data(), workspace, &release, at::Device(at::kCPU)};
   }
   at::DeleterFnPtr raw_deleter() const override { return nullptr; }

@@ -63,10 +63,12 @@ int64_t round_up(int64_t bytes) {
   return bytes == 0 ? unit : (bytes + unit - 1) / unit * unit;
 }
 
-Block take(int64_t bytes) {
+Block take(int64_t bytes, Workspace::Use use) {
   const int64_t rounded = round_up(bytes);
-  // The same size, or a little more: a result that lives long must not hold a block made for scratch.
-  for (const int64_t most : {rounded, rounded + rounded / 4}) {
+  // The same size, or a little more: a result that lives long must not hold a block made for scratch. Scratch is soon
+  // given back, and takes the smallest of any that fit.
+  for (const int64_t most : {rounded, rounded + rounded / 4, 2 * rounded, 4 * rounded, kKeptBytes}) {
+    if (use == Workspace::Use::kResult && most > rounded + rounded / 4) break;
     for (Place& place : places) {
       const Block block = place.take(rounded, most);
       if (block.data == nullptr) continue;
@@ -105,8 +107,8 @@ void give_back(Block block) {
 
 }  // namespace
 
-Workspace::Workspace(int64_t bytes) {
-  const Block block = take(bytes);
+Workspace::Workspace(int64_t bytes, Use use) {
+  const Block block = take(bytes, use);
   data_ = block.data;
   bytes_ = block.bytes;
 }

@@ -15,7 +15,9 @@ constexpr int64_t kSurelyKeptBytes = int64_t{512} << 20;
 
 class Workspace {
  public:
-  explicit Workspace(int64_t bytes);  // std::bad_alloc if the system has no more
+  enum class Use { kScratch, kResult };  // for the length of a call, or longer
+
+  explicit Workspace(int64_t bytes, Use use = Use::kScratch);  // std::bad_alloc if the system has no more
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
