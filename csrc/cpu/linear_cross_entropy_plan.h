@@ -7,9 +7,9 @@
 namespace ulmfit_fast::ULMFIT_ISA {
 
 constexpr int64_t kExponentialBytes = 64 << 20;  // of exponentials: sets how many rows a chunk has
-constexpr int64_t kLogitRows = 96;                // rows of a panel whose logits pass through L2 at a time
-constexpr int64_t kBlockRows = 252;               // rows whose gradients are made at a time, whole tiles
-constexpr int64_t kClassesAtATime = 192;          // classes whose gradients are made at a time, whole panels
+constexpr int64_t kLogitRows = 96;               // rows of a panel whose logits pass through L2 at a time
+constexpr int64_t kBlockRows = 252;              // rows whose gradients are made at a time, whole tiles
+constexpr int64_t kClassesAtATime = 192;         // classes whose gradients are made at a time, whole panels
 
 template <typename E>
 constexpr int64_t kPanelColumns = kPanelVectors * kLanes<E>;
