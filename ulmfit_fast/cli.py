@@ -10,7 +10,8 @@ import click
 from ulmfit_fast import cli_options as options
 from ulmfit_fast.errors import InputError, TrainingDivergedError
 from ulmfit_fast.progress import progress_bar
-from ulmfit_fast.text.corpus import TOKENIZERS, Corpus, Source, tokenize_corpus
+from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
+from ulmfit_fast.text.tokenizer import TOKENIZERS
 
 
 def main(arguments: list[str]) -> int:

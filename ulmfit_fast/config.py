@@ -9,7 +9,7 @@ from typing import Any
 
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.errors import InputError
-from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
 from ulmfit_fast.training import DEVICES, PRECISIONS
 
 
@@ -74,17 +74,13 @@ class NewModelConfig(TrainingConfig):
     num_layers: int = setting(3, "LSTM layers", at_least=1)
     tokenizer: str = setting(
         "word", "word, subword for byte-pair encodings, or whitespace for text that is tokenized already",
-        choices=("word", "subword", "whitespace"),
+        choices=TOKENIZERS,
     )  # fmt: skip
     vocab_size: int = setting(60_000, "largest vocabulary", at_least=16)
     min_frequency: int = setting(3, "rarer words are unknown", at_least=1)
 
     def train_tokenizer(self, texts: Iterable[str]) -> Tokenizer:
-        if self.tokenizer == "word":
-            return Tokenizer.train_words(texts, self.vocab_size, self.min_frequency)
-        if self.tokenizer == "whitespace":
-            return Tokenizer.train_whitespace(texts, self.vocab_size, self.min_frequency)
-        return Tokenizer.train_subwords(texts, self.vocab_size)
+        return Tokenizer.train(self.tokenizer, texts, self.vocab_size, self.min_frequency)
 
     def new_encoder(self, tokenizer: Tokenizer) -> AWDLSTM:
         sizes = (len(tokenizer), self.embedding_size, self.hidden_size, self.num_layers)

@@ -19,7 +19,7 @@ constexpr int64_t kFeaturesPerTask = 64;  // of backward: whole cache lines
 
 // Sums and masks of rows in scalar_t.
 template <typename T>
-using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+using Wide = Accumulator<typename ElementOf<T>::type>;
 
 void check_tokens(const at::Tensor& tokens, int64_t known) {
   const auto* token = elements<int64_t>(tokens);

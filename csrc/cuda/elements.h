@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/Dispatch.h>
+#include <ATen/Functions.h>
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
@@ -26,6 +27,11 @@ using Accumulator = typename AccumulatorOf<E>::type;
 
 inline unsigned blocks_for(int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+}
+
+// a x b, summed and returned in `dtype`.
+inline at::Tensor multiply(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
+  return a.scalar_type() == dtype ? at::mm(a, b) : at::mm(a, b, dtype);
 }
 
 // This thread's place among all of a one-dimensional launch.

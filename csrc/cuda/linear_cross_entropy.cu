@@ -20,10 +20,6 @@ using namespace cuda;
 
 using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-at::Tensor multiply(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
-  return a.scalar_type() == dtype ? at::mm(a, b) : at::mm(a, b, dtype);
-}
-
 template <typename E>
 Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
   using Acc = Accumulator<E>;

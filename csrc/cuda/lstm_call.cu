@@ -13,11 +13,6 @@ namespace {
 
 using namespace cuda;
 
-// a x b, summed and returned in `dtype`.
-at::Tensor multiply(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
-  return a.scalar_type() == dtype ? at::mm(a, b) : at::mm(a, b, dtype);
-}
-
 template <typename T>
 const T* pointer(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;

@@ -19,11 +19,10 @@ from ulmfit_fast.atomic_write import write_atomically
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text import parallel
 from ulmfit_fast.text.files import iterate_texts, text_files
-from ulmfit_fast.text.rules import RULES_VERSION, apply_rules
+from ulmfit_fast.text.rules import RULES_VERSION
 from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
-from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
 
-TOKENIZERS = ("word", "subword", "whitespace")
 _HELD_OUT = 20  # one document of so many is for validation
 
 
@@ -193,13 +192,10 @@ class _Reading:
 
 
 def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
-    texts = reading.counted("vocabulary")
-    if source.tokenizer == "subword":
-        return Tokenizer.train_subwords(texts, source.vocab_size)
-    if source.tokenizer == "whitespace":
-        return Tokenizer.train_whitespace(texts, source.vocab_size, source.min_frequency)
-    marked = parallel.with_rules(texts, processes) if processes > 1 else map(apply_rules, texts)
-    return Tokenizer.train_words(marked, source.vocab_size, source.min_frequency, marked=True)
+    texts, words = reading.counted("vocabulary"), source.tokenizer == "word"
+    if words:
+        texts = parallel.with_rules(texts, processes)
+    return Tokenizer.train(source.tokenizer, texts, source.vocab_size, source.min_frequency, marked=words)
 
 
 def _identity(path: Path) -> list[Any]:

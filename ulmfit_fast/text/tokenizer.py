@@ -12,6 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules
 
+TOKENIZERS = ("word", "subword", "whitespace")
 _CHARACTERS_AT_A_TIME = 1 << 20
 # Contractions split as in English treebanks (do n't, it 's); numbers; words; any other mark alone, newlines included.
 _WORD_PATTERN = r"n't\b|['\u2019](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n't\b)|\w+|\n|[^\w\s]"
@@ -34,6 +35,17 @@ class Tokenizer:
         # fastai's rules belong to its words; the other tokenizers see the text as it is.
         splits_at_space = isinstance(backend.pre_tokenizer, pre_tokenizers.WhitespaceSplit)
         self.uses_rules = isinstance(backend.model, models.WordLevel) and not splits_at_space
+
+    @classmethod
+    def train(
+        cls, kind: str, texts: Iterable[str], vocab_size: int, min_frequency: int, *, marked: bool = False
+    ) -> Tokenizer:
+        """One of ``TOKENIZERS``: ``train_words``, ``train_subwords`` or ``train_whitespace``."""
+        if kind == "subword":
+            return cls.train_subwords(texts, vocab_size)
+        if kind == "whitespace":
+            return cls.train_whitespace(texts, vocab_size, min_frequency)
+        return cls.train_words(texts, vocab_size, min_frequency, marked=marked)
 
     @classmethod
     def train_words(
