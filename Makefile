@@ -2,13 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt setup.py pyproject.toml
-CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*') CMakeLists.txt setup.py pyproject.toml
+CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 CUDA := $(wildcard csrc/cuda/*.cu)
 NVCC ?= nvcc
 GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
 
-.PHONY: help build demo test native-test bench bench-smoke lint format cuda-compile gpu clean
+.PHONY: help build demo test native-test bench bench-smoke lint format cuda-compile cuda-on-host gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -70,6 +70,13 @@ build/cuda/%.o: csrc/cuda/%.cu $(NATIVE)
 	  -DC10_CUDA_NO_CMAKE_CONFIGURE_FILE -DC10_USING_CUSTOM_GENERATED_MACROS \
 	  $$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths; print(" ".join("-isystem " + p for p in include_paths()))') \
 	  -c $< -o $@
+
+CUDA_ON_HOST := build/cuda-on-host/libcuda_on_host.so
+cuda-on-host: build  ## compile csrc/cuda for the CPU, launches emulated, and test it there; needs neither GPU nor nvcc
+	PATH="$(abspath $(BIN)):$$PATH" && eval cmake -G Ninja -S . -B $(dir $(CUDA_ON_HOST)) -DULMFIT_FAST_CUDA_ON_HOST=ON \
+	  "$$($(BIN)/python setup.py --print-cmake-arguments)" >/dev/null && cmake --build $(dir $(CUDA_ON_HOST)) --target cuda_on_host
+	ULMFIT_FAST_CUDA_ON_HOST=$(CUDA_ON_HOST) ULMFIT_FAST_TEST_DEVICE=cpu $(BIN)/python -m pytest -q \
+	  tests/ops/test_cuda.py tests/ops/test_dropconnect_mask.py tests/ops/test_locked_dropout.py tests/test_bpt3c.py
 
 GPU_PYTHON ?= python3
 gpu:  ## on a machine with a GPU: build for it into GPU_PYTHON's torch, test ops, layers and documents on it, benchmark; results in build/gpu

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+if "ULMFIT_FAST_CUDA_ON_HOST" in os.environ:  # a library whose kernels take the place of the CPU's
+    import ulmfit_fast.ops  # noqa: F401  # which registers the ops
+
+    torch.ops.load_library(os.environ["ULMFIT_FAST_CUDA_ON_HOST"])
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic algorithms need of cuBLAS
 
 

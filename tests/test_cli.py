@@ -182,6 +182,16 @@ def test_bad_options(arguments: list[str], message: str, tmp_path: Path, capsys:
     assert not (tmp_path / "clf").exists()
 
 
+@pytest.mark.parametrize("option", [["--tokenizer", "subword"], ["--min-frequency", "2"], ["--valid", "train.csv"]])
+def test_options_that_a_corpus_folder_has_settled(
+    models: Path, option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = models / "lm" / "corpus"
+    assert main(["pretrain-lm", str(corpus), "--output", str(tmp_path / "lm"), *option]) == 2
+    assert_one_line(capsys, f"{option[0]} does nothing here: {corpus} is a corpus folder, tokenized before;")
+    assert not (tmp_path / "lm").exists()
+
+
 def test_an_output_that_holds_a_model(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(models / "train.csv"), "--output", str(models / "clf")]) == 2
     assert_one_line(capsys, "already holds a model; choose another folder or pass --overwrite")

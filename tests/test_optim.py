@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from ulmfit_fast import NTASGD, AveragedWeights
+from tests.tiny import PRETRAIN
+from ulmfit_fast import NTASGD, AveragedWeights, slanted_triangular
+from ulmfit_fast.stage import new_loop
+from ulmfit_fast.training import StepLoss
 
 
 def model() -> nn.Linear:
@@ -91,6 +96,16 @@ def test_average(decay: float | None) -> None:
     with average.in_place():
         torch.testing.assert_close(weight.detach(), torch.tensor([expected]))
     assert weight == 6
+
+
+def test_sgd_with_the_slanted_triangular_rate() -> None:
+    """One weight, one step: at the schedule's first rate, the gradient alone."""
+    weight = nn.Linear(1, 1, bias=False)
+    config = replace(PRETRAIN, optimizer="sgd", lr=3.2, weight_decay=0.0, clip=10.0)
+    loop = new_loop(weight, config, 1.0, 100, progress=False)
+    before = weight.weight.item()
+    loop.train_epoch("one step", [torch.full((1, 1), 0.5)], 1, lambda x: StepLoss(*[weight(x).sum()] * 2, 1))
+    assert weight.weight.item() == pytest.approx(before - 0.5 * slanted_triangular(0, 100, 3.2))
 
 
 def test_bad_arguments() -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
-from ulmfit_fast import InputError, TrainingInterrupted, finetune_classifier, finetune_lm, pretrain_lm, run
+from ulmfit_fast import InputError, TrainingInterrupted, finetune_classifier, finetune_lm, pretrain_lm, run, stage
 from ulmfit_fast.run_state import load_state, save_state
 from ulmfit_fast.text.corpus import Source, tokenize_corpus
 
@@ -66,12 +66,8 @@ def assert_same(mine: Any, whole: Any) -> None:
     assert mine.history.points == whole.history.points
 
 
-@pytest.mark.parametrize("train", [train_adam, train_ntasgd, tune, classify], ids=lambda f: f.__name__)
-def test_killed_before_any_checkpoint_is_written(
-    train: Callable[[Path | None, bool], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def train_killed(train: Callable[[Path | None, bool], Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Every other checkpoint is the last one of its process, the step after it is done again."""
-    whole = train(tmp_path / "whole", False)
     written = 0
 
     def save(folder: Path, state: dict[str, Any]) -> None:
@@ -87,12 +83,41 @@ def test_killed_before_any_checkpoint_is_written(
         starts += 1
         torch.manual_seed(starts)  # what a fresh process has in its generator does not matter
         try:
-            mine = train(tmp_path / "killed", True)
+            trained = train(folder, True)
         except Killed:
             continue
         break
     assert starts > 5
-    assert_same(mine, whole)
+    return trained
+
+
+@pytest.mark.parametrize("train", [train_adam, train_ntasgd, tune, classify], ids=lambda f: f.__name__)
+def test_killed_before_any_checkpoint_is_written(
+    train: Callable[[Path | None, bool], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "whole", False)
+    assert_same(train_killed(train, tmp_path / "killed", monkeypatch), whole)
+
+
+@pytest.mark.parametrize("train", [train_adam, classify], ids=lambda f: f.__name__)
+def test_losses_are_read_late(
+    train: Callable[[Path | None, bool], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: the same training, whether or not it is killed."""
+    at_once = train(None, False)
+    real = stage.new_loop
+
+    def new_loop(*arguments: Any) -> Any:
+        loop = real(*arguments)
+        loop.late = True
+        return loop
+
+    monkeypatch.setattr(stage, "new_loop", new_loop)
+    late = train(None, False)
+    at_once.history.points = late.history.points  # which come a step later
+    assert len(late.history.points) > 5
+    assert_same(late, at_once)
+    assert_same(train_killed(train, tmp_path / "killed", monkeypatch), late)
 
 
 @pytest.mark.parametrize("train", [train_adam, train_ntasgd, classify], ids=lambda f: f.__name__)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import pandas as pd
+from click.core import ParameterSource
 
 from ulmfit_fast import cli_options as options
 from ulmfit_fast.checkpoint import check_output_folder, load_classifier, load_language_model, read_config
@@ -49,11 +51,10 @@ def pretrain_lm_command(
         raise InputError(f"{test}: no such file or folder")
     corpus: Corpus | list[str]
     is_corpus = (source / "train.tokens").exists()
-    if valid is not None and (is_corpus or max_texts is not None):
-        raise InputError("--valid goes neither with a corpus folder, which has its own, nor with --max-texts")
-    if is_corpus and max_texts is not None:
-        raise InputError("--max-texts does not go with a corpus folder; tokenize fewer texts")
+    if valid is not None and max_texts is not None:
+        raise InputError("--valid does not go with --max-texts")
     if is_corpus:
+        _refuse_given(_OF_TOKENIZING, f"{source} is a corpus folder, tokenized before")
         corpus = Corpus.load(source)
     elif max_texts is not None:
         corpus = _read(source, text_column, None, max_texts, config.seed).texts
@@ -218,11 +219,26 @@ def info_command(folder: Path) -> None:
     show_default=True,
     help="repetitions of the small-label experiment",
 )
-def demo_command(output: Path, seeds: int) -> None:
+@_device
+def demo_command(output: Path, seeds: int, device: str) -> None:
     """The three stages on text that every installation carries; prints a table. About five minutes on two cores."""
     from ulmfit_fast.demo import run_demo
 
-    run_demo(output, seeds)
+    run_demo(output, seeds, device)
+
+
+# What a corpus folder has settled.
+_OF_TOKENIZING = (
+    "valid", "text_column", "split", "max_texts", "processes", "tokenizer", "vocab_size", "min_frequency",
+)  # fmt: skip
+
+
+def _refuse_given(names: Sequence[str], reason: str) -> None:
+    """An error if one of these options is on the command line, where it would do nothing."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise InputError(f"--{name.replace('_', '-')} does nothing here: {reason}; give it to ulmfit-fast tokenize")
 
 
 def _read(source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int) -> Documents:

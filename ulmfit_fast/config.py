@@ -94,14 +94,16 @@ class LanguageModelConfig(TrainingConfig):
     alpha: float = setting(2.0, "weight of activation regularisation (AR)", at_least=0)
     beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)", at_least=0)
     optimizer: str = setting(
-        "adamw", "adamw with a slanted triangular rate; ntasgd: SGD at a constant rate (try --lr 30 --weight-decay "
-        "1.2e-6), averaged once validation stops improving", choices=("adamw", "ntasgd"),
+        "adamw", "adamw or sgd (try --lr 20 --weight-decay 0) with a slanted triangular rate; ntasgd: SGD at a "
+        "constant rate (try --lr 30 --weight-decay 1.2e-6), averaged once validation stops improving",
+        choices=("adamw", "sgd", "ntasgd"),
     )  # fmt: skip
     patience: int = setting(
         5, "of ntasgd: it averages once a validation is worse than the best before the last so many", at_least=1
     )
     ema_decay: float = setting(
-        0.0, "of adamw: validate and save a moving average of the weights with this decay; 0: the weights themselves",
+        0.0, "of adamw and sgd: validate and save a moving average of the weights with this decay; 0: the weights "
+        "themselves",
         at_least=0, at_most=0.999999,
     )  # fmt: skip
     embed_p: float = setting(0.02, "dropout of words of the embedding", at_least=0)

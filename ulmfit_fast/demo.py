@@ -35,7 +35,7 @@ from ulmfit_fast.prediction import evaluate_classifier, predict_probabilities
 from ulmfit_fast.stage import TrainedClassifier, TrainedLanguageModel
 from ulmfit_fast.text.docstrings import read_docstrings
 from ulmfit_fast.text.files import write_table
-from ulmfit_fast.training import Record
+from ulmfit_fast.training import Record, choose_device
 
 AREAS = (
     "asyncio", "email", "numpy.lib", "numpy.ma", "numpy.polynomial", "tkinter", "torch._dynamo", "torch._inductor",
@@ -79,8 +79,9 @@ class Task:
         return [t for t, _ in train], [a for _, a in train], [t for t, _ in test], [a for _, a in test]
 
 
-def run_demo(output: Path, seeds: int = 3) -> None:
+def run_demo(output: Path, seeds: int = 3, device: str = "auto") -> None:
     """Run it, print the table, and leave models, table and sample predictions in ``output``."""
+    choose_device(device)  # or an error, before anything is read
     start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     click.echo("1. Reading the docstrings of the standard library, torch and numpy")
@@ -90,18 +91,21 @@ def run_demo(output: Path, seeds: int = 3) -> None:
         f"{LABELS_PER_AREA} labels each, words that name an area removed"
     )
     click.echo("2. Stage one: a language model of all of them, no labels")
-    language_model = pretrain_lm(texts, PRETRAIN, output=output / "lm", overwrite=True, on_epoch=_print_epoch)
+    language_model = pretrain_lm(
+        texts, replace(PRETRAIN, device=device), output=output / "lm", overwrite=True, on_epoch=_print_epoch
+    )
     click.echo("3. Stage two: fine-tuning it on the task's texts, no labels")
     task_texts = [text for area in task.texts.values() for text in area]
     tuned = finetune_lm(
-        task_texts, language_model, FINETUNE, output=output / "lm-task", overwrite=True, on_epoch=_print_epoch
-    )
+        task_texts, language_model, replace(FINETUNE, device=device), output=output / "lm-task", overwrite=True,
+        on_epoch=_print_epoch,
+    )  # fmt: skip
     click.echo(f"4. Stage three: classifiers from {LABELS_PER_AREA * len(task.texts)} labels, {seeds} draws")
     scratch: list[float] = []
     staged: list[float] = []
     tfidf: list[float] = []
     for seed in range(seeds):
-        best, scores = _compare(task, tuned, seed)
+        best, scores = _compare(task, tuned, seed, device)
         for column, score in zip((scratch, staged, tfidf), scores, strict=True):
             column.append(score)
         click.echo(
@@ -109,7 +113,7 @@ def run_demo(output: Path, seeds: int = 3) -> None:
         )
     save_model(output / "classifier", best.model, best.tokenizer, best.labels, {"stage": "demo"})
     click.echo("5. The layer against torch.nn.LSTM on a packed batch")
-    ours, theirs = measure_layers()
+    ours, theirs = measure_layers(device=choose_device(device))
 
     table = _format_table(language_model, tuned, scratch, staged, tfidf, ours, theirs)
     click.echo(f"\n{table}\n")
@@ -130,7 +134,11 @@ _AREA_WORDS = {part.strip("_") for area in AREAS for part in area.split(".")} | 
 
 
 def measure_layers(
-    size: int = 512, batch: int = 32, repeats: int = 3, weight_dropout: float = 0.5
+    size: int = 512,
+    batch: int = 32,
+    repeats: int = 3,
+    weight_dropout: float = 0.5,
+    device: torch.device | str = "cpu",
 ) -> tuple[float, float]:
     """Median seconds of a training step (forward and backward) on one packed batch: ours with weight drop, nn.LSTM.
 
@@ -138,8 +146,9 @@ def measure_layers(
     """
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(50, 201, (batch,), generator=generator).sort(descending=True)[0]
-    packed = pack_padded_sequence(torch.randn(int(lengths[0]), batch, size, generator=generator), lengths)
-    layers = [WeightDropLSTM(size, size, weight_dropout=weight_dropout), nn.LSTM(size, size)]
+    padded = torch.randn(int(lengths[0]), batch, size, generator=generator).to(device)
+    packed = pack_padded_sequence(padded, lengths)
+    layers = [WeightDropLSTM(size, size, weight_dropout=weight_dropout).to(device), nn.LSTM(size, size).to(device)]
     seconds: list[list[float]] = [[], []]
     for repeat in range(repeats + 1):
         for layer, times in zip(layers, seconds, strict=True):
@@ -154,6 +163,8 @@ def _train_step(layer: nn.Module, packed: PackedSequence) -> None:
     layer.zero_grad()
     output, _ = layer(packed)
     output.data.sum().backward()
+    if output.data.is_cuda:
+        torch.cuda.synchronize()
 
 
 def _load_task() -> tuple[list[str], Task]:
@@ -174,11 +185,15 @@ def _load_task() -> tuple[list[str], Task]:
     return texts, Task(pools)
 
 
-def _compare(task: Task, language_model: TrainedLanguageModel, seed: int) -> tuple[TrainedClassifier, list[float]]:
+def _compare(
+    task: Task, language_model: TrainedLanguageModel, seed: int, device: str
+) -> tuple[TrainedClassifier, list[float]]:
     """Accuracy from scratch, with the three stages, and of TF-IDF, on one draw of labels."""
     train_texts, train_areas, test_texts, test_areas = task.draw(seed)
-    from_scratch = finetune_classifier(train_texts, train_areas, None, replace(FROM_SCRATCH, seed=seed))
-    staged = finetune_classifier(train_texts, train_areas, language_model, replace(CLASSIFY, seed=seed))
+    from_scratch, staged = (
+        finetune_classifier(train_texts, train_areas, model, replace(config, seed=seed, device=device))
+        for model, config in ((None, FROM_SCRATCH), (language_model, CLASSIFY))
+    )
     scores = [_accuracy(trained, test_texts, test_areas) for trained in (from_scratch, staged)]
     return staged, [*scores, _tfidf_accuracy(train_texts, train_areas, test_texts, test_areas)]
 

@@ -168,7 +168,7 @@ class Run:
 
     def _after_step(self, done: EpochProgress) -> None:
         self.task.carry()
-        if done.window_tokens * _POINTS >= self.task.tokens:
+        if done.window_tokens and done.window_tokens * _POINTS >= self.task.tokens:
             mean = done.window_loss / done.window_tokens
             self.history.points.append((self._epoch + done.tokens / self.task.tokens, mean))
             done.window_tokens, done.window_loss = 0, 0.0
@@ -180,6 +180,7 @@ class Run:
     def _save(self) -> None:
         if self.folder is None or not self._writes:
             return
+        self.loop.read_losses()  # nothing that has diverged is written
         average = self.loop.average
         self.folder.mkdir(parents=True, exist_ok=True)
         save_state(self.folder, {

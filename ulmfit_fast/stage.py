@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ulmfit_fast.checkpoint import Label, load_language_model, save_model
@@ -258,11 +258,17 @@ def new_loop(model: Any, config: TrainingConfig, factor: float, total_steps: int
     language_model = config if isinstance(config, LanguageModelConfig) else None
     optimizer: Optimizer
     scheduler: LRScheduler
-    if language_model is not None and language_model.optimizer == "ntasgd":
+    name = "adamw" if language_model is None else language_model.optimizer
+    if name == "ntasgd":
+        assert language_model is not None
         optimizer = NTASGD(groups, config.lr, weight_decay=config.weight_decay, patience=language_model.patience)
-        scheduler = LambdaLR(optimizer, lambda _: 1.0)
+    elif name == "sgd":
+        optimizer = SGD(groups, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
     else:
         optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
+    if name == "ntasgd":
+        scheduler = LambdaLR(optimizer, lambda _: 1.0)
+    else:
         scheduler = SlantedTriangularLR(optimizer, total_steps, config.cut_frac, config.ratio)
     loop = Loop(model, optimizer, scheduler, config.clip, config.precision, progress, language_model is not None)
     if language_model is not None and language_model.ema_decay:

@@ -109,6 +109,8 @@ class Loop:
         perplexity: show the loss's exponential, too.
         average: of the weights, updated every step.
         on_step: called after every step, when all state is that of whole steps.
+        late: read a step's loss after the next step has been queued, so that the host never waits for a GPU; None:
+            where the model is on one. A step is then taken before it is known that its loss is finite.
     """
 
     model: nn.Module
@@ -120,6 +122,8 @@ class Loop:
     perplexity: bool = False
     average: AveragedWeights | None = None
     on_step: Callable[[EpochProgress], None] | None = None
+    late: bool | None = None
+    _unread: tuple[str, EpochProgress, Tensor, int] | None = field(default=None, init=False)
     _bar: tqdm | None = field(default=None, init=False)
     _advanced: float = field(default=0.0, init=False)
 
@@ -153,8 +157,9 @@ class Loop:
             TrainingDivergedError: the loss, a gradient or a weight became NaN or infinite.
         """
         self.model.train()
-        self._advanced = 0.0
+        self._advanced, self._unread = 0.0, None
         done = EpochProgress() if done is None else done
+        late = next(self.model.parameters()).is_cuda if self.late is None else self.late
         clock = time.perf_counter()
         with progress_bar(title, tokens, "tok", self.progress) as bar:
             self._bar = bar
@@ -163,29 +168,24 @@ class Loop:
                 self.optimizer.zero_grad(set_to_none=True)
                 with autocast(self.model, self.precision):
                     step = compute_loss(batch)
-                value = float(step.report.detach())
-                if not math.isfinite(float(step.minimise.detach())):
-                    raise diverged(title, f"the loss became {float(step.minimise.detach())}", done.tokens)
                 step.minimise.backward()
                 trained = [p for p in self.model.parameters() if p.grad is not None]
-                norm = float(nn.utils.clip_grad_norm_(trained, self.clip))
-                if not math.isfinite(norm):
-                    raise diverged(title, f"the gradient's norm became {norm}", done.tokens)
+                norm = nn.utils.clip_grad_norm_(trained, self.clip)
+                measured = torch.stack([x.detach().double() for x in (step.report, step.minimise, norm)])
                 now = time.perf_counter()
                 with uninterrupted():
+                    self.read_losses()
+                    self._unread = (title, done, measured, step.tokens)
+                    if not late:
+                        self.read_losses()
                     self._update(step.rate)
                     done.batches, done.tokens = done.batches + 1, done.tokens + step.tokens
-                    done.loss += value * step.tokens
-                    done.window_tokens, done.window_loss = (
-                        done.window_tokens + step.tokens, done.window_loss + value * step.tokens,
-                    )  # fmt: skip
                     done.seconds, clock = done.seconds + now - clock, now
                     if self.on_step is not None:
                         self.on_step(done)
                 self.advance(step.tokens - self._advanced)
                 self._advanced = 0.0
-                shown = {"perplexity": f"{math.exp(min(value, 50)):.1f}"} if self.perplexity else {}
-                bar.set_postfix({"loss": f"{value:.3f}", **shown}, refresh=False)
+            self.read_losses()
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise diverged(title, "a weight became NaN or infinite", done.tokens)
         done.seconds += time.perf_counter() - clock
@@ -195,6 +195,27 @@ class Loop:
             "seconds": done.seconds,
             "tokens_per_s": done.tokens / done.seconds,
         }
+
+    def read_losses(self) -> None:
+        """Count the loss of the last step, if that has not been done.
+
+        Raises:
+            TrainingDivergedError: it or the gradient's norm is NaN or infinite.
+        """
+        if self._unread is None:
+            return
+        title, done, measured, tokens = self._unread
+        self._unread = None
+        loss, minimised, norm = measured.tolist()
+        if not math.isfinite(minimised):
+            raise diverged(title, f"the loss became {minimised}", done.tokens)
+        if not math.isfinite(norm):
+            raise diverged(title, f"the gradient's norm became {norm}", done.tokens)
+        done.loss += loss * tokens
+        done.window_tokens, done.window_loss = done.window_tokens + tokens, done.window_loss + loss * tokens
+        if self._bar is not None:
+            shown = {"perplexity": f"{math.exp(min(loss, 50)):.1f}"} if self.perplexity else {}
+            self._bar.set_postfix({"loss": f"{loss:.3f}", **shown}, refresh=False)
 
     def _update(self, rate: float) -> None:
         scheduled = [group["lr"] for group in self.optimizer.param_groups]

@@ -65,10 +65,10 @@ int64_t round_up(int64_t bytes) {
 
 Block take(int64_t bytes, Workspace::Use use) {
   const int64_t rounded = round_up(bytes);
-  // The same size, or a little more: a result that lives long must not hold a block made for scratch. Scratch is soon
-  // given back, and takes the smallest of any that fit.
+  // The same size, or a little more. A result that lives long must not hold a block far larger than itself; scratch is
+  // soon given back, and takes the smallest of any that fit.
   for (const int64_t most : {rounded, rounded + rounded / 4, 2 * rounded, 4 * rounded, kKeptBytes}) {
-    if (use == Workspace::Use::kResult && most > rounded + rounded / 4) break;
+    if (use == Workspace::Use::kResult && most > 2 * rounded) break;
     for (Place& place : places) {
       const Block block = place.take(rounded, most);
       if (block.data == nullptr) continue;

@@ -7,15 +7,6 @@
 
 namespace ulmfit_fast::cuda {
 
-constexpr int kRowThreads = 512;
-constexpr int64_t kLogitBytes = int64_t{512} << 20;  // of a chunk of rows
-
-// Rows whose logits are held at a time.
-inline int64_t chunk_rows(int64_t classes, int64_t logit_bytes) {
-  const int64_t rows = kLogitBytes / (classes * logit_bytes);
-  return rows < 1 ? 1 : (rows > 4096 ? 4096 : rows);
-}
-
 template <typename E>
 struct CrossEntropyRows {
   int64_t classes, ignore_index;

@@ -1,22 +1,18 @@
 // dropconnect_mask on CUDA: one thread computes the four bits of one counter. Limit: integer multiplies (20 a counter).
 // Deterministic; the same bits as on CPU.
 #include <ATen/Functions.h>
-#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include "../common/philox.h"
 #include "../dropconnect_mask.h"
+#include "elements.h"
 
 namespace ulmfit_fast {
 namespace {
 
-constexpr int kThreads = 256;
-
 // keep [elements] is written whole; seed is read on the device, so that no call waits for it.
 __global__ void mask_kernel(bool* keep, const int64_t* seed, uint64_t threshold, int64_t elements) {
-  const int64_t counter = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t counter = cuda::thread_index();
   if (counter * 4 >= elements) return;
   uint32_t bits[4];
   philox4x32(static_cast<uint64_t>(*seed), static_cast<uint64_t>(counter), bits);
@@ -27,12 +23,9 @@ at::Tensor dropconnect_mask_cuda(const at::Tensor& seed, int64_t rows, int64_t c
   check_dropconnect_mask(seed, rows, columns, p);
   const c10::cuda::CUDAGuard guard(seed.device());
   at::Tensor mask = at::empty({rows, columns}, seed.options().dtype(at::kBool));
-  const int64_t elements = mask.numel(), counters = (elements + 3) / 4;
-  if (elements == 0) return mask;
-  const int64_t blocks = (counters + kThreads - 1) / kThreads;
-  mask_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      mask.mutable_data_ptr<bool>(), seed.const_data_ptr<int64_t>(), keep_threshold(p), elements);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  const int64_t elements = mask.numel();
+  cuda::launch(mask_kernel, (elements + 3) / 4, mask.mutable_data_ptr<bool>(), seed.const_data_ptr<int64_t>(),
+               keep_threshold(p), elements);
   return mask;
 }
 

@@ -8,10 +8,9 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "../common/philox.h"
+#include "geometry.h"
 
 namespace ulmfit_fast::cuda {
-
-constexpr int kThreads = 256;
 
 // Sums and cell states of elements of type E.
 template <typename E>
@@ -25,8 +24,21 @@ struct AccumulatorOf<double> {
 template <typename E>
 using Accumulator = typename AccumulatorOf<E>::type;
 
-inline unsigned blocks_for(int64_t threads) {
-  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+// Runs a kernel on the current stream, in so many blocks.
+template <typename... Parameters, typename... Arguments>
+void launch_blocks(void (*kernel)(Parameters...), int64_t blocks, int threads_of_block, Arguments... arguments) {
+  if (blocks == 0) return;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(threads_of_block);
+  config.stream = c10::cuda::getCurrentCUDAStream();
+  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
+}
+
+// The same with at least so many threads, of which each finds its place by `thread_index`.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), int64_t threads, Arguments... arguments) {
+  launch_blocks(kernel, blocks_for(threads), kThreads, arguments...);
 }
 
 // a x b, summed and returned in `dtype`.

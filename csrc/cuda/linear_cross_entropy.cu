@@ -23,7 +23,6 @@ using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Te
 template <typename E>
 Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
   using Acc = Accumulator<E>;
-  const auto stream = c10::cuda::getCurrentCUDAStream();
   const at::ScalarType dtype = a.input.scalar_type(), sum_dtype = state_dtype_of(a.input);
   const at::TensorOptions options = a.input.options(), sums = options.dtype(sum_dtype);
   const int64_t rows = a.input.size(0), features = a.input.size(1), classes = a.weight.size(0);
@@ -52,8 +51,7 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
     args.row_weight = row_weight.const_data_ptr<Acc>() + first;
     args.loss = loss.mutable_data_ptr<Acc>() + first;
     args.gradient = gradient ? grad.mutable_data_ptr<E>() : nullptr;
-    cross_entropy_kernel<E><<<static_cast<unsigned>(count), kRowThreads, 0, stream>>>(args);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch_blocks(cross_entropy_kernel<E>, count, kRowThreads, args);
     if (needs[kNeedGradInput]) {
       at::Tensor to = grad_input.narrow(0, first, count);
       at::mm_out(to, grad, weight);

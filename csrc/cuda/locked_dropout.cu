@@ -31,7 +31,6 @@ at::Tensor locked_dropout_cuda(const at::Tensor& input, const at::Tensor& mask, 
   check_locked_dropout(input, mask, batch_sizes);
   const c10::cuda::CUDAGuard guard(input.device());
   const at::Tensor x = input.contiguous(), factors = mask.contiguous(), output = at::empty_like(x);
-  const auto stream = c10::cuda::getCurrentCUDAStream();
   const int64_t features = x.size(1), steps = batch_sizes.size(0);
   const int64_t* sizes = batch_sizes.const_data_ptr<int64_t>();
   if (x.numel() == 0) return output;
@@ -45,12 +44,11 @@ at::Tensor locked_dropout_cuda(const at::Tensor& input, const at::Tensor& mask, 
       while (end < steps && sizes[end] == sizes[t]) ++end;
       const int64_t elements = (end - t) * sizes[t] * features;
       if (end == t + 1)
-        locked_dropout_kernel<<<cuda::blocks_for(elements), cuda::kThreads, 0, stream>>>(
-            to + row * features, from + row * features, by, elements);
+        cuda::launch(locked_dropout_kernel<scalar_t>, elements, to + row * features, from + row * features, by,
+                     elements);
       else
-        repeated_dropout_kernel<<<cuda::blocks_for(elements), cuda::kThreads, 0, stream>>>(
-            to + row * features, from + row * features, by, elements, sizes[t] * features);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
+        cuda::launch(repeated_dropout_kernel<scalar_t>, elements, to + row * features, from + row * features, by,
+                     elements, sizes[t] * features);
       row += (end - t) * sizes[t];
       t = end;
     }

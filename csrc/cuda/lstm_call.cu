@@ -35,10 +35,9 @@ template <typename E>
 at::Tensor drop(const at::Tensor& from, const LstmInputs& a) {
   if (a.weight_dropout == 0.0) return from;
   const at::Tensor to = at::empty_like(from), seed = a.seed.to(from.device());
-  drop_kernel<E><<<blocks_for((from.numel() + 3) / 4), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      to.mutable_data_ptr<E>(), from.const_data_ptr<E>(), seed.const_data_ptr<int64_t>(),
-      keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout), from.numel());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  launch(drop_kernel<E>, (from.numel() + 3) / 4, to.mutable_data_ptr<E>(), from.const_data_ptr<E>(),
+         seed.const_data_ptr<int64_t>(), keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout),
+         from.numel());
   return to;
 }
 
@@ -72,7 +71,6 @@ struct Steps {
 template <typename E>
 ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   using Acc = Accumulator<E>;
-  const auto stream = c10::cuda::getCurrentCUDAStream();
   const at::ScalarType state_dtype = state_dtype_of(a.input);
   const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
   const int64_t hidden = a.hidden();
@@ -121,8 +119,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     step.gates = keep == Keep::kBackward ? result.gates.mutable_data_ptr<E>() : nullptr;
     step.cells = keep != Keep::kNothing ? result.cells.mutable_data_ptr<Acc>() : nullptr;
     step.pool = pool_step;
-    forward_step_kernel<E><<<blocks_for(rows * hidden), kThreads, 0, stream>>>(step);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch(forward_step_kernel<E>, rows * hidden, step);
     if (!projected) continue;
     at::Tensor h_rows = h.narrow(0, 0, rows);
     at::mm_out(h_rows, cell_output.narrow(0, 0, rows), a.weight_hr->to(dtype).t());
@@ -137,7 +134,6 @@ template <typename E>
 Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
                   const Saved& saved, Needs needs) {
   using Acc = Accumulator<E>;
-  const auto stream = c10::cuda::getCurrentCUDAStream();
   const at::ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
   const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
   const int64_t hidden = a.hidden(), width = a.output_size();
@@ -187,8 +183,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     state.pool_from = pointer<int64_t>(pool_from);
     state.grad_h = grad_h.mutable_data_ptr<Acc>();
     state.stored = mutable_pointer<E>(grad_h_rows);
-    state_gradient_kernel<E><<<blocks_for(rows * width), kThreads, 0, stream>>>(state);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch(state_gradient_kernel<E>, rows * width, state);
     const at::Tensor grad_cell_output =
         projected ? multiply(grad_h_rows.narrow(0, first_row, rows), a.weight_hr->to(dtype), state_dtype) : grad_h;
     BackwardStep<E> step{};
@@ -204,8 +199,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     step.c0 = c0.const_data_ptr<Acc>();
     step.grad_c = grad_c.mutable_data_ptr<Acc>();
     step.grad_gates = grad_gates.mutable_data_ptr<E>();
-    backward_step_kernel<E><<<blocks_for(rows * hidden), kThreads, 0, stream>>>(step);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch(backward_step_kernel<E>, rows * hidden, step);
     if (needs[kNeedH0] && rows > continuing)  // rows whose first step of computation this is
       grad_h0.narrow(0, continuing, rows - continuing)
           .copy_(multiply(grad_gates.narrow(0, first_row + continuing, rows - continuing), weight_hh, state_dtype));
@@ -240,6 +234,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
 
 ForwardResult run_lstm_forward_cuda(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   const c10::cuda::CUDAGuard guard(a.input.device());
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
   return ULMFIT_DISPATCH_CUDA("lstm", a.input.scalar_type(), [&] { return forward<scalar_t>(a, pool, reverse, keep); });
 }
 

@@ -218,6 +218,7 @@ void check_kept_memory() {
 int main() {
   check_kept_memory();
   check_cross_entropy();
+  check_cuda_geometry();
   const Problem problems[] = {
       {{1}, 1, 1, 0, false, 0.0, {1, 1}, 1},
       {{3, 2, 1}, 5, 7, 0, false, 0.5, {1, 1}, 1},

@@ -22,12 +22,13 @@ from ulmfit_fast.text.batching import pack_documents
 
 DEVICE = os.environ.get("ULMFIT_FAST_TEST_DEVICE", "cuda")
 ON_GPU = DEVICE == "cuda"
+CUDA_CODE = ON_GPU or "ULMFIT_FAST_CUDA_ON_HOST" in os.environ
 USABLE = not ON_GPU or (torch.cuda.is_available() and ops.build_info()["cuda"])
 pytestmark = pytest.mark.skipif(not USABLE, reason="needs a GPU and a build with ULMFIT_FAST_CUDA=1")
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="only a GPU has this")
 
 TOLERANCES = TOLERANCE | {torch.float16: (1e-2, 1e-2)}
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, *([torch.float16] if ON_GPU else [])]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, *([torch.float16] if CUDA_CODE else [])]
 SMALL = [case for case in CASES if sum(case.lengths) < 100]
 
 

@@ -1,0 +1,72 @@
+// CUDA's language and launches on the host: csrc/cuda compiled with this header first, and this folder before torch's
+// in the include path, runs on the CPU, kernels and all that calls them, and takes the CPU's place in torch's
+// dispatcher. For tests where there is no GPU; says nothing about races, streams or speed.
+//
+// Threads run one after the other. A kernel that waits for others is run on fibers, each with a stack of its own.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <math.h>
+#include <torch/library.h>
+
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "fibers.h"
+
+#define __global__
+#define __device__
+#define __shared__ static
+#define __launch_bounds__(threads)
+
+struct dim3 {
+  dim3(unsigned count = 1) : x(count) {}
+  unsigned x;
+};
+
+using cudaError_t = int;
+using cudaStream_t = void*;
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  cudaStream_t stream = nullptr;
+};
+
+inline dim3 blockIdx;
+#define threadIdx (cuda_on_host::Fibers::only().place())
+
+inline void __syncthreads() {
+  cuda_on_host::Fibers::only().wait_for_block();
+}
+
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int other) {
+  return cuda_on_host::Fibers::only().exchange(value, other);
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+  TORCH_CHECK(config->gridDim.x > 0 && config->blockDim.x > 0 && config->blockDim.x <= 1024, "no such launch");
+  for (blockIdx.x = 0; blockIdx.x < config->gridDim.x; ++blockIdx.x)
+    cuda_on_host::Fibers::only().run_block(config->blockDim.x, [&] { kernel(arguments...); });
+  return 0;
+}
+
+namespace c10::cuda {
+struct CUDAGuard {
+  explicit CUDAGuard(c10::Device) {}
+};
+inline cudaStream_t getCurrentCUDAStream() {
+  return nullptr;
+}
+}  // namespace c10::cuda
+
+#define C10_CUDA_CHECK(call) TORCH_CHECK((call) == 0, "a launch failed")
+
+// All registrations are for the CPU.
+#undef TORCH_LIBRARY_IMPL
+#define TORCH_LIBRARY_IMPL(library, key, m) _TORCH_LIBRARY_IMPL(library, CPU, m, C10_UID)
