@@ -18,6 +18,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from ulmfit_fast import WeightDropLSTM
 
+# float32 is float32 on both sides: cuDNN's default, TF32, has ten bits of mantissa.
+torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
 SIZES = ((400, 1152), (1152, 1152), (1152, 400))
 BATCHES = (1, 8, 16, 32, 64, 256)
 STEPS, ROUNDS, CALLS = 70, 9, 3

@@ -93,7 +93,7 @@ inline void check_lstm(const char* function, const LstmInputs& a, bool reverse, 
   check_shape(function, "weight_ih", a.weight_ih, {gates, a.input_size()});
   check_shape(function, "weight_hh", a.weight_hh, {gates, a.output_size()});
   check_like(function, "h0", a.h0, "input", a.input);
-  if (a.c0.scalar_type() != state_dtype_of(a.input)) check_like(function, "c0", a.c0, "input", a.input);
+  check_weight(function, "c0", a.c0, a.input);
   check_weight(function, "weight_ih", a.weight_ih, a.input);
   check_weight(function, "weight_hh", a.weight_hh, a.input);
   TORCH_CHECK_VALUE(a.bias_ih.has_value() == a.bias_hh.has_value(), function,
@@ -113,6 +113,8 @@ inline void check_lstm(const char* function, const LstmInputs& a, bool reverse, 
                       a.hidden());
   }
   check_seed(function, a.seed);
+  TORCH_CHECK_VALUE(a.seed.device().is_cpu() || a.seed.device() == a.input.device(), function,
+                    ": seed must be on CPU or on the device of input (", a.input.device(), "), got ", a.seed.device());
   check_drop_probability(function, a.weight_dropout);
   TORCH_CHECK_VALUE(bptt >= 0, function, ": bptt must be 0 (no limit) or positive, got ", bptt);
   TORCH_CHECK_VALUE(bptt == 0 || !reverse, function, ": bptt does not work with reverse; reverse the input instead");

@@ -208,7 +208,7 @@ class AWDLSTM(nn.Module):
         Args:
             tokens, batch_sizes, state, masks: as ``forward``.
             pooled: the documents' pooled state so far; row r belongs to document r.
-            weights: to use in place of the encoder's own; the embedding's gradient is then sparse.
+            weights: to use in place of the encoder's own; on CPU the embedding's gradient is then sparse.
             bptt: if positive, gradients do not cross multiples of this many steps.
             boundary_rows: int64, packed rows whose states to return (without a graph). For a call without a graph.
 
@@ -216,7 +216,7 @@ class AWDLSTM(nn.Module):
             The new pooled state, each layer's state after each sequence's last step, and each layer's states at
             ``boundary_rows``.
         """
-        sparse = weights is not None
+        sparse = weights is not None and not tokens.is_cuda  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
         x = _embed(tokens, weights.embedding, masks, sparse)
         new_state: list[LayerState] = []

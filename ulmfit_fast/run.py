@@ -67,6 +67,7 @@ class Run:
         optimizer = self.loop.optimizer
         if isinstance(optimizer, NTASGD) and valid_loss is not None:
             optimizer.validated(valid_loss)
+        self._add_point(self._done)  # of losses read late
         self._done, self.task.carried = EpochProgress(), []
         self._begin_at(epoch + 1)
         self._save()
@@ -138,19 +139,22 @@ class Run:
         self.best.loss = state["best"]
         self.history.records[:] = state["records"]
         self.history.points[:] = [tuple(point) for point in state["points"]]
-        device = next(self.model.parameters()).device
+        device = self._device
         self.task.carried = [tuple(x.to(device) for x in layer) for layer in state["carried"]]
         self.task.random.bit_generator.state = state["batches_random"]
-        set_random_state(state["torch_random"])
+        set_random_state(state["torch_random"], device)
         self._epoch, self._done = state["epoch"], EpochProgress(**state["done"])
         return self._epoch
 
     def _environment(self) -> dict[str, Any]:
-        device = next(self.model.parameters()).device.type
         return {
             "torch": torch.__version__, "threads": torch.get_num_threads(), "kernels": build_info()["isa"],
-            "device": device,
+            "device": self._device.type,
         }  # fmt: skip
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     @property
     def _writes(self) -> bool:
@@ -163,19 +167,23 @@ class Run:
 
     def _remember_step(self) -> None:
         """What the next step's forward changes: it may be interrupted and is then done again."""
-        self._torch_random = random_state()
+        self._torch_random = random_state(self._device)
         self._buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
     def _after_step(self, done: EpochProgress) -> None:
         self.task.carry()
-        if done.window_tokens and done.window_tokens * _POINTS >= self.task.tokens:
-            mean = done.window_loss / done.window_tokens
-            self.history.points.append((self._epoch + done.tokens / self.task.tokens, mean))
-            done.window_tokens, done.window_loss = 0, 0.0
+        self._add_point(done)
         self._remember_step()
         minutes = self.arguments["checkpoint_minutes"]
         if minutes and time.monotonic() - self._written >= 60 * minutes:
             self._save()
+
+    def _add_point(self, done: EpochProgress) -> None:
+        """To the curve, if there are losses for one."""
+        if done.window_tokens and done.window_tokens * _POINTS >= self.task.tokens:
+            mean = done.window_loss / done.window_tokens
+            self.history.points.append((self._epoch + done.tokens / self.task.tokens, mean))
+            done.window_tokens, done.window_loss = 0, 0.0
 
     def _save(self) -> None:
         if self.folder is None or not self._writes:

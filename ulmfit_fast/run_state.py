@@ -21,7 +21,7 @@ from torch import Tensor
 from ulmfit_fast.errors import InputError
 
 CHECKPOINT = "checkpoint.safetensors"
-_VERSION = "2"
+_VERSION = "3"
 _ITEMS, _TENSOR = "__items__", "__tensor__"
 
 
@@ -77,16 +77,15 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
     return state
 
 
-def random_state() -> dict[str, Any]:
-    """Of torch's generators."""
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": devices}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Of torch's generators, of the CPU and of ``device``."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -128,7 +128,7 @@ class Stage:
 
         def compute_loss(batch: tuple[Tensor, Tensor]) -> StepLoss:
             nonlocal next_state
-            tokens, targets = (x.to(device) for x in batch)
+            tokens, targets = (x.to(device, non_blocking=True) for x in batch)
             output = model(tokens, task.carried or None)
             next_state = [(h.detach(), c.detach()) for h, c in output.state]
             cross_entropy, loss = language_model_loss(model, output, targets, alpha, beta)
@@ -181,8 +181,8 @@ class Stage:
 
         def compute_loss(batch: tuple[Any, np.ndarray]) -> StepLoss:
             documents, rows = batch
-            logits = model(documents.to(device)).float()
-            loss = F.cross_entropy(logits, targets[torch.from_numpy(rows)].to(device))
+            logits = model(documents.to(device, non_blocking=True)).float()
+            loss = F.cross_entropy(logits, targets[torch.from_numpy(rows)].to(device, non_blocking=True))
             return StepLoss(loss, loss, len(documents.data))
 
         def start_epoch(epoch: int) -> Record:

@@ -96,6 +96,30 @@ class StepLoss(NamedTuple):
     rate: float = 1.0  # of the scheduled learning rate, for this step
 
 
+class _Unread:
+    """A step's loss, loss to descend and gradient norm on their way from the device.
+
+    Args:
+        title, done, tokens: of the epoch, of the epoch, of the step.
+        measured: float64 [3].
+    """
+
+    def __init__(self, title: str, done: EpochProgress, measured: Tensor, tokens: int) -> None:
+        self.title, self.done, self.tokens = title, done, tokens
+        self._values, self._arrived = measured, None
+        if measured.is_cuda:
+            self._values = torch.empty(measured.shape, dtype=measured.dtype, pin_memory=True)
+            self._values.copy_(measured, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def wait(self) -> list[float]:
+        """For them, not for what has been queued since."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._values.tolist()
+
+
 @dataclass
 class Loop:
     """What an epoch of training needs besides the batches.
@@ -123,7 +147,7 @@ class Loop:
     average: AveragedWeights | None = None
     on_step: Callable[[EpochProgress], None] | None = None
     late: bool | None = None
-    _unread: tuple[str, EpochProgress, Tensor, int] | None = field(default=None, init=False)
+    _unread: _Unread | None = field(default=None, init=False)
     _bar: tqdm | None = field(default=None, init=False)
     _advanced: float = field(default=0.0, init=False)
 
@@ -171,11 +195,11 @@ class Loop:
                 step.minimise.backward()
                 trained = [p for p in self.model.parameters() if p.grad is not None]
                 norm = nn.utils.clip_grad_norm_(trained, self.clip)
-                measured = torch.stack([x.detach().double() for x in (step.report, step.minimise, norm)])
+                measured = [x.detach().double().to(step.minimise.device) for x in (step.report, step.minimise, norm)]
                 now = time.perf_counter()
                 with uninterrupted():
                     self.read_losses()
-                    self._unread = (title, done, measured, step.tokens)
+                    self._unread = _Unread(title, done, torch.stack(measured), step.tokens)
                     if not late:
                         self.read_losses()
                     self._update(step.rate)
@@ -185,7 +209,8 @@ class Loop:
                         self.on_step(done)
                 self.advance(step.tokens - self._advanced)
                 self._advanced = 0.0
-            self.read_losses()
+            with uninterrupted():
+                self.read_losses()
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise diverged(title, "a weight became NaN or infinite", done.tokens)
         done.seconds += time.perf_counter() - clock
@@ -204,13 +229,12 @@ class Loop:
         """
         if self._unread is None:
             return
-        title, done, measured, tokens = self._unread
+        done, tokens = self._unread.done, self._unread.tokens
+        loss, minimised, norm = self._unread.wait()
+        for what, value in (("loss", minimised), ("gradient's norm", norm)):
+            if not math.isfinite(value):
+                raise diverged(self._unread.title, f"the {what} became {value}", done.tokens)
         self._unread = None
-        loss, minimised, norm = measured.tolist()
-        if not math.isfinite(minimised):
-            raise diverged(title, f"the loss became {minimised}", done.tokens)
-        if not math.isfinite(norm):
-            raise diverged(title, f"the gradient's norm became {norm}", done.tokens)
         done.loss += loss * tokens
         done.window_tokens, done.window_loss = done.window_tokens + tokens, done.window_loss + loss * tokens
         if self._bar is not None:

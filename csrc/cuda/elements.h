@@ -32,7 +32,7 @@ void launch_blocks(void (*kernel)(Parameters...), int64_t blocks, int threads_of
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(threads_of_block);
   config.stream = c10::cuda::getCurrentCUDAStream();
-  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
+  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 
 // The same with at least so many threads, of which each finds its place by `thread_index`.

@@ -2,7 +2,7 @@
 //
 // A block owns a row: largest logit, sum of exponentials, then the gradient in the logits' place. Sums are reduced in a
 // fixed order. Limit: the matrix products; the kernel reads each logit three times and writes its gradient once.
-// gradient_threshold is not used: gradients are exact.
+// gradient_threshold is not used: gradients are exact. Ignored rows cost what others cost.
 #include <ATen/Functions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/macros/Macros.h>
@@ -56,7 +56,10 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
       at::Tensor to = grad_input.narrow(0, first, count);
       at::mm_out(to, grad, weight);
     }
-    if (needs[kNeedGradWeight]) grad_weight.add_(multiply(grad.t(), x, sum_dtype));
+    if (needs[kNeedGradWeight]) {  // 0 times NaN would be NaN: what ignored rows hold does not matter
+      const at::Tensor ignored = target.narrow(0, first, count).eq(a.ignore_index).unsqueeze(1);
+      grad_weight.add_(multiply(grad.t(), x.masked_fill(ignored, 0), sum_dtype));
+    }
     if (needs[kNeedGradBias]) grad_bias.add_(grad.sum(0, /*keepdim=*/false, sum_dtype));
   }
   const at::Tensor result = loss.mul(row_weight).sum();

@@ -34,7 +34,8 @@ at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
 template <typename E>
 at::Tensor drop(const at::Tensor& from, const LstmInputs& a) {
   if (a.weight_dropout == 0.0) return from;
-  const at::Tensor to = at::empty_like(from), seed = a.seed.to(from.device());
+  const at::Tensor to = at::empty_like(from);
+  const at::Tensor seed = a.seed.to(from.device(), at::kLong, /*non_blocking=*/true);  // eight bytes, staged at once
   launch(drop_kernel<E>, (from.numel() + 3) / 4, to.mutable_data_ptr<E>(), from.const_data_ptr<E>(),
          seed.const_data_ptr<int64_t>(), keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout),
          from.numel());
@@ -97,8 +98,8 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     result.total = copy_as(*pool->total, at::kDouble);
     result.maximum = copy_as(*pool->maximum, state_dtype);
     result.argmax = copy_as(pool->argmax, at::kInt);
-    count = pool->count.to(a.input.device()).contiguous();
-    pool_from = pool->pool_from.to(a.input.device()).contiguous();
+    count = pool->count.contiguous();
+    pool_from = pool->pool_from.contiguous();
     pool_step = {mutable_pointer<double>(result.total), mutable_pointer<Acc>(result.maximum),
                  mutable_pointer<int32_t>(result.argmax), pointer<int64_t>(count), pointer<int64_t>(pool_from)};
   }
@@ -157,8 +158,8 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     if (pool->total.has_value()) grad_total = pool->total->to(state_dtype).contiguous();
     grad_maximum = contiguous(pool->maximum);
     argmax = pool->argmax.contiguous();
-    count = pool->count.to(a.input.device()).contiguous();
-    pool_from = pool->pool_from.to(a.input.device()).contiguous();
+    count = pool->count.contiguous();
+    pool_from = pool->pool_from.contiguous();
   }
   for (int64_t s = steps.count - 1; s >= 0; --s) {
     const int64_t rows = steps.rows(s), first_row = steps.first_row(s);

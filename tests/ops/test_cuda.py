@@ -6,12 +6,14 @@ ULMFIT_FAST_TEST_DEVICE=cpu runs the same tests on the CPU: then it is the tests
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, library, nn
 
+from tests import test_resume as resume
 from tests.ops import test_embedding as embedding
 from tests.ops import test_linear_cross_entropy as cross_entropy
 from tests.ops import test_lstm as lstm
@@ -29,6 +31,7 @@ needs_gpu = pytest.mark.skipif(not ON_GPU, reason="only a GPU has this")
 
 TOLERANCES = TOLERANCE | {torch.float16: (1e-2, 1e-2)}
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, *([torch.float16] if CUDA_CODE else [])]
+NO_DROPOUT = dict.fromkeys(("embed_p", "input_p", "hidden_p", "weight_p", "output_p"), 0.0)
 SMALL = [case for case in CASES if sum(case.lengths) < 100]
 
 
@@ -83,6 +86,16 @@ def test_linear_cross_entropy_op(case: Any, dtype: torch.dtype) -> None:
     arguments = case.arguments(dtype)
     expected = cross_entropy.run_with_gradients(reference.linear_cross_entropy, cross_entropy.in_double(arguments))
     assert_near(cross_entropy.run_with_gradients(ops.linear_cross_entropy, on_device(arguments)), expected, dtype)
+
+
+def test_what_ignored_rows_hold_does_not_matter() -> None:
+    arguments = cross_entropy.Case("ignored", 6, 4, 9).arguments(torch.float32)
+    arguments["target"][[1, 4]] = -100
+    expected = cross_entropy.run_with_gradients(ops.linear_cross_entropy, on_device(arguments))
+    with torch.no_grad():
+        arguments["input"][[1, 4]] = torch.nan
+    actual = cross_entropy.run_with_gradients(ops.linear_cross_entropy, on_device(arguments))
+    assert_near(actual, {name: value.cpu() for name, value in expected.items()}, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -169,17 +182,50 @@ def test_layer_is_nn_lstm(training: bool) -> None:
         torch.testing.assert_close(mine.cpu(), expected, atol=2e-5, rtol=2e-4)
 
 
-def test_documents_are_the_cpus() -> None:
-    encoder = AWDLSTM(AWDLSTMConfig(50, 8, 12)).double().eval()
+@pytest.mark.parametrize("backprop", ["detached", "exact"])
+@pytest.mark.parametrize("memory", ["recompute", "store"])
+def test_documents_are_the_cpus(memory: Any, backprop: Any) -> None:
+    encoder = AWDLSTM(AWDLSTMConfig(50, 8, 12, **NO_DROPOUT)).double().train()
     documents = pack_documents([torch.randint(0, 50, (n,)) for n in (72, 2, 50, 71, 1)])
     results = []
     for device in ("cpu", DEVICE):
         encoder.to(device).zero_grad()
-        pooled = BPT3C(encoder, bptt=7)(documents.to(device))
+        pooled = BPT3C(encoder, bptt=7, memory=memory, backprop=backprop)(documents.to(device))
         pooled.square().sum().backward()
         results.append([pooled.cpu(), *(p.grad.cpu() for p in encoder.parameters())])
     for cpu, mine in zip(*results, strict=True):
         torch.testing.assert_close(mine, cpu, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("mask_scope", ["document", "chunk"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_documents_with_dropout(autocast: bool, mask_scope: Any) -> None:
+    """Outside torch's deterministic mode, too, the same seed gives the same bits, whatever is recomputed or stored."""
+    torch.use_deterministic_algorithms(False)
+    encoder = AWDLSTM(AWDLSTMConfig(50, 8, 12, weight_p=0.5, embed_p=0.1)).to(DEVICE).train()
+    documents = pack_documents([torch.randint(0, 50, (n,)) for n in (72, 2, 50, 71, 1)]).to(DEVICE)
+    results = []
+    for memory in ("recompute", "recompute", "store"):
+        torch.manual_seed(3)
+        encoder.zero_grad()
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=autocast):
+            pooled = BPT3C(encoder, bptt=7, memory=memory, mask_scope=mask_scope)(documents)  # type: ignore[arg-type]
+        pooled.float().square().sum().backward()
+        results.append([pooled, *(p.grad for p in encoder.parameters())])
+    for again in results[1:]:
+        for mine, first in zip(again, results[0], strict=True):
+            assert mine.isfinite().all()
+            tolerance = 0.0 if again is results[1] else 2e-2 if autocast else 1e-5
+            torch.testing.assert_close(mine, first, atol=tolerance, rtol=tolerance)
+
+
+@needs_gpu
+def test_training_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Language model and classifier, with all dropouts, killed after every other checkpoint."""
+    for train in (resume.train_adam, resume.classify):
+        whole = train(None, False)
+        assert next(whole.model.parameters()).is_cuda
+        resume.assert_same(resume.train_killed(train, tmp_path / train.__name__, monkeypatch), whole)
 
 
 @needs_gpu
@@ -243,7 +289,42 @@ def test_other_devices_and_streams() -> None:
 
 
 @needs_gpu
-def test_arguments_on_different_devices() -> None:
+def test_pooling_in_a_cuda_graph() -> None:
+    a = on_device(lstm_pool.pool_arguments(SMALL[0], torch.float32) | {"bptt": 0})
+
+    def step() -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            result = ops.lstm_pool(**a)
+        return result.h_n, result.c_n, *result.state
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        a["input"].copy_(torch.randn_like(a["input"]))
+    graph.replay()
+    for mine, expected in zip(captured, step(), strict=True):
+        assert torch.equal(mine, expected)
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["weight_hh", "c0", "h0"])
+def test_arguments_on_different_devices(name: str) -> None:
     a = on_device(Case("mixed", (2, 1)).arguments(torch.float32, requires_grad=False))
-    with pytest.raises(ValueError, match="weight_hh must be on the device of input"):
-        ops.lstm(**(a | {"weight_hh": a["weight_hh"].cpu()}))
+    with pytest.raises(ValueError, match=f"{name} must be on the device of input"):
+        ops.lstm(**(a | {name: a[name].cpu()}))
+    with pytest.raises(ValueError, match="must be on the device of input"):
+        ops.lstm(**(a | {"input": a["input"].cpu()}))
+
+
+@needs_gpu
+def test_a_pooled_state_elsewhere() -> None:
+    a = on_device(Case("mixed", (2, 1)).arguments(torch.float32, requires_grad=False))
+    a = {name: value for name, value in a.items() if name not in ("weight_hr", "reverse")}
+    with pytest.raises(ValueError, match="must be on the device of input"):
+        ops.lstm_pool(**a, state=ops.PooledState.empty(2, a["c0"].shape[1]))

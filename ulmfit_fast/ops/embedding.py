@@ -21,7 +21,8 @@ def embedding(tokens: Tensor, weight: Tensor, mask: Tensor | None = None) -> Ten
         [N, E].
 
     Raises:
-        ValueError, TypeError, IndexError: shapes, dtypes or tokens that do not fit.
+        ValueError, TypeError, IndexError: shapes, dtypes or tokens that do not fit; on a GPU a token outside [0, V) is
+            a device-side assertion, as torch's own.
 
     Source: Merity et al., arXiv 1708.02182, section 4.3; Gal and Ghahramani, arXiv 1512.05287.
     """

@@ -54,7 +54,7 @@ def linear_cross_entropy(
 
     Raises:
         ValueError, TypeError: shapes or dtypes that do not fit, options out of range.
-        IndexError: a target outside [0, V).
+        IndexError: a target outside [0, V); on a GPU a device-side assertion, as torch's own.
     """
     refuse_forward_mode("linear_cross_entropy", (input, weight, bias))
     if reduction not in REDUCTIONS:

@@ -111,10 +111,20 @@ def lstm_pool(
     )  # fmt: skip
     batch = h_n.shape[0]
     last = torch.cat([h_n.to(state.last.dtype), state.last[batch:]])
-    steps = sequence_lengths(batch_sizes).to(state.count.device)
-    count = torch.cat([state.count[:batch] + steps, state.count[batch:]])
-    pooled = PooledState(total, maximum, argmax, last, count, state.pool_from)
+    pooled = PooledState(total, maximum, argmax, last, _add_steps(state.count, batch_sizes), state.pool_from)
     return LSTMPoolOutput(pooled, h_n, c_n, output.detach(), cells.detach())
+
+
+def _add_steps(count: Tensor, batch_sizes: Tensor) -> Tensor:
+    """``count`` [D] and the steps of each row's sequence."""
+    if torch.compiler.is_compiling():
+        steps = sequence_lengths(batch_sizes).to(count.device)
+        return torch.cat([count[: len(steps)] + steps, count[len(steps) :]])
+    count = count.clone()
+    sizes, steps = torch.unique_consecutive(batch_sizes, return_counts=True)
+    for rows, more in zip(sizes.tolist(), steps.tolist(), strict=True):  # no copy to a GPU, which a CUDA graph refuses
+        count[:rows] += more
+    return count
 
 
 @library.register_fake("ulmfit_fast::lstm_pool")

@@ -30,7 +30,7 @@ if _release(str(_C.build_info()["torch"])) != _release(torch.__version__):
         "reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .`"
     )
 
-# What an op keeps besides its results (csrc/cpu/lstm_call.h).
+# What an op keeps besides its results (csrc/lstm_call.h).
 KEEP_NOTHING, KEEP_STATES, KEEP_FOR_BACKWARD = 0, 1, 2
 
 
