@@ -55,7 +55,12 @@ def pretrain_lm_command(
         raise InputError("--valid does not go with --max-texts")
     if is_corpus:
         _refuse_given(_OF_TOKENIZING, f"{source} is a corpus folder, tokenized before")
+        if test is None:
+            _refuse_given(_OF_READING, f"{source} is a corpus folder, tokenized before")
         corpus = Corpus.load(source)
+        # What --eval names is read as the corpus was, unless told otherwise.
+        split = split if _is_given("split") else corpus.source.get("split", split)
+        text_column = text_column if _is_given("text_column") else corpus.source.get("text_column", text_column)
     elif max_texts is not None:
         corpus = _read(source, text_column, None, max_texts, config.seed).texts
     else:
@@ -228,17 +233,19 @@ def demo_command(output: Path, seeds: int, device: str) -> None:
 
 
 # What a corpus folder has settled.
-_OF_TOKENIZING = (
-    "valid", "text_column", "split", "max_texts", "processes", "tokenizer", "vocab_size", "min_frequency",
-)  # fmt: skip
+_OF_TOKENIZING = ("valid", "max_texts", "processes", "tokenizer", "vocab_size", "min_frequency")
+_OF_READING = ("text_column", "split")
 
 
 def _refuse_given(names: Sequence[str], reason: str) -> None:
     """An error if one of these options is on the command line, where it would do nothing."""
-    context = click.get_current_context()
     for name in names:
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+        if _is_given(name):
             raise InputError(f"--{name.replace('_', '-')} does nothing here: {reason}; give it to ulmfit-fast tokenize")
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
 
 
 def _read(source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int) -> Documents:

@@ -39,6 +39,11 @@ class Corpus:
         parts = (self.train.checksum, self.valid and self.valid.checksum, zlib.crc32(self.tokenizer.to_json().encode()))
         return zlib.crc32(repr(parts).encode())
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """How a corpus folder's texts were read (``Source.description``); empty for a corpus in memory."""
+        return self.train.source.get("source", {}) if isinstance(self.train, TokenFile) else {}
+
     @classmethod
     def load(cls, folder: str | Path) -> Corpus:
         """Open a corpus folder.
