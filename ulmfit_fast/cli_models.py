@@ -54,9 +54,8 @@ def pretrain_lm_command(
     if valid is not None and max_texts is not None:
         raise InputError("--valid does not go with --max-texts")
     if is_corpus:
-        _refuse_given(_OF_TOKENIZING, f"{source} is a corpus folder, tokenized before")
-        if test is None:
-            _refuse_given(_OF_READING, f"{source} is a corpus folder, tokenized before")
+        settled = _OF_TOKENIZING if test is not None else _OF_TOKENIZING + _OF_READING
+        _refuse_given(settled, f"{source} is a corpus folder, tokenized before")
         corpus = Corpus.load(source)
         # What --eval names is read as the corpus was, unless told otherwise.
         split = split if _is_given("split") else corpus.source.get("split", split)
@@ -232,7 +231,7 @@ def demo_command(output: Path, seeds: int, device: str) -> None:
     run_demo(output, seeds, device)
 
 
-# What a corpus folder has settled.
+# What a corpus folder has settled; the second are also how --eval is read.
 _OF_TOKENIZING = ("valid", "max_texts", "processes", "tokenizer", "vocab_size", "min_frequency")
 _OF_READING = ("text_column", "split")
 

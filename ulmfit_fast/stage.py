@@ -258,15 +258,13 @@ def new_loop(model: Any, config: TrainingConfig, factor: float, total_steps: int
     language_model = config if isinstance(config, LanguageModelConfig) else None
     optimizer: Optimizer
     scheduler: LRScheduler
-    name = "adamw" if language_model is None else language_model.optimizer
-    if name == "ntasgd":
-        assert language_model is not None
+    if language_model is not None and language_model.optimizer == "ntasgd":
         optimizer = NTASGD(groups, config.lr, weight_decay=config.weight_decay, patience=language_model.patience)
-    elif name == "sgd":
+    elif language_model is not None and language_model.optimizer == "sgd":
         optimizer = SGD(groups, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
     else:
         optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
-    if name == "ntasgd":
+    if isinstance(optimizer, NTASGD):
         scheduler = LambdaLR(optimizer, lambda _: 1.0)
     else:
         scheduler = SlantedTriangularLR(optimizer, total_steps, config.cut_frac, config.ratio)

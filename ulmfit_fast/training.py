@@ -133,8 +133,8 @@ class Loop:
         perplexity: show the loss's exponential, too.
         average: of the weights, updated every step.
         on_step: called after every step, when all state is that of whole steps.
-        late: read a step's loss after the next step has been queued, so that the host never waits for a GPU; None:
-            where the model is on one. A step is then taken before it is known that its loss is finite.
+        late: read a step's loss after the next step has been queued, so that it is not waited for; None: where
+            the model is on a GPU. A step is then taken before it is known that its loss is finite.
     """
 
     model: nn.Module

@@ -1,11 +1,13 @@
 """Every op on a GPU, against the reference in float64 and the CPU kernels. Skipped where there is no GPU.
 
-ULMFIT_FAST_TEST_DEVICE=cpu runs the same tests on the CPU: then it is the tests that are tested.
+ULMFIT_FAST_TEST_DEVICE=cpu runs the same tests on the CPU: then it is the tests that are tested or, with
+ULMFIT_FAST_CUDA_ON_HOST, the CUDA code without a GPU (`make cuda-on-host`).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -228,16 +230,8 @@ def test_training_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.M
         resume.assert_same(resume.train_killed(train, tmp_path / train.__name__, monkeypatch), whole)
 
 
-@needs_gpu
-def test_cuda_graph() -> None:
-    """A step captured once and replayed on other numbers does what it does uncaptured."""
-    a = on_device(Case("graph", (12, 12, 9), 16, 24, p=0.4).arguments(torch.float32))
-    x = a["input"]
-
-    def step() -> tuple[Tensor, Tensor, Tensor]:
-        output, _, _ = ops.lstm(**a)
-        return output, *torch.autograd.grad(output.square().sum(), (x, a["weight_hh"]))
-
+def assert_replays(step: Callable[[], tuple[Tensor, ...]], x: Tensor) -> None:
+    """A step captured once and replayed on another ``x`` does what it does uncaptured."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -252,6 +246,18 @@ def test_cuda_graph() -> None:
     graph.replay()
     for mine, expected in zip(captured, step(), strict=True):
         assert torch.equal(mine, expected)
+
+
+@needs_gpu
+def test_cuda_graph() -> None:
+    a = on_device(Case("graph", (12, 12, 9), 16, 24, p=0.4).arguments(torch.float32))
+    x = a["input"]
+
+    def step() -> tuple[Tensor, Tensor, Tensor]:
+        output, _, _ = ops.lstm(**a)
+        return output, *torch.autograd.grad(output.square().sum(), (x, a["weight_hh"]))
+
+    assert_replays(step, x)
 
 
 @needs_gpu
@@ -297,19 +303,7 @@ def test_pooling_in_a_cuda_graph() -> None:
             result = ops.lstm_pool(**a)
         return result.h_n, result.c_n, *result.state
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    with torch.no_grad():
-        a["input"].copy_(torch.randn_like(a["input"]))
-    graph.replay()
-    for mine, expected in zip(captured, step(), strict=True):
-        assert torch.equal(mine, expected)
+    assert_replays(step, a["input"])
 
 
 @needs_gpu
