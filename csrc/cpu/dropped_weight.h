@@ -26,10 +26,16 @@ constexpr int kCounterVectors = 4;  // independent chains, to hide the multiplie
 constexpr int kPhiloxWords = kCounterVectors * ULMFIT_VECTOR_BYTES / 2;  // words of one call of philox_block
 
 template <int... J>
-static inline void interleave(CounterVec low, CounterVec high, CounterVec* to, std::integer_sequence<int, J...>) {
+static inline void interleave(CounterVec a, CounterVec b, CounterVec& low, CounterVec& high,
+                              std::integer_sequence<int, J...>) {
   constexpr int kCount = sizeof...(J);
-  to[0] = __builtin_shufflevector(low, high, ((J & 1) * kCount + J / 2)...);
-  to[1] = __builtin_shufflevector(low, high, ((J & 1) * kCount + kCount / 2 + J / 2)...);
+  low = __builtin_shufflevector(a, b, ((J & 1) * kCount + J / 2)...);
+  high = __builtin_shufflevector(a, b, ((J & 1) * kCount + kCount / 2 + J / 2)...);
+}
+
+template <int... I>
+static inline CounterVec count_up(std::integer_sequence<int, I...>) {
+  return CounterVec{static_cast<uint64_t>(I)...};
 }
 
 // The words of philox.h for kPhiloxWords / 4 counters from `counter` on. A vector holds one counter in each 64 bits, of
@@ -37,8 +43,9 @@ static inline void interleave(CounterVec low, CounterVec high, CounterVec* to, s
 static inline void philox_block(uint32_t* words, uint64_t seed, uint64_t counter) {
   constexpr int kCounters = ULMFIT_VECTOR_BYTES / 8;
   CounterVec c0[kCounterVectors], c1[kCounterVectors], c2[kCounterVectors] = {}, c3[kCounterVectors] = {};
+#pragma GCC unroll 4
   for (int v = 0; v < kCounterVectors; ++v) {
-    for (int i = 0; i < kCounters; ++i) c0[v][i] = counter + v * kCounters + i;
+    c0[v] = count_up(std::make_integer_sequence<int, kCounters>()) + (counter + v * kCounters);
     c1[v] = c0[v] >> 32;
   }
   const CounterVec multiplier0 = kPhiloxMultiplier0 - CounterVec{}, multiplier1 = kPhiloxMultiplier1 - CounterVec{};
@@ -53,11 +60,13 @@ static inline void philox_block(uint32_t* words, uint64_t seed, uint64_t counter
       c3[v] = product0;
     }
   }
+#pragma GCC unroll 4
   for (int v = 0; v < kCounterVectors; ++v) {
-    CounterVec pairs[2];
-    interleave((c0[v] & 0xFFFFFFFFu) | c1[v] << 32, (c2[v] & 0xFFFFFFFFu) | c3[v] << 32, pairs,
+    CounterVec low, high;
+    interleave((c0[v] & 0xFFFFFFFFu) | c1[v] << 32, (c2[v] & 0xFFFFFFFFu) | c3[v] << 32, low, high,
                std::make_integer_sequence<int, kCounters>());
-    std::memcpy(words + v * 4 * kCounters, pairs, sizeof(pairs));
+    std::memcpy(words + v * 4 * kCounters, &low, sizeof(low));
+    std::memcpy(words + v * 4 * kCounters + 2 * kCounters, &high, sizeof(high));
   }
 }
 

@@ -65,32 +65,28 @@ class CrossEntropySlice {
     }
   }
 
-  // This slice's panels of exponentials.
-  void exponentiate(int64_t chunk) {
-    const int64_t count = rows_of(chunk);
-    const Range panels(plan_.panels, index_, a_.slices);
-    for (int64_t p = panels.first; p < panels.last; ++p) {
-      const int64_t column = p * kPanelColumns<E>;
-      const Panel<E> panel = {scratch_.panel, panel_width(p), a_.features};
-      pack_transposed_panel(panel, weight(column), a_.classes - column, 0);
-      for (int64_t first = 0; first < count; first += kLogitRows) {
-        const int64_t rows = smaller(kLogitRows, count - first);
-        for (int64_t r = 0; r < rows; ++r) scratch_.rows[r] = a_.input + row(chunk, first + r) * a_.features;
-        multiply_panel<E>(scratch_.tile, {shared_.bias + column, 0}, {scratch_.rows, rows}, panel);
-        take_targets(chunk, p, first, rows);
-        switch (panel.width) {
-          case 1:
-            keep_exponentials<1>(p, first, rows);
-            break;
-          case 2:
-            keep_exponentials<2>(p, first, rows);
-            break;
-          case 3:
-            keep_exponentials<3>(p, first, rows);
-            break;
-          default:
-            keep_exponentials<4>(p, first, rows);
-        }
+  // A panel of exponentials.
+  void exponentiate(int64_t chunk, int64_t p) {
+    const int64_t count = rows_of(chunk), column = p * kPanelColumns<E>;
+    const Panel<E> panel = {scratch_.panel, panel_width(p), a_.features};
+    pack_transposed_panel(panel, weight(column), a_.classes - column, 0);
+    for (int64_t first = 0; first < count; first += kLogitRows) {
+      const int64_t rows = smaller(kLogitRows, count - first);
+      for (int64_t r = 0; r < rows; ++r) scratch_.rows[r] = a_.input + row(chunk, first + r) * a_.features;
+      multiply_panel<E>(scratch_.tile, {shared_.bias + column, 0}, {scratch_.rows, rows}, panel);
+      take_targets(chunk, p, first, rows);
+      switch (panel.width) {
+        case 1:
+          keep_exponentials<1>(p, first, rows);
+          break;
+        case 2:
+          keep_exponentials<2>(p, first, rows);
+          break;
+        case 3:
+          keep_exponentials<3>(p, first, rows);
+          break;
+        default:
+          keep_exponentials<4>(p, first, rows);
       }
     }
   }
@@ -120,79 +116,70 @@ class CrossEntropySlice {
     }
   }
 
-  // This slice's classes: rows of grad W and grad b.
-  void grad_weight(int64_t chunk) {
-    const int64_t count = rows_of(chunk);
-    const Range slabs(plan_.slabs, index_, a_.slices);
-    for (int64_t slab = slabs.first; slab < slabs.last; ++slab) {
-      const int64_t columns = slab_columns(slab);
-      const PanelSet<E> set = feature_panels(nullptr, 0);
-      bool empty = true;
-      for (int64_t j = 0; j < kClassesAtATime; ++j) scratch_.bias_sums[j] = 0;
-      for (int64_t block = 0; block * kBlockRows < count; ++block) {
-        const int64_t first = block * kBlockRows, all = smaller(kBlockRows, count - first);
-        const int64_t rows = make_gradient(chunk, slab, first, all);
-        if (rows == 0) continue;
-        if (a_.grad_bias != nullptr) add_rows(rows, columns);
-        if (a_.grad_weight == nullptr) continue;
-        Word<E>* input = shared_.input + block * plan_.block_words();
-        if (rows < all) pack_input(input = scratch_.input, chunk, rows);
-        pack_tiles(scratch_.left, scratch_.rows, rows, columns);
-        const int64_t groups = depth_groups<E>(rows);
-        for (int64_t j = 0; j < columns; ++j)
-          scratch_.left_rows[j] = scratch_.left + ((j / kTileRows) * groups * kTileRows + j % kTileRows) * kGroup<E>;
-        const PanelSet<E> right = feature_panels(input, rows);
-        for (int64_t p = 0; p < right.count(); ++p) {
-          const Panel<E> panel = right.panel(p);
-          Acc* sums = panel_sums(set, p);
-          multiply_panel<E>(sums, empty ? zeros<E>() : Start<E>{sums, panel.width * kLane},
-                            {scratch_.left_rows, columns, kTileRows * kGroup<E>}, panel);
-        }
-        empty = false;
+  // A slab of classes: their rows of grad W and grad b.
+  void grad_weight(int64_t chunk, int64_t slab) {
+    const int64_t count = rows_of(chunk), columns = slab_columns(slab);
+    const PanelSet<E> set = feature_panels(nullptr, 0);
+    bool empty = true;
+    for (int64_t j = 0; j < kClassesAtATime; ++j) scratch_.bias_sums[j] = 0;
+    for (int64_t block = 0; block * kBlockRows < count; ++block) {
+      const int64_t first = block * kBlockRows, all = smaller(kBlockRows, count - first);
+      const int64_t rows = make_gradient(chunk, slab, first, all);
+      if (rows == 0) continue;
+      if (a_.grad_bias != nullptr) add_rows(rows, columns);
+      if (a_.grad_weight == nullptr) continue;
+      Word<E>* input = shared_.input + block * plan_.block_words();
+      if (rows < all) pack_input(input = scratch_.input, chunk, rows);
+      pack_tiles(scratch_.left, scratch_.rows, rows, columns);
+      const int64_t groups = depth_groups<E>(rows);
+      for (int64_t j = 0; j < columns; ++j)
+        scratch_.left_rows[j] = scratch_.left + ((j / kTileRows) * groups * kTileRows + j % kTileRows) * kGroup<E>;
+      const PanelSet<E> right = feature_panels(input, rows);
+      for (int64_t p = 0; p < right.count(); ++p) {
+        const Panel<E> panel = right.panel(p);
+        Acc* sums = panel_sums(set, p);
+        multiply_panel<E>(sums, empty ? zeros<E>() : Start<E>{sums, panel.width * kLane},
+                          {scratch_.left_rows, columns, kTileRows * kGroup<E>}, panel);
       }
-      if (a_.grad_weight != nullptr) store_weights(chunk == 0, empty, slab);
-      if (a_.grad_bias == nullptr) continue;
-      for (int64_t j = 0; j < columns; ++j) {
-        Acc& sum = a_.grad_bias[slab * kClassesAtATime + j];
-        sum = (chunk == 0 ? Acc{0} : sum) + scratch_.bias_sums[j];
-      }
+      empty = false;
+    }
+    if (a_.grad_weight != nullptr) store_weights(chunk == 0, empty, slab);
+    if (a_.grad_bias == nullptr) return;
+    for (int64_t j = 0; j < columns; ++j) {
+      Acc& sum = a_.grad_bias[slab * kClassesAtATime + j];
+      sum = (chunk == 0 ? Acc{0} : sum) + scratch_.bias_sums[j];
     }
   }
 
-  // This slice's rows of grad x.
-  void grad_input(int64_t chunk) {
-    const int64_t count = rows_of(chunk);
-    const Range tiles(parts_of(count, kTileRows), index_, a_.slices);
-    const int64_t begin = tiles.first * kTileRows, end = smaller(tiles.last * kTileRows, count);
+  // A block of rows of grad x. Its sums stay in L2 while the weights pass.
+  void grad_input(int64_t chunk, int64_t block) {
+    const int64_t first = block * plan_.input_rows, all = smaller(plan_.input_rows, rows_of(chunk) - first);
     const PanelSet<E> set = feature_panels(nullptr, 0);
-    for (int64_t p = 0; p < set.count(); ++p)
-      for (Acc* sum = grad_row(set, p, begin); sum != grad_row(set, p, end); ++sum) *sum = 0;
+    for (Acc* sum = scratch_.grad_input; sum != grad_row(set, set.count(), 0); ++sum) *sum = 0;
     for (int64_t slab = 0; slab < plan_.slabs; ++slab) {
       const PanelSet<E> right = slab_panels(slab);
-      for (int64_t first = begin; first < end; first += kBlockRows) {
-        const int64_t all = smaller(kBlockRows, end - first), rows = make_gradient(chunk, slab, first, all);
-        for (int64_t p = 0; p < right.count(); ++p) {
-          const Panel<E> panel = right.panel(p);
-          const int64_t stride = panel.width * kLane;
-          if (rows == all) {
-            Acc* sums = grad_row(set, p, first);
-            multiply_panel<E>(sums, {sums, stride}, {scratch_.rows, rows}, panel);
-            continue;
-          }
-          // Only some rows: their sums are brought together, so that each goes on as it would among all.
-          const int64_t bytes = stride * static_cast<int64_t>(sizeof(Acc));
-          for (int64_t r = 0; r < rows; ++r)
-            std::memcpy(scratch_.tile + r * stride, grad_row(set, p, scratch_.gradient_row[r]), bytes);
-          multiply_panel<E>(scratch_.tile, {scratch_.tile, stride}, {scratch_.rows, rows}, panel);
-          for (int64_t r = 0; r < rows; ++r)
-            std::memcpy(grad_row(set, p, scratch_.gradient_row[r]), scratch_.tile + r * stride, bytes);
+      const int64_t rows = make_gradient(chunk, slab, first, all);
+      for (int64_t p = 0; p < right.count(); ++p) {
+        const Panel<E> panel = right.panel(p);
+        const int64_t stride = panel.width * kLane;
+        if (rows == all) {
+          Acc* sums = grad_row(set, p, 0);
+          multiply_panel<E>(sums, {sums, stride}, {scratch_.rows, rows}, panel);
+          continue;
         }
+        // Only some rows: their sums are brought together, so that each goes on as it would among all.
+        const int64_t bytes = stride * static_cast<int64_t>(sizeof(Acc));
+        for (int64_t r = 0; r < rows; ++r)
+          std::memcpy(scratch_.tile + r * stride, grad_row(set, p, scratch_.gradient_row[r] - first), bytes);
+        multiply_panel<E>(scratch_.tile, {scratch_.tile, stride}, {scratch_.rows, rows}, panel);
+        for (int64_t r = 0; r < rows; ++r)
+          std::memcpy(grad_row(set, p, scratch_.gradient_row[r] - first), scratch_.tile + r * stride, bytes);
       }
     }
-    for (int64_t r = begin; r < end; ++r)
+    for (int64_t r = 0; r < all; ++r)
       for (int64_t p = 0; p < set.count(); ++p)
-        store_tile(a_.grad_input + row(chunk, r) * a_.features, a_.features, set.column(p), grad_row(set, p, r), 1,
-                   set.width(p));
+        store_tile(a_.grad_input + row(chunk, first + r) * a_.features, a_.features, set.column(p), grad_row(set, p, r),
+                   1, set.width(p));
   }
 
  private:
@@ -222,7 +209,7 @@ class CrossEntropySlice {
     return scratch_.sums + set.column(p) * (parts_of(kClassesAtATime, kTileRows) * kTileRows);
   }
   Acc* grad_row(const PanelSet<E>& set, int64_t p, int64_t r) const {
-    return shared_.grad_input + set.column(p) * plan_.chunk_rows + r * set.width(p) * kLane;
+    return scratch_.grad_input + set.column(p) * plan_.input_rows + r * set.width(p) * kLane;
   }
 
   // Rows gradient_row[0 .. rows) of the chunk as a right operand.
@@ -372,18 +359,25 @@ void run(const LinearCrossEntropy<E>& args, Member member) {
   slices.reserve(member.last - member.first);
   for (int64_t index = member.first; index < member.last; ++index) slices.emplace_back(args, index);
   for (CrossEntropySlice<E>& slice : slices) slice.prepare();
-  const int64_t chunks = CrossEntropyPlan<E>(args).chunks;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  const CrossEntropyPlan<E> plan(args);
+  CrossEntropySlice<E>& own = slices.front();
+  for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) {
     for (CrossEntropySlice<E>& slice : slices) slice.prepare_rows(chunk);
     if (chunk == 0) member.wait();  // the bias is there
-    for (CrossEntropySlice<E>& slice : slices) slice.exponentiate(chunk);
+    member.share(plan.panels, [&](int64_t panel) { own.exponentiate(chunk, panel); });
     member.wait();
     for (CrossEntropySlice<E>& slice : slices) slice.normalize(chunk);
     member.wait();
-    for (CrossEntropySlice<E>& slice : slices) {
-      if (args.grad_weight != nullptr || args.grad_bias != nullptr) slice.grad_weight(chunk);
-      if (args.grad_input != nullptr) slice.grad_input(chunk);
-    }
+    // The larger pieces first, so that all end at about the same time.
+    const int64_t rows = smaller(plan.chunk_rows, args.rows - chunk * plan.chunk_rows);
+    const int64_t inputs = args.grad_input != nullptr ? parts_of(rows, plan.input_rows) : 0;
+    const int64_t weights = args.grad_weight != nullptr || args.grad_bias != nullptr ? plan.slabs : 0;
+    member.share(inputs + weights, [&](int64_t piece) {
+      if (piece < inputs)
+        own.grad_input(chunk, piece);
+      else
+        own.grad_weight(chunk, piece - inputs);
+    });
     member.wait();  // the next chunk takes this one's memory
   }
 }

@@ -24,6 +24,7 @@ struct CrossEntropyPlan {
   int64_t panels, slabs, feature_vectors;
   int64_t chunks, chunk_rows;  // chunk_rows: whole tiles; the last chunk may have fewer rows
   int64_t blocks;              // of a chunk
+  int64_t input_rows;          // of grad x that are one piece of work, whole tiles
 
   explicit CrossEntropyPlan(const LinearCrossEntropy<E>& a)
       : panels(parts_of(a.classes, kPanelColumns<E>)),
@@ -34,6 +35,7 @@ struct CrossEntropyPlan {
     chunks = parts_of(a.rows, most);
     chunk_rows = parts_of(parts_of(a.rows, chunks), kTileRows) * kTileRows;
     blocks = parts_of(chunk_rows, kBlockRows);
+    input_rows = smaller(kBlockRows, parts_of(parts_of(chunk_rows, 2 * a.slices), kTileRows) * kTileRows);
   }
 
   // Rows of the arrays that vectors of rows run over.
@@ -52,7 +54,6 @@ struct CrossEntropyShared {
   Acc* bias;                          // [panels * kPanelColumns], beyond the last class minus infinity
   Word<E>* input;                     // [blocks] right operands of grad W
   Word<E>* weight;                    // [slabs] right operands of grad x
-  Acc* grad_input;                    // [feature panels][chunk_rows][its width]
 
   int64_t carve(const LinearCrossEntropy<E>& a, std::byte* at) {
     const CrossEntropyPlan<E> plan(a);
@@ -65,7 +66,6 @@ struct CrossEntropyShared {
     bias = carver.take<Acc>(plan.panels * kPanelColumns<E>);
     input = carver.take<Word<E>>(a.grad_weight != nullptr ? plan.blocks * plan.block_words() : 0);
     weight = carver.take<Word<E>>(a.grad_input != nullptr ? plan.slabs * plan.slab_words() : 0);
-    grad_input = carver.take<Acc>(a.grad_input != nullptr ? plan.feature_vectors * kLanes<E> * plan.chunk_rows : 0);
     return carver.taken();
   }
 };
@@ -85,6 +85,7 @@ struct CrossEntropyScratch {
   E* left;                // the same turned round, in tiles
   const E** left_rows;    // [kClassesAtATime]
   Word<E>* input;         // the right operand when some rows are left out
+  Acc* grad_input;        // [feature panels][input_rows][its width]
   Acc* sums;              // [feature panels][kClassesAtATime][its width]
   Acc* bias_sums;         // [kClassesAtATime]
 
@@ -102,6 +103,7 @@ struct CrossEntropyScratch {
     left = carver.take<E>(tile_columns * depth_groups<E>(kBlockRows) * kGroup<E>);
     left_rows = carver.take<const E*>(tile_columns);
     input = carver.take<Word<E>>(a.threshold > 0 ? plan.block_words() : 0);
+    grad_input = carver.take<Acc>(a.grad_input != nullptr ? plan.feature_vectors * kLanes<E> * plan.input_rows : 0);
     sums = carver.take<Acc>(plan.feature_vectors * kLanes<E> * tile_columns);
     bias_sums = carver.take<Acc>(kClassesAtATime);
     return carver.taken();

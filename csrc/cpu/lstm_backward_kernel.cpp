@@ -17,7 +17,7 @@
 namespace ulmfit_fast::ULMFIT_ISA {
 namespace {
 
-constexpr int64_t kInputRows = 192;  // rows of grad x computed at a time against all of W_ih
+constexpr int64_t kInputRows = 192;  // rows of grad x computed at a time against all of W_ih, at most
 
 template <typename E>
 struct BackwardShared {
@@ -46,9 +46,15 @@ struct BackwardShared {
 template <typename E>
 struct BackwardScratch {
   using Acc = Accumulator<E>;
-  Acc* tile;       // [rows of a step, or of grad x][4 * lanes]
-  const E** rows;  // as many
-  E* dropped;      // [kGroup][the wider of F and P], or converted
+  // What the cell's update touches of a row and a panel: grad h and grad a of 4 gates, gates, three cell states.
+  static constexpr int64_t kColumns = kPanelVectors * kLanes<E>;
+  static constexpr int64_t kLinesPerRow =
+      9 * Prefetch::most_lines<E>(kColumns) + 3 * Prefetch::most_lines<Acc>(kColumns);
+
+  Acc* tile;           // [rows of a step, or of grad x][4 * lanes]
+  const E** rows;      // as many
+  E* dropped;          // [kGroup][the wider of F and P], or converted
+  const void** lines;  // [rows of a step][kLinesPerRow]
   ProductScratch<E> product;
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
@@ -57,6 +63,7 @@ struct BackwardScratch {
     tile = carver.take<Acc>(rows_at_a_time * kPanelVectors * kLanes<E>);
     rows = carver.take<const E*>(rows_at_a_time);
     dropped = carver.take<E>(kGroup<E> * larger(sizes.output, sizes.input));
+    lines = carver.take<const void*>(most_rows(grid, sizes.batch) * kLinesPerRow);
     product.carve(carver, larger(sizes.output, sizes.input));
     return carver.taken();
   }
@@ -95,7 +102,14 @@ class BackwardSlice {
     const PanelSet<E> set = output_panels();
     for (int64_t p = 0; p < set.count(); ++p) {
       const Panel<E> panel = set.panel(p);
-      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, count}, panel);
+      Prefetch prefetch = {scratch_.lines};
+      for (int64_t r = rows.first; r < rows.last; ++r) {
+        const int64_t column = set.column(p), columns = smaller(panel.width * kLanes<E>, s_.output - column);
+        if (a_.grad_output != nullptr)
+          prefetch.add(a_.grad_output + stored(first_row + r) * s_.output + column, columns);
+        if (!s_.projected) prefetch_cell(prefetch, step, first_row + r, r, column, columns);
+      }
+      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, count}, panel, prefetch);
       for (int64_t r = rows.first; r < rows.last; ++r) {
         for (int v = 0; v < panel.width; ++v) {
           const int64_t column = set.column(p) + v * kLanes<E>, tile_row = r - rows.first;
@@ -152,21 +166,23 @@ class BackwardSlice {
     pack_panels(set, packing.first, packing.last, {a_.weight_ih, s_.input, {}, scratch_.dropped});
   }
 
-  // This slice's rows of grad x = grad a W_ih.
-  void grad_input() {
+  // Pieces of work: blocks of rows of grad x = grad a W_ih. Small enough to divide well, if not smaller than 48 rows.
+  int64_t input_rows() const {
+    const auto tiles = [&](int64_t parts) { return ((s_.rows + parts - 1) / parts + kTileRows - 1) / kTileRows; };
+    const int64_t least = smaller(48 / kTileRows, tiles(a_.grid.slices()));
+    return smaller(kInputRows, larger(least, tiles(4 * a_.grid.slices())) * kTileRows);
+  }
+  int64_t input_blocks() const { return (s_.rows + input_rows() - 1) / input_rows(); }
+  void grad_input(int64_t block) {
+    const int64_t row = block * input_rows(), count = smaller(input_rows(), s_.rows - row);
     const PanelSet<E> set = input_panels();
-    const Range tiles((s_.rows + kTileRows - 1) / kTileRows, slice_.index, a_.grid.slices());
-    const int64_t last = smaller(tiles.last * kTileRows, s_.rows);
-    for (int64_t row = tiles.first * kTileRows; row < last; row += kInputRows) {
-      const int64_t count = smaller(kInputRows, last - row);
-      for (int64_t r = 0; r < count; ++r) scratch_.rows[r] = shared_.grad_gates + (row + r) * 4 * s_.hidden;
-      for (int64_t p = 0; p < set.count(); ++p) {
-        const Panel<E> panel = set.panel(p);
-        multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, count}, panel);
-        for (int64_t r = 0; r < count; ++r)
-          store_tile(a_.grad_input + stored(row + r) * s_.input, s_.input, set.column(p),
-                     scratch_.tile + r * panel.width * kLanes<E>, 1, panel.width);
-      }
+    for (int64_t r = 0; r < count; ++r) scratch_.rows[r] = shared_.grad_gates + (row + r) * 4 * s_.hidden;
+    for (int64_t p = 0; p < set.count(); ++p) {
+      const Panel<E> panel = set.panel(p);
+      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, count}, panel);
+      for (int64_t r = 0; r < count; ++r)
+        store_tile(a_.grad_input + stored(row + r) * s_.input, s_.input, set.column(p),
+                   scratch_.tile + r * panel.width * kLanes<E>, 1, panel.width);
     }
   }
 
@@ -236,6 +252,17 @@ class BackwardSlice {
     return grad;
   }
 
+  // What update_cell touches.
+  void prefetch_cell(Prefetch& prefetch, int64_t step, int64_t row, int64_t r, int64_t unit, int64_t units) const {
+    for (int gate = 0; gate < 4; ++gate) {
+      prefetch.add(a_.gates + (stored(row) * 4 + gate) * s_.hidden + unit, units);
+      prefetch.add(shared_.grad_gates + (row * 4 + gate) * s_.hidden + unit, units);
+    }
+    prefetch.add(a_.cells + stored(row) * s_.hidden + unit, units);
+    prefetch.add(previous_row(step, r, a_.cells, a_.c0, s_.hidden) + unit, units);
+    prefetch.add(a_.grad_c + r * s_.hidden + unit, units);
+  }
+
   void update_cell(int64_t step, int64_t row, int64_t r, int64_t unit, Vec<E> grad_output) {
     const int64_t units = s_.hidden - unit;
     const E* saved = a_.gates + stored(row) * 4 * s_.hidden + unit;
@@ -273,13 +300,14 @@ void multiply_gradient(std::vector<BackwardSlice<E>>& slices, Member& member, Li
   member.wait();  // the memory of the work before is free
   for (BackwardSlice<E>& slice : slices) (slice.*listing)();
   member.wait();
-  const int64_t chunks = (slices.front().*product_of)().chunks();
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  const GradientProduct<E> own = (slices.front().*product_of)();
+  for (int64_t chunk = 0; chunk < own.chunks(); ++chunk) {
     for (BackwardSlice<E>& slice : slices) (slice.*product_of)().pack_right(chunk);
     member.wait();  // packed; the chunk before may still be in use, this one has the other buffer
-    for (BackwardSlice<E>& slice : slices) (slice.*product_of)().multiply_chunk(chunk);
+    member.share(own.blocks(), [&](int64_t block) { own.multiply_block(chunk, block); });
   }
-  for (BackwardSlice<E>& slice : slices) (slice.*product_of)().store_rows();
+  member.wait();
+  member.share(own.blocks(), [&](int64_t block) { own.store_block(block); });
 }
 
 }  // namespace
@@ -312,7 +340,8 @@ void backward(const LstmBackward<E>& args, Member member) {
     member.wait();  // W_hh's panels make room for W_ih's
     for (Own& slice : slices) slice.pack_input_weights();
     member.wait();
-    for (Own& slice : slices) slice.grad_input();
+    Own& own = slices.front();
+    member.share(own.input_blocks(), [&](int64_t block) { own.grad_input(block); });
   }
   if (args.grad_weight_ih) multiply_gradient(slices, member, &Own::list_input_rows, &Own::input_product);
   if (args.grad_weight_hh) multiply_gradient(slices, member, &Own::list_previous_rows, &Own::recurrent_product);

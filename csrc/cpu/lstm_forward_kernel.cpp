@@ -42,12 +42,15 @@ struct ForwardShared {
 template <typename E>
 struct ForwardScratch {
   using Acc = Accumulator<E>;
+  static constexpr int64_t kLinesPerRow = 5 * Prefetch::most_lines<E>(kLanes<E>) + Prefetch::most_lines<Acc>(kLanes<E>);
+
   int64_t chunk_rows;  // the most rows of one chunk
   Acc* bias;           // [its panels][4 * lanes]
   Acc* gates;          // [its panels][chunk_rows][4 * lanes], before the non-linearities
   Acc* tile;           // [its rows][4 * lanes], for the projection of h
   const E** rows;      // [chunk_rows]
   E* dropped;          // [lanes][the wider of F and P], or converted
+  const void** lines;  // [rows of a step][kLinesPerRow]
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
     const int64_t panels = most_columns(grid, column_vectors<E>(sizes.hidden));
@@ -59,6 +62,7 @@ struct ForwardScratch {
     tile = carver.take<Acc>(sizes.projected ? step_rows * width : 0);
     rows = carver.take<const E*>(chunk_rows);
     dropped = carver.take<E>(kLanes<E> * larger(sizes.output, sizes.input));
+    lines = carver.take<const void*>(step_rows * kLinesPerRow);
     return carver.taken();
   }
 };
@@ -125,8 +129,10 @@ class ForwardSlice {
     const int64_t ending = first_ending_row(s_, step);
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       Acc* gates = chunk_gates(p) + chunk_row_ * 4 * kLanes<E>;
+      Prefetch prefetch = {scratch_.lines};
+      for (int64_t r = rows.first; r < rows.last; ++r) prefetch_cell(prefetch, p, step, r);
       multiply_panel<E>(gates, {gates, 4 * kLanes<E>}, {scratch_.rows, rows.count()},
-                        gate_panel(shared_.packed_hh, p, s_.output));
+                        gate_panel(shared_.packed_hh, p, s_.output), prefetch);
       for (int64_t r = rows.first; r < rows.last; ++r)
         update_cell(p, step, r, gates + (r - rows.first) * 4 * kLanes<E>, r >= ending);
     }
@@ -170,6 +176,16 @@ class ForwardSlice {
   }
   const E* previous_output(int64_t step, int64_t r) const {
     return r < continuing_rows(s_, step) ? output_row(step - 1, r) : a_.h0 + r * s_.output;
+  }
+
+  // What update_cell touches, but for what it writes past the caches.
+  void prefetch_cell(Prefetch& prefetch, int64_t p, int64_t step, int64_t r) const {
+    const int64_t unit = p * kLanes<E>, units = smaller(kLanes<E>, s_.hidden - unit);
+    prefetch.add(a_.c + r * s_.hidden + unit, units);
+    if (!s_.projected) prefetch.add(output_row(step, r) + unit, units);
+    if (sizeof(E) > 2 || a_.gates == nullptr) return;
+    for (int gate = 0; gate < 4; ++gate)
+      prefetch.add(a_.gates + ((s_.offsets[s_.step(step)] + r) * 4 + gate) * s_.hidden + unit, units);
   }
 
   // Row `r` of a step: gates, cell and output of one vector of units.

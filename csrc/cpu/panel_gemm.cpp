@@ -78,12 +78,14 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 
 #endif
 
-// One tile over `groups` groups, and half a group more with `half`. Meanwhile the same elements of `next_count` rows
-// further on, the next tile's, are fetched to L2. Never inlined: within a larger function its registers are spilled.
+// One tile over `groups` groups, and half a group more with `half`. Meanwhile `prefetch` is fetched to L2, and for the
+// next tile the same elements of `next_count` rows further on and what its sums start from. Never inlined: within a
+// larger function its registers are spilled.
 template <typename E, int R, int V>
 __attribute__((noinline)) void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<E> start,
                                              const E* const* rows, int64_t next_count, int64_t offset, int64_t step,
-                                             const Word<E>* words, int64_t groups, bool half) {
+                                             const Word<E>* words, int64_t groups, bool half,
+                                             const Prefetch& prefetch) {
   using Acc = Accumulator<E>;
   constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>;
   Vec<Acc> sum[R][V];
@@ -94,9 +96,19 @@ __attribute__((noinline)) void multiply_tile(Accumulator<E>* out, int64_t out_st
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = load(start.from + r * start.stride + v * kLanes<E>);
   }
-  constexpr int64_t kLineGroups = 64 / sizeof(E) / kGroup<E>;
-  for (int64_t g = 0; g < groups;) {
+  if (start.stride != 0) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) __builtin_prefetch(start.from + (kTileRows + r) * start.stride + v * kLanes<E>, 1, 2);
+    }
+  }
+  constexpr int64_t kLineGroups = Prefetch::kLine / sizeof(E) / kGroup<E>;
+  const int64_t rounds = groups / kLineGroups + 1, at_a_time = (prefetch.count + rounds - 1) / rounds;
+  for (int64_t g = 0, fetched = 0; g < groups;) {
     for (int64_t r = 0; r < next_count; ++r) __builtin_prefetch(rows[kTileRows + r] + offset, 0, 2);
+    for (const int64_t until = smaller(fetched + at_a_time, prefetch.count); fetched < until; ++fetched)
+      __builtin_prefetch(prefetch.lines[fetched], 0, 2);
     const int64_t end = g + kLineGroups < groups ? g + kLineGroups : groups;
     for (; g < end; ++g, offset += step, words += kAdvance) multiply_group<R, V>(sum, row, offset, words);
   }
@@ -150,11 +162,14 @@ constexpr int64_t kSlabBytes = 300 << 10;
 }  // namespace
 
 template <typename E>
-void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel) {
+void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel,
+                    Prefetch prefetch) {
   const int64_t stride = panel.width * kLanes<E>;
   const int64_t groups = panel.depth / kGroup<E>, all_groups = depth_groups<E>(panel.depth);
   const int64_t group_bytes = PanelFormat<E>::kWords * panel.width * ULMFIT_VECTOR_BYTES;
   const int64_t slabs = (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
+  const int64_t row_tiles = (block.count + kTileRows - 1) / kTileRows;
+  const int64_t share = row_tiles == 0 ? 0 : prefetch.count / (slabs * panel.tiles() * row_tiles) + 1;
   for (int64_t slab = 0; slab < slabs; ++slab) {
     const int64_t begin = groups * slab / slabs, end = groups * (slab + 1) / slabs;
     const bool half = slab + 1 == slabs && all_groups > groups;
@@ -168,16 +183,19 @@ void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& bloc
             slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : Start<E>{to, stride};
         // A block that was turned round is in L2 already.
         const int64_t rest = block.count - r - kTileRows, next = rest < kTileRows ? rest : kTileRows;
+        const Prefetch now = {prefetch.lines, smaller(share, prefetch.count)};
         multiply_vectors<E>(panel.tile_width(tile), count, to, stride, from, block.rows + r,
                             block.step == kGroup<E> ? next : 0, begin * block.step, block.step, words, end - begin,
-                            half);
+                            half, now);
+        prefetch.lines += now.count;
+        prefetch.count -= now.count;
       }
     }
   }
 }
 
-template void multiply_panel(float*, Start<float>, const RowBlock<float>&, const Panel<float>&);
-template void multiply_panel(double*, Start<double>, const RowBlock<double>&, const Panel<double>&);
-template void multiply_panel(float*, Start<Bfloat16>, const RowBlock<Bfloat16>&, const Panel<Bfloat16>&);
+template void multiply_panel(float*, Start<float>, const RowBlock<float>&, const Panel<float>&, Prefetch);
+template void multiply_panel(double*, Start<double>, const RowBlock<double>&, const Panel<double>&, Prefetch);
+template void multiply_panel(float*, Start<Bfloat16>, const RowBlock<Bfloat16>&, const Panel<Bfloat16>&, Prefetch);
 
 }  // namespace ulmfit_fast::ULMFIT_ISA

@@ -34,6 +34,7 @@ struct Barrier {
 
   const int64_t slices;
   std::atomic<int64_t> arrived{0};
+  std::atomic<int64_t> taken[3] = {};  // by share(): one in use, one of the work before, one ready for the work after
 };
 
 // One thread's view of the team.
@@ -56,6 +57,15 @@ class Member {
     }
   }
 
+  // Calls work(i) once for each i < count, on whichever member is free: cores are not always equally fast. Every member
+  // takes part, and waits before it shares again. What is computed must not depend on who computes it.
+  template <typename Work>
+  ULMFIT_ALWAYS_INLINE void share(int64_t count, Work work) {
+    std::atomic<int64_t>& taken = barrier_.taken[shared_ % 3];
+    barrier_.taken[++shared_ % 3].store(0, std::memory_order_relaxed);
+    for (int64_t i; (i = taken.fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
+  }
+
  private:
   static constexpr int64_t kSpinsBeforeYield = 2000;
 
@@ -66,7 +76,7 @@ class Member {
   }
 
   Barrier& barrier_;
-  int64_t target_ = 0;
+  int64_t target_ = 0, shared_ = 0;
 };
 
 // Denormal numbers read and written as zero while in scope: they cost a hundred cycles each and carry nothing.

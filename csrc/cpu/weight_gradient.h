@@ -1,15 +1,15 @@
 // The weights' gradients: left^T [M, N] x right [N, columns] over all N rows of a batch, both operands row-major.
 //
-// Chunk after chunk of the N rows: the team packs the chunk's right rows, each slice then multiplies them into its own
-// rows of the result, a block at a time whose left operand is turned round and stays in L2. The sums pass through the
-// caches once a chunk, fetched ahead. No reduction crosses threads. Limit: FMA throughput.
+// Chunk after chunk of the N rows: the team packs the chunk's right rows, then multiplies them into rows of the result,
+// a block at a time whose left operand is turned round and stays in L2. The sums pass through the caches once a chunk,
+// fetched ahead. No reduction crosses threads. Limit: FMA throughput.
 #pragma once
 
 #include "lstm_steps.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
-constexpr int64_t kBlockTiles = 48;    // of kTileRows rows of the result
+constexpr int64_t kBlockTiles = 24;    // of kTileRows rows of the result, at most
 constexpr int64_t kChunkGroups = 256;  // groups of the N rows packed at a time
 
 // Memory that all slices use.
@@ -34,6 +34,7 @@ struct ProductScratch {
   E* left;              // a block's chunk, in tiles
   const E** left_rows;  // [kChunkGroups * kGroup]
   const E** tile_rows;  // [kBlockTiles * kTileRows] into `left`
+  const void** lines;   // of the next block's left operand
   Accumulator<E>* row;  // [columns]
 
   void carve(Carver& carver, int64_t columns) {
@@ -41,6 +42,7 @@ struct ProductScratch {
     left = carver.take<E>(kRows * kChunkGroups * kGroup<E>);
     left_rows = carver.take<const E*>(kChunkGroups * kGroup<E>);
     tile_rows = carver.take<const E*>(kRows);
+    lines = carver.take<const void*>(kChunkGroups * kGroup<E> * Prefetch::most_lines<E>(kRows));
     row = carver.take<Accumulator<E>>(column_vectors<E>(columns) * kLanes<E>);
   }
 };
@@ -88,20 +90,37 @@ struct GradientProduct {
     }
   }
 
-  // This slice's rows of the result, a chunk on.
-  void multiply_chunk(int64_t chunk) const {
-    const Range own = tiles();
-    for (int64_t tile = own.first; tile < own.last; tile += kBlockTiles) {
-      const int64_t begin = tile * kTileRows;
-      multiply_block(chunk, begin, smaller(smaller(tile + kBlockTiles, own.last) * kTileRows, left_columns) - begin);
+  // Pieces of work: blocks of rows of the result.
+  int64_t blocks() const { return (tiles() + block_tiles() - 1) / block_tiles(); }
+
+  // A block of the result, a chunk on. Meanwhile the left operand that this slice probably needs next is fetched.
+  void multiply_block(int64_t chunk, int64_t index) const {
+    const Block block(*this, chunk, index);
+    const int64_t groups = depth_groups<E>(block.depth);
+    for (int64_t k = 0; k < block.depth; ++k) scratch.left_rows[k] = left_row(block, k);
+    pack_tiles(scratch.left, scratch.left_rows, block.depth, block.height);
+    if (left_sums) add_left(block);
+    for (int64_t r = 0; r < block.height; ++r)
+      scratch.tile_rows[r] = scratch.left + ((r / kTileRows) * groups * kTileRows + r % kTileRows) * kGroup<E>;
+    const int64_t next_index = index + slices < blocks() ? index + slices : slice;
+    const Block next(*this, next_index == index + slices ? chunk : chunk + 1, next_index);
+    const PanelSet<E> set = panels();
+    for (int64_t p = 0; p < set.count(); ++p) {
+      const Panel<E> panel = chunk_panel(p, chunk);
+      Prefetch prefetch = {scratch.lines};
+      const Range share(next.depth, p, set.count());
+      for (int64_t k = share.first; k < share.last; ++k) prefetch.add(left_row(next, k), next.height);
+      Acc* sums = panel_sums(set, p) + block.begin * panel.width * kLanes<E>;
+      multiply_panel<E>(sums, chunk == 0 ? zeros<E>() : Start<E>{sums, panel.width * kLanes<E>},
+                        {scratch.tile_rows, block.height, kTileRows * kGroup<E>}, panel, prefetch);
     }
   }
 
-  // When all chunks are in: this slice's rows of the gradient.
-  void store_rows() const {
-    const Range own = tiles();
+  // When all chunks are in: a block of the gradient.
+  void store_block(int64_t index) const {
+    const Block block(*this, 0, index);
     const PanelSet<E> set = panels();
-    for (int64_t r = own.first * kTileRows; r < smaller(own.last * kTileRows, left_columns); ++r) {
+    for (int64_t r = block.begin; r < block.begin + block.height; ++r) {
       for (int64_t p = 0; p < set.count(); ++p) {
         const int width = set.width(p);
         store_tile<Acc>(scratch.row, right_columns, set.column(p), panel_sums(set, p) + r * width * kLanes<E>, 1,
@@ -111,13 +130,22 @@ struct GradientProduct {
       if (dropconnect.enabled()) drop(scratch.row, scratch.row, dropconnect, first, right_columns);
       copy_sums(gradient, first, scratch.row, right_columns);
     }
-    if (!left_sums) return;
-    const int64_t begin = own.first * kTileRows, end = smaller(own.last * kTileRows, left_columns);
-    copy_sums(left_sums, begin, shared.left_sums + begin, end - begin);
+    if (left_sums) copy_sums(left_sums, block.begin, shared.left_sums + block.begin, block.height);
   }
 
  private:
-  Range tiles() const { return Range((left_columns + kTileRows - 1) / kTileRows, slice, slices); }
+  // Rows begin .. begin + height of the result over N rows first .. first + depth; depth 0 beyond the last of them.
+  struct Block {
+    Block(const GradientProduct& product, int64_t chunk, int64_t index)
+        : first(chunk * kChunk),
+          depth(larger(0, product.chunk_depth(chunk))),
+          begin(index * product.block_tiles() * kTileRows),
+          height(smaller(product.block_tiles() * kTileRows, product.left_columns - begin)) {}
+    int64_t first, depth, begin, height;
+  };
+
+  int64_t tiles() const { return (left_columns + kTileRows - 1) / kTileRows; }
+  int64_t block_tiles() const { return smaller(kBlockTiles, (tiles() + 4 * slices - 1) / (4 * slices)); }
   PanelSet<E> panels() const { return {nullptr, 0, 0, column_vectors<E>(right_columns)}; }
   int64_t chunk_depth(int64_t chunk) const { return smaller(kChunk, rows - chunk * kChunk); }
 
@@ -130,36 +158,25 @@ struct GradientProduct {
   }
 
   Acc* panel_sums(const PanelSet<E>& set, int64_t p) const {
-    return shared.sums + set.column(p) * ((left_columns + kTileRows - 1) / kTileRows * kTileRows);
+    return shared.sums + set.column(p) * (tiles() * kTileRows);
   }
 
-  void multiply_block(int64_t chunk, int64_t begin, int64_t height) const {
-    const int64_t depth = chunk_depth(chunk), groups = depth_groups<E>(depth);
-    for (int64_t k = 0; k < depth; ++k) scratch.left_rows[k] = left + (chunk * kChunk + k) * left_columns + begin;
-    pack_tiles(scratch.left, scratch.left_rows, depth, height);
-    if (left_sums) add_left(chunk == 0, depth, begin, height);
-    for (int64_t r = 0; r < height; ++r)
-      scratch.tile_rows[r] = scratch.left + ((r / kTileRows) * groups * kTileRows + r % kTileRows) * kGroup<E>;
-    const PanelSet<E> set = panels();
-    for (int64_t p = 0; p < set.count(); ++p) {
-      const Panel<E> panel = chunk_panel(p, chunk);
-      const int64_t stride = panel.width * kLanes<E>;
-      for (int64_t r = 0; r < height; r += kTileRows) {
-        Acc* sums = panel_sums(set, p) + (begin + r) * stride;
-        for (int64_t j = 0; j < kTileRows * stride; j += 64 / sizeof(Acc))
-          __builtin_prefetch(sums + kTileRows * stride + j, 1, 2);
-        multiply_panel<E>(sums, chunk == 0 ? zeros<E>() : Start<E>{sums, stride},
-                          {scratch.tile_rows + r, smaller(kTileRows, height - r), kTileRows * kGroup<E>}, panel);
-      }
+  const E* left_row(const Block& block, int64_t k) const {
+    return left + (block.first + k) * left_columns + block.begin;
+  }
+
+  void add_left(const Block& block) const {
+    constexpr int kVectors = 4;  // at a time, in registers
+    for (int64_t j = 0; j < block.height; j += kVectors * kLanes<E>) {
+      Acc* to = shared.left_sums + block.begin + j;
+      const auto rest = [&](int v) { return larger(0, block.height - j - v * kLanes<E>); };
+      Vec<E> sum[kVectors] = {};
+      if (block.first > 0)
+        for (int v = 0; v < kVectors; ++v) sum[v] = load<Acc>(to + v * kLanes<E>, rest(v));
+      for (int64_t k = 0; k < block.depth; ++k)
+        for (int v = 0; v < kVectors; ++v) sum[v] += load(scratch.left_rows[k] + j + v * kLanes<E>, rest(v));
+      for (int v = 0; v < kVectors; ++v) store<Acc>(to + v * kLanes<E>, sum[v], rest(v));
     }
-  }
-
-  void add_left(bool first_chunk, int64_t depth, int64_t begin, int64_t height) const {
-    Acc* sums = shared.left_sums + begin;
-    if (first_chunk) std::memset(sums, 0, height * sizeof(Acc));
-    for (int64_t k = 0; k < depth; ++k)
-      for (int64_t j = 0; j < height; j += kLanes<E>)
-        store<Acc>(sums + j, load<Acc>(sums + j, height - j) + load(scratch.left_rows[k] + j, height - j), height - j);
   }
 };
 
