@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -265,15 +267,16 @@ def test_a_diverging_loss_is_one_line_too(tmp_path: Path, capsys: pytest.Capture
     assert "the last good checkpoint is kept" in err[-1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupting_loses_no_whole_step(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = []
 
     def advance(self: Loop, tokens: float) -> None:
         calls.append(tokens)
         if len(calls) == 30:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Loop, "advance", advance)
     data, output = str(models / "train.csv"), tmp_path / "clf"
@@ -287,6 +290,7 @@ def test_interrupting_loses_no_whole_step(
     assert weights[0] == weights[1]
     assert main([*arguments, "--output", str(output), "--resume", "--lr", "0.5"]) == 2
     assert "its checkpoint was made with lr=0.01, not 0.5" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_run_that_can_go_on_is_not_thrown_away(

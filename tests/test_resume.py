@@ -19,6 +19,7 @@ from torch import nn
 
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from ulmfit_fast import InputError, TrainingInterrupted, finetune_classifier, finetune_lm, pretrain_lm, run, stage
+from ulmfit_fast.interrupt import terminated_as_interrupted
 from ulmfit_fast.run_state import load_state, save_state
 from ulmfit_fast.text.corpus import Source, tokenize_corpus
 
@@ -150,7 +151,8 @@ def test_interrupted_in_the_middle_of_steps(
     assert_same(mine, whole)
 
 
-def test_ctrl_c_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_checkpoint_is_written(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits, and the run goes on from that checkpoint."""
     whole = classify(tmp_path / "whole", False)
     written = 0
@@ -159,11 +161,11 @@ def test_ctrl_c_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytes
         nonlocal written
         written += 1
         if written == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         save_state(folder, state)
 
     monkeypatch.setattr(run, "save_state", save)
-    with pytest.raises(TrainingInterrupted):
+    with pytest.raises(TrainingInterrupted), terminated_as_interrupted():
         classify(tmp_path / "interrupted", True)
     assert_same(classify(tmp_path / "interrupted", True), whole)
 

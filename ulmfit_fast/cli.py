@@ -9,6 +9,7 @@ import click
 
 from ulmfit_fast import cli_options as options
 from ulmfit_fast.errors import InputError, TrainingDivergedError
+from ulmfit_fast.interrupt import terminated_as_interrupted
 from ulmfit_fast.progress import progress_bar
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
 from ulmfit_fast.text.tokenizer import TOKENIZERS
@@ -17,7 +18,8 @@ from ulmfit_fast.text.tokenizer import TOKENIZERS
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
     try:
-        command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
+        with terminated_as_interrupted():
+            command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
     except click.ClickException as error:
