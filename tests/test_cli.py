@@ -164,7 +164,6 @@ def test_bad_training_files(name: str, tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "gone"], "gone: no such model folder"),
         (["--weight-decay", "much"], "'much' is not a valid float"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--valid", "gone.csv"], "gone.csv: no such file"),
@@ -182,6 +181,48 @@ def test_bad_options(arguments: list[str], message: str, tmp_path: Path, capsys:
     assert main(["train", data, "--output", str(tmp_path / "clf"), *SIZES, *arguments]) == 2
     assert_one_line(capsys, message)
     assert not (tmp_path / "clf").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "{data}", "--model", "gone", "--output", "{new}"], "gone: no such model folder"),
+        (
+            ["train", "{data}", "--model", "{lm}", "--output", "{new}", "--hidden-size", "8"],
+            "--hidden-size does nothing",
+        ),
+        (
+            ["evaluate", "{data}", "--model", "{lm}", "--batch-size", "8"],
+            "--batch-size does nothing here: {lm} is a lang",
+        ),
+        (
+            ["evaluate", "{data}", "--model", "{clf}", "--split", "line"],
+            "--split does nothing here: {clf} is a classif",
+        ),
+        (["predict", "{data}", "--model", "{clf}", "--output", "{data}"], "--output is the file that is read"),
+    ],
+)
+def test_options_that_would_do_nothing_or_harm(
+    models: Path, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"data": models / "train.csv", "lm": models / "lm2", "clf": models / "clf", "new": tmp_path / "new"}
+    before = (models / "train.csv").read_bytes()
+    assert main([argument.format(**paths) for argument in arguments]) == 2
+    assert_one_line(capsys, message.format(**paths))
+    assert (models / "train.csv").read_bytes() == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_predictions_in_bfloat16(models: Path, tmp_path: Path) -> None:
+    """Close to float32's, and not the same."""
+    tables = {}
+    for precision in ("float32", "bfloat16"):
+        output = tmp_path / f"{precision}.csv"
+        arguments = ["predict", str(models / "train.csv"), "--model", str(models / "clf"), "--output", str(output)]
+        assert main([*arguments, "--precision", precision]) == 0
+        tables[precision] = pd.read_csv(output)["confidence"].to_numpy()
+    assert not (tables["float32"] == tables["bfloat16"]).all()
+    assert abs(tables["float32"] - tables["bfloat16"]).max() < 0.03
 
 
 @pytest.mark.parametrize("option", [["--tokenizer", "subword"], ["--min-frequency", "2"], ["--valid", "train.csv"]])

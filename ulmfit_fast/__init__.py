@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from ulmfit_fast.classifier import DocumentStream, TextClassifier
     from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
     from ulmfit_fast.errors import InputError, TrainingDivergedError, TrainingInterrupted
-    from ulmfit_fast.estimator import ULMFiTClassifier
+    from ulmfit_fast.estimator import TextStream, ULMFiTClassifier
     from ulmfit_fast.language_model import LanguageModel
     from ulmfit_fast.lstm import WeightDropLSTM
     from ulmfit_fast.optim import NTASGD, AveragedWeights
     from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
     from ulmfit_fast.schedules import SlantedTriangularLR, slanted_triangular
+    from ulmfit_fast.stage import TrainedClassifier, TrainedLanguageModel
     from ulmfit_fast.text.tokenizer import Tokenizer
     from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
 
@@ -43,7 +44,10 @@ _MODULES = {
     "PretrainConfig": "config",
     "SlantedTriangularLR": "schedules",
     "TextClassifier": "classifier",
+    "TextStream": "estimator",
     "Tokenizer": "text.tokenizer",
+    "TrainedClassifier": "stage",
+    "TrainedLanguageModel": "stage",
     "TrainingDivergedError": "errors",
     "TrainingInterrupted": "errors",
     "ULMFiTClassifier": "estimator",
@@ -72,7 +76,10 @@ __all__ = [
     "PretrainConfig",
     "SlantedTriangularLR",
     "TextClassifier",
+    "TextStream",
     "Tokenizer",
+    "TrainedClassifier",
+    "TrainedLanguageModel",
     "TrainingDivergedError",
     "TrainingInterrupted",
     "ULMFiTClassifier",

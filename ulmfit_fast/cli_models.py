@@ -55,7 +55,7 @@ def pretrain_lm_command(
         raise InputError("--valid does not go with --max-texts")
     if is_corpus:
         settled = _OF_TOKENIZING if test is not None else _OF_TOKENIZING + _OF_READING
-        _refuse_given(settled, f"{source} is a corpus folder, tokenized before")
+        _refuse_given(settled, f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize")
         corpus = Corpus.load(source)
         # What --eval names is read as the corpus was, unless told otherwise.
         split = split if _is_given("split") else corpus.source.get("split", split)
@@ -112,7 +112,13 @@ def train_command(
     source: Path, language_model: Path | None, valid: Path | None, output: Path, overwrite: bool, resume: bool,
     text_column: str, label_column: str, max_texts: int | None, config: ClassifierConfig,
 ) -> None:  # fmt: skip
-    """Stage three: train a classifier on a TABLE of texts and labels."""
+    """Stage three: train a classifier on a TABLE of texts and labels.
+
+    Without --valid the last epoch's weights are kept. --embedding-size, --hidden-size, --num-layers, --tokenizer,
+    --vocab-size and --min-frequency are for training from scratch, without --model.
+    """
+    if language_model is not None:
+        _refuse_given(_OF_A_NEW_MODEL, f"the language model {language_model} has settled it; leave it out")
     check_output_folder(output, overwrite, resume)
     documents = _read(source, text_column, label_column, max_texts, config.seed)
     held_out = None if valid is None else _read(valid, text_column, label_column, None, config.seed)
@@ -136,19 +142,25 @@ def train_command(
 @options.max_texts
 @options.batch_size
 @options.max_tokens
+@options.precision
 @_device
 @options.sample_seed
 def predict_command(
     source: Path, folder: Path, output: Path, text_column: str, max_texts: int | None, batch_size: int,
-    max_tokens: int, device: str, seed: int,
+    max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
-    """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence."""
+    """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence.
+
+    The table is held in memory and the output written when all is predicted; a file of that name is replaced.
+    """
     check_writable_table(output)
+    if output.exists() and source.exists() and output.samefile(source):
+        raise InputError(f"{output}: --output is the file that is read; choose another")
     model, tokenizer, labels = load_classifier(folder)
     model.to(choose_device(device))
     documents = _read(source, text_column, None, max_texts, seed)
     probabilities = predict_probabilities(
-        model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens
+        model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
     )
     table = pd.DataFrame({"text": documents.texts}) if documents.table is None else documents.table.copy()
     table["prediction"] = [labels[i] for i in probabilities.argmax(1)]
@@ -166,16 +178,21 @@ def predict_command(
 @options.max_texts
 @options.batch_size
 @options.max_tokens
+@options.precision
 @_device
 @options.sample_seed
 def evaluate_command(
     source: Path, folder: Path, text_column: str, label_column: str, split: str, max_texts: int | None,
-    batch_size: int, max_tokens: int, device: str, seed: int,
+    batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
-    """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts."""
+    """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts.
+
+    Perplexity is in float32 over the whole text, in one lane; only --text-column, --split and --device matter to it.
+    """
     from sklearn.metrics import classification_report
 
     if read_config(folder)["kind"] == "language_model":
+        _refuse_given(_OF_A_CLASSIFIER, f"{folder} is a language model, which reads the whole text in one lane")
         language_model, tokenizer = load_language_model(folder)
         language_model.to(choose_device(device))
         ids = list(tokenizer.encode(iterate_texts(source, text_column, split)))
@@ -183,13 +200,14 @@ def evaluate_command(
             evaluate_language_model(language_model, ids, batch_size=1, progress=True), sum(map(len, ids)) - 1
         )
         return
+    _refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
     model, tokenizer, labels = load_classifier(folder)
     model.to(choose_device(device))
     documents = _read(source, text_column, label_column, max_texts, seed)
     names = [str(label) for label in labels]
     targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
     predictions = predict_probabilities(
-        model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens
+        model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
     ).argmax(1)
     click.echo(
         classification_report(
@@ -225,7 +243,7 @@ def info_command(folder: Path) -> None:
 )
 @_device
 def demo_command(output: Path, seeds: int, device: str) -> None:
-    """The three stages on text that every installation carries; prints a table. About five minutes on two cores."""
+    """The three stages on text that every installation carries; prints a table. Under ten minutes on two cores."""
     from ulmfit_fast.demo import run_demo
 
     run_demo(output, seeds, device)
@@ -234,13 +252,15 @@ def demo_command(output: Path, seeds: int, device: str) -> None:
 # What a corpus folder has settled; the second are also how --eval is read.
 _OF_TOKENIZING = ("valid", "max_texts", "processes", "tokenizer", "vocab_size", "min_frequency")
 _OF_READING = ("text_column", "split")
+_OF_A_NEW_MODEL = ("embedding_size", "hidden_size", "num_layers", "tokenizer", "vocab_size", "min_frequency")
+_OF_A_CLASSIFIER = ("label_column", "max_texts", "batch_size", "max_tokens", "precision", "seed")
 
 
 def _refuse_given(names: Sequence[str], reason: str) -> None:
     """An error if one of these options is on the command line, where it would do nothing."""
     for name in names:
         if _is_given(name):
-            raise InputError(f"--{name.replace('_', '-')} does nothing here: {reason}; give it to ulmfit-fast tokenize")
+            raise InputError(f"--{name.replace('_', '-')} does nothing here: {reason}")
 
 
 def _is_given(name: str) -> bool:

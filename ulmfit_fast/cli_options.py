@@ -27,9 +27,11 @@ def config_options(config: type) -> Callable[[Any], Any]:
         for f in reversed(fields(config)):
             name = f.name.replace("_", "-")
             flag = f"--{name}/--no-{name}" if isinstance(f.default, bool) else f"--{name}"
+            choices = f.metadata["choices"]
             option = click.option(
-                flag, f.name, default=f.default, type=type(f.default), show_default=True, help=f.metadata["help"]
-            )
+                flag, f.name, default=f.default, type=type(f.default), show_default=True, help=f.metadata["help"],
+                metavar=f"[{'|'.join(choices)}]" if choices else None,
+            )  # fmt: skip
             run = option(run)
         return run
 
@@ -61,5 +63,9 @@ max_tokens = click.option(
     show_default=True,
     help="tokens at a time; same result",
 )
+precision = click.option(
+    "--precision", default="float32", type=click.Choice(("float32", "bfloat16")), show_default=True,
+    help="bfloat16: faster where the processor has it, by autocast",
+)  # fmt: skip
 sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
 classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")

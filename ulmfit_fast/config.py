@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.errors import InputError
@@ -27,6 +27,16 @@ def setting(
     return field(default=default, metadata={"help": help, **limits})
 
 
+T = TypeVar("T")
+
+
+def documented(config: type[T]) -> type[T]:
+    """Adds what its fields mean, and their defaults, to a configuration's docstring."""
+    lines = [f"        {f.name}: {f.metadata['help']} (default {f.default!r})." for f in fields(config)]  # type: ignore[arg-type]
+    config.__doc__ = "\n".join([f"{config.__doc__}\n\n    Args:", *lines, ""])
+    return config
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """What all stages share."""
@@ -44,7 +54,7 @@ class TrainingConfig:
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", choices=DEVICES)
     seed: int = setting(0, "of everything random", at_least=0)
     checkpoint_minutes: float = setting(
-        10.0, "write the state to go on from this often, and after each epoch; 0: never", at_least=0
+        10.0, "minutes between checkpoints (one more after each epoch); 0: none are written", at_least=0
     )
 
     def __post_init__(self) -> None:
@@ -99,7 +109,10 @@ class LanguageModelConfig(TrainingConfig):
         choices=("adamw", "sgd", "ntasgd"),
     )  # fmt: skip
     patience: int = setting(
-        5, "of ntasgd: it averages once a validation is worse than the best before the last so many", at_least=1
+        5,
+        "of ntasgd: averaging begins when the validation loss is above the least of those at least this many "
+        "validations ago",
+        at_least=1,
     )
     ema_decay: float = setting(
         0.0, "of adamw and sgd: validate and save a moving average of the weights with this decay; 0: the weights "
@@ -123,14 +136,16 @@ class LanguageModelConfig(TrainingConfig):
         return {name: getattr(self, name) for name in ("embed_p", "input_p", "hidden_p", "weight_p", "output_p")}
 
 
+@documented
 @dataclass(frozen=True)
 class PretrainConfig(LanguageModelConfig, NewModelConfig):
-    """Of ``pretrain_lm``."""
+    """Sizes, vocabulary and training of ``pretrain_lm``."""
 
 
+@documented
 @dataclass(frozen=True)
 class FinetuneLMConfig(LanguageModelConfig):
-    """Of ``finetune_lm``."""
+    """Training and vocabulary of ``finetune_lm``."""
 
     discriminative_factor: float = setting(
         2.6, "learning rate of a layer group over that of the one before it", at_least=1
@@ -140,9 +155,10 @@ class FinetuneLMConfig(LanguageModelConfig):
     min_frequency: int = setting(3, "words rarer in the new texts are unknown", at_least=1)
 
 
+@documented
 @dataclass(frozen=True)
 class ClassifierConfig(NewModelConfig):
-    """Of ``finetune_classifier``. Sizes and vocabulary matter only without a language model."""
+    """Training and head of ``finetune_classifier``. Sizes and vocabulary matter only without a language model."""
 
     epochs: int = setting(6, "passes over the texts", at_least=1)
     batch_size: int = setting(32, "texts in a batch; BatchNorm needs two", at_least=2)
@@ -156,7 +172,7 @@ class ClassifierConfig(NewModelConfig):
     )
     gradual_unfreezing: bool = setting(True, "train the head first, one more layer group with each epoch")
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
-    max_tokens: int = setting(1_000_000, "tokens in a batch, beyond which it has no third document", at_least=1)
+    max_tokens: int = setting(1_000_000, "tokens in a batch, unless two documents alone have more", at_least=1)
     backprop: str = setting(
         "detached", "detached: gradients stay inside a chunk; exact: they cross chunks", choices=("detached", "exact")
     )

@@ -22,7 +22,7 @@ from ulmfit_fast.pipeline import (
 from ulmfit_fast.prediction import predict_probabilities
 from ulmfit_fast.stage import TrainedLanguageModel
 from ulmfit_fast.text.token_stream import TokenStream
-from ulmfit_fast.training import History
+from ulmfit_fast.training import History, choose_device
 
 
 class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
@@ -38,6 +38,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         finetune_config: of the language model's fine-tuning; ``FinetuneLMConfig()`` if None.
         classifier_config: of the classifier; ``ClassifierConfig()`` if None.
         batch_size: texts at a time in prediction; has no influence on the result.
+        precision: of prediction, "float32" or "bfloat16" (autocast); of training it is in the configurations.
         seed: overrides the configurations' seeds, if not None.
         progress: show progress bars on a terminal.
 
@@ -55,6 +56,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         finetune_config: FinetuneLMConfig | None = None,
         classifier_config: ClassifierConfig | None = None,
         batch_size: int = 64,
+        precision: str = "float32",
         seed: int | None = None,
         progress: bool = True,
     ) -> None:
@@ -63,6 +65,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         self.finetune_config = finetune_config
         self.classifier_config = classifier_config
         self.batch_size = batch_size
+        self.precision = precision
         self.seed = seed
         self.progress = progress
 
@@ -98,7 +101,9 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Probability of each class for each text, [len(texts), len(classes_)]."""
         check_is_fitted(self)
-        return predict_probabilities(self.model_, self.tokenizer_, _as_texts(texts), self.batch_size, self.progress)
+        return predict_probabilities(
+            self.model_, self.tokenizer_, _as_texts(texts), self.batch_size, self.progress, precision=self.precision
+        )
 
     def stream(self) -> TextStream:
         """Reads one text as it comes and knows the prediction so far; see ``TextStream``."""
@@ -113,10 +118,14 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         self.history_.write(Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> ULMFiTClassifier:
-        """Read a model folder, ready to predict. Raises InputError if it is missing, truncated or foreign."""
+    def load(cls, folder: str | Path, device: str = "auto") -> ULMFiTClassifier:
+        """Read a model folder, ready to predict on ``device``: "cpu", "cuda", or "auto", a GPU where there is one.
+
+        Raises:
+            InputError: the folder is missing, truncated or foreign; there is no such device.
+        """
         model, tokenizer, labels = load_classifier(folder)
-        model.eval()
+        model.to(choose_device(device)).eval()
         estimator = cls()
         estimator._take(model, tokenizer, labels, History())
         return estimator

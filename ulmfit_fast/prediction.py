@@ -16,6 +16,7 @@ from ulmfit_fast.progress import progress_bar
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
 from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.training import autocast
 
 MAX_TOKENS = 1_000_000  # of a batch
 
@@ -27,16 +28,19 @@ def predict_probabilities(
     batch_size: int = 64,
     progress: bool = False,
     max_tokens: int = MAX_TOKENS,
+    precision: str = "float32",
 ) -> np.ndarray:
     """Class probabilities of each text, float32 [len(texts), K]; rows sum to one.
 
     Batches hold at most ``batch_size`` texts and ``max_tokens`` tokens (or one text); the result does not depend on it.
+    ``precision`` "bfloat16" computes under autocast.
 
     Raises:
         InputError: the model's weights are so large, or NaN, that it computes NaN.
     """
     ids = list(tokenizer.encode(texts))
-    probabilities = _logits(model, ids, batch_size, max_tokens, "predict", progress).softmax(1)
+    with autocast(model, precision):
+        probabilities = _logits(model, ids, batch_size, max_tokens, "predict", progress).softmax(1)
     if not probabilities.isfinite().all():
         raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
     return probabilities.numpy()

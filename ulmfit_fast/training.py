@@ -310,7 +310,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast(model: nn.Module, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Autocast for one of ``PRECISIONS``."""
+    """Autocast for one of ``PRECISIONS``. Raises InputError for another name."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     dtype = PRECISIONS[precision]
     if dtype == torch.float32:
         return contextlib.nullcontext()

@@ -4,8 +4,8 @@
 //   grad l = (softmax(l) - (1-s) [target] - s/V) * row weight;  grad x = grad l W;  grad W = grad l^T x;  grad b = sum
 //
 // A chunk of rows at a time. Panel by panel of classes the product's logits become exp(l - the panel's largest) while
-// they are in L2, and that is all that is kept of them. When each row's normalizer is known, slices of the classes turn
-// them into grad W, slices of the rows into grad x: both scale what was kept on its way into their products, so that no
+// they are in L2, and that is all that is kept of them. When each row's normalizer is known, pieces of the classes turn
+// them into grad W, pieces of the rows into grad x: both scale what was kept on its way into their products, so that no
 // sum crosses threads and bits depend neither on the thread count nor (the losses and grad x) on the other rows.
 // Limit: FMA throughput.
 #include <cmath>
@@ -151,7 +151,7 @@ class CrossEntropySlice {
     }
   }
 
-  // A block of rows of grad x. Its sums stay in L2 while the weights pass.
+  // A block of rows of grad x. Its sums stay in L2 (of a few hundred features) while the weights pass.
   void grad_input(int64_t chunk, int64_t block) {
     const int64_t first = block * plan_.input_rows, all = smaller(plan_.input_rows, rows_of(chunk) - first);
     const PanelSet<E> set = feature_panels(nullptr, 0);
@@ -191,7 +191,7 @@ class CrossEntropySlice {
     return {from, a_.features, {}, scratch_.converted};
   }
   int64_t row(int64_t chunk, int64_t r) const { return a_.row[chunk * plan_.chunk_rows + r]; }
-  int64_t rows_of(int64_t chunk) const { return smaller(plan_.chunk_rows, a_.rows - chunk * plan_.chunk_rows); }
+  int64_t rows_of(int64_t chunk) const { return plan_.rows_of(chunk); }
   int64_t slab_columns(int64_t slab) const { return smaller(kClassesAtATime, a_.classes - slab * kClassesAtATime); }
   int panel_width(int64_t p) const {
     return static_cast<int>(smaller(kPanelVectors, column_vectors<E>(a_.classes - p * kPanelColumns<E>)));
@@ -368,9 +368,9 @@ void run(const LinearCrossEntropy<E>& args, Member member) {
     member.wait();
     for (CrossEntropySlice<E>& slice : slices) slice.normalize(chunk);
     member.wait();
-    // The larger pieces first, so that all end at about the same time.
-    const int64_t rows = smaller(plan.chunk_rows, args.rows - chunk * plan.chunk_rows);
-    const int64_t inputs = args.grad_input != nullptr ? parts_of(rows, plan.input_rows) : 0;
+    // The pieces of rows are few and, with many classes, large: they come first, so that all end at about the same
+    // time.
+    const int64_t inputs = args.grad_input != nullptr ? plan.input_blocks(chunk) : 0;
     const int64_t weights = args.grad_weight != nullptr || args.grad_bias != nullptr ? plan.slabs : 0;
     member.share(inputs + weights, [&](int64_t piece) {
       if (piece < inputs)

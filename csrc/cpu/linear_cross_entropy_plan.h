@@ -21,13 +21,14 @@ static inline int64_t parts_of(int64_t count, int64_t size) {
 // How the work is cut.
 template <typename E>
 struct CrossEntropyPlan {
-  int64_t panels, slabs, feature_vectors;
+  int64_t rows, panels, slabs, feature_vectors;
   int64_t chunks, chunk_rows;  // chunk_rows: whole tiles; the last chunk may have fewer rows
   int64_t blocks;              // of a chunk
   int64_t input_rows;          // of grad x that are one piece of work, whole tiles
 
   explicit CrossEntropyPlan(const LinearCrossEntropy<E>& a)
-      : panels(parts_of(a.classes, kPanelColumns<E>)),
+      : rows(a.rows),
+        panels(parts_of(a.classes, kPanelColumns<E>)),
         slabs(parts_of(a.classes, kClassesAtATime)),
         feature_vectors(column_vectors<E>(a.features)) {
     const int64_t row_bytes = panels * kPanelColumns<E> * static_cast<int64_t>(sizeof(E));
@@ -35,8 +36,11 @@ struct CrossEntropyPlan {
     chunks = parts_of(a.rows, most);
     chunk_rows = parts_of(parts_of(a.rows, chunks), kTileRows) * kTileRows;
     blocks = parts_of(chunk_rows, kBlockRows);
-    input_rows = smaller(kBlockRows, parts_of(parts_of(chunk_rows, 2 * a.slices), kTileRows) * kTileRows);
+    input_rows = piece_size(chunk_rows / kTileRows, a.slices, 8, kBlockRows / kTileRows, 2) * kTileRows;
   }
+
+  int64_t rows_of(int64_t chunk) const { return smaller(chunk_rows, rows - chunk * chunk_rows); }
+  int64_t input_blocks(int64_t chunk) const { return parts_of(rows_of(chunk), input_rows); }
 
   // Rows of the arrays that vectors of rows run over.
   int64_t padded_rows() const { return parts_of(chunk_rows, kLanes<E>) * kLanes<E> + kLanes<E>; }

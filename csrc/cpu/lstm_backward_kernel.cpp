@@ -17,7 +17,8 @@
 namespace ulmfit_fast::ULMFIT_ISA {
 namespace {
 
-constexpr int64_t kInputRows = 192;  // rows of grad x computed at a time against all of W_ih, at most
+constexpr int64_t kLeastInputTiles = 8, kMostInputTiles = 32;  // of rows of grad x, computed against all of W_ih
+constexpr int64_t kPrefetchRows = 96;                          // of a step, whose lines L2 has room for
 
 template <typename E>
 struct BackwardShared {
@@ -54,16 +55,18 @@ struct BackwardScratch {
   Acc* tile;           // [rows of a step, or of grad x][4 * lanes]
   const E** rows;      // as many
   E* dropped;          // [kGroup][the wider of F and P], or converted
-  const void** lines;  // [rows of a step][kLinesPerRow]
+  const void** lines;  // [line_count] for kPrefetchRows
+  int64_t line_count;
   ProductScratch<E> product;
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
-    const int64_t rows_at_a_time = larger(most_rows(grid, sizes.batch), kInputRows);
+    const int64_t rows_at_a_time = larger(most_rows(grid, sizes.batch), kMostInputTiles * kTileRows);
     Carver carver(at);
     tile = carver.take<Acc>(rows_at_a_time * kPanelVectors * kLanes<E>);
     rows = carver.take<const E*>(rows_at_a_time);
     dropped = carver.take<E>(kGroup<E> * larger(sizes.output, sizes.input));
-    lines = carver.take<const void*>(most_rows(grid, sizes.batch) * kLinesPerRow);
+    line_count = smaller(most_rows(grid, sizes.batch), kPrefetchRows) * kLinesPerRow;
+    lines = carver.take<const void*>(line_count);
     product.carve(carver, larger(sizes.output, sizes.input));
     return carver.taken();
   }
@@ -102,8 +105,8 @@ class BackwardSlice {
     const PanelSet<E> set = output_panels();
     for (int64_t p = 0; p < set.count(); ++p) {
       const Panel<E> panel = set.panel(p);
-      Prefetch prefetch = {scratch_.lines};
-      for (int64_t r = rows.first; r < rows.last; ++r) {
+      Prefetch prefetch = {scratch_.lines, scratch_.line_count};
+      for (int64_t r = rows.first; r < smaller(rows.last, rows.first + kPrefetchRows); ++r) {
         const int64_t column = set.column(p), columns = smaller(panel.width * kLanes<E>, s_.output - column);
         if (a_.grad_output != nullptr)
           prefetch.add(a_.grad_output + stored(first_row + r) * s_.output + column, columns);
@@ -133,7 +136,11 @@ class BackwardSlice {
     const PanelSet<E> set = hidden_panels();
     for (int64_t p = 0; p < set.count(); ++p) {
       const Panel<E> panel = set.panel(p);
-      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, rows.count()}, panel);
+      Prefetch prefetch = {scratch_.lines, scratch_.line_count};
+      for (int64_t r = rows.first; r < smaller(rows.last, rows.first + kPrefetchRows); ++r)
+        prefetch_cell(prefetch, step, first_row + r, r, set.column(p),
+                      smaller(panel.width * kLanes<E>, s_.hidden - set.column(p)));
+      multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, rows.count()}, panel, prefetch);
       for (int64_t r = rows.first; r < rows.last; ++r) {
         for (int v = 0; v < panel.width; ++v) {
           const Acc* tile = scratch_.tile + ((r - rows.first) * panel.width + v) * kLanes<E>;
@@ -166,11 +173,10 @@ class BackwardSlice {
     pack_panels(set, packing.first, packing.last, {a_.weight_ih, s_.input, {}, scratch_.dropped});
   }
 
-  // Pieces of work: blocks of rows of grad x = grad a W_ih. Small enough to divide well, if not smaller than 48 rows.
+  // Pieces of work: blocks of rows of grad x = grad a W_ih.
   int64_t input_rows() const {
-    const auto tiles = [&](int64_t parts) { return ((s_.rows + parts - 1) / parts + kTileRows - 1) / kTileRows; };
-    const int64_t least = smaller(48 / kTileRows, tiles(a_.grid.slices()));
-    return smaller(kInputRows, larger(least, tiles(4 * a_.grid.slices())) * kTileRows);
+    const int64_t tiles = (s_.rows + kTileRows - 1) / kTileRows;
+    return piece_size(tiles, a_.grid.slices(), kLeastInputTiles, kMostInputTiles, 4) * kTileRows;
   }
   int64_t input_blocks() const { return (s_.rows + input_rows() - 1) / input_rows(); }
   void grad_input(int64_t block) {
@@ -300,14 +306,14 @@ void multiply_gradient(std::vector<BackwardSlice<E>>& slices, Member& member, Li
   member.wait();  // the memory of the work before is free
   for (BackwardSlice<E>& slice : slices) (slice.*listing)();
   member.wait();
-  const GradientProduct<E> own = (slices.front().*product_of)();
-  for (int64_t chunk = 0; chunk < own.chunks(); ++chunk) {
+  const GradientProduct<E> product = (slices.front().*product_of)();
+  for (int64_t chunk = 0; chunk < product.chunks(); ++chunk) {
     for (BackwardSlice<E>& slice : slices) (slice.*product_of)().pack_right(chunk);
     member.wait();  // packed; the chunk before may still be in use, this one has the other buffer
-    member.share(own.blocks(), [&](int64_t block) { own.multiply_block(chunk, block); });
+    member.share(product.blocks(), [&](int64_t block) { product.multiply_block(chunk, block); });
   }
   member.wait();
-  member.share(own.blocks(), [&](int64_t block) { own.store_block(block); });
+  member.share(product.blocks(), [&](int64_t block) { product.store_block(block); });
 }
 
 }  // namespace
@@ -340,8 +346,8 @@ void backward(const LstmBackward<E>& args, Member member) {
     member.wait();  // W_hh's panels make room for W_ih's
     for (Own& slice : slices) slice.pack_input_weights();
     member.wait();
-    Own& own = slices.front();
-    member.share(own.input_blocks(), [&](int64_t block) { own.grad_input(block); });
+    Own& first = slices.front();
+    member.share(first.input_blocks(), [&](int64_t block) { first.grad_input(block); });
   }
   if (args.grad_weight_ih) multiply_gradient(slices, member, &Own::list_input_rows, &Own::input_product);
   if (args.grad_weight_hh) multiply_gradient(slices, member, &Own::list_previous_rows, &Own::recurrent_product);

@@ -42,7 +42,8 @@ struct ForwardShared {
 template <typename E>
 struct ForwardScratch {
   using Acc = Accumulator<E>;
-  static constexpr int64_t kLinesPerRow = 5 * Prefetch::most_lines<E>(kLanes<E>) + Prefetch::most_lines<Acc>(kLanes<E>);
+  static constexpr int64_t kLinesPerRow =
+      5 * Prefetch::most_lines<E>(kLanes<E>) + 2 * Prefetch::most_lines<Acc>(kLanes<E>);
 
   int64_t chunk_rows;  // the most rows of one chunk
   Acc* bias;           // [its panels][4 * lanes]
@@ -129,7 +130,7 @@ class ForwardSlice {
     const int64_t ending = first_ending_row(s_, step);
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       Acc* gates = chunk_gates(p) + chunk_row_ * 4 * kLanes<E>;
-      Prefetch prefetch = {scratch_.lines};
+      Prefetch prefetch = {scratch_.lines, rows.count() * ForwardScratch<E>::kLinesPerRow};
       for (int64_t r = rows.first; r < rows.last; ++r) prefetch_cell(prefetch, p, step, r);
       multiply_panel<E>(gates, {gates, 4 * kLanes<E>}, {scratch_.rows, rows.count()},
                         gate_panel(shared_.packed_hh, p, s_.output), prefetch);
@@ -178,14 +179,18 @@ class ForwardSlice {
     return r < continuing_rows(s_, step) ? output_row(step - 1, r) : a_.h0 + r * s_.output;
   }
 
-  // What update_cell touches, but for what it writes past the caches.
+  // Most of what update_cell touches, but for what it writes past the caches.
   void prefetch_cell(Prefetch& prefetch, int64_t p, int64_t step, int64_t r) const {
     const int64_t unit = p * kLanes<E>, units = smaller(kLanes<E>, s_.hidden - unit);
+    const int64_t row = s_.offsets[s_.step(step)] + r;
+    const auto add = [&](const auto* to) {
+      if (!streams(to, units)) prefetch.add(to, units);
+    };
     prefetch.add(a_.c + r * s_.hidden + unit, units);
     if (!s_.projected) prefetch.add(output_row(step, r) + unit, units);
-    if (sizeof(E) > 2 || a_.gates == nullptr) return;
-    for (int gate = 0; gate < 4; ++gate)
-      prefetch.add(a_.gates + ((s_.offsets[s_.step(step)] + r) * 4 + gate) * s_.hidden + unit, units);
+    if (a_.cells != nullptr) add(a_.cells + row * s_.hidden + unit);
+    if (a_.gates == nullptr) return;
+    for (int gate = 0; gate < 4; ++gate) add(a_.gates + (row * 4 + gate) * s_.hidden + unit);
   }
 
   // Row `r` of a step: gates, cell and output of one vector of units.

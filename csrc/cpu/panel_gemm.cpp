@@ -104,7 +104,8 @@ __attribute__((noinline)) void multiply_tile(Accumulator<E>* out, int64_t out_st
     }
   }
   constexpr int64_t kLineGroups = Prefetch::kLine / sizeof(E) / kGroup<E>;
-  const int64_t rounds = groups / kLineGroups + 1, at_a_time = (prefetch.count + rounds - 1) / rounds;
+  const int64_t rounds = larger(1, (groups + kLineGroups - 1) / kLineGroups);
+  const int64_t at_a_time = (prefetch.count + rounds - 1) / rounds;
   for (int64_t g = 0, fetched = 0; g < groups;) {
     for (int64_t r = 0; r < next_count; ++r) __builtin_prefetch(rows[kTileRows + r] + offset, 0, 2);
     for (const int64_t until = smaller(fetched + at_a_time, prefetch.count); fetched < until; ++fetched)
@@ -169,7 +170,7 @@ void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& bloc
   const int64_t group_bytes = PanelFormat<E>::kWords * panel.width * ULMFIT_VECTOR_BYTES;
   const int64_t slabs = (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
   const int64_t row_tiles = (block.count + kTileRows - 1) / kTileRows;
-  const int64_t share = row_tiles == 0 ? 0 : prefetch.count / (slabs * panel.tiles() * row_tiles) + 1;
+  const int64_t tile_lines = row_tiles == 0 ? 0 : prefetch.count / (slabs * panel.tiles() * row_tiles) + 1;
   for (int64_t slab = 0; slab < slabs; ++slab) {
     const int64_t begin = groups * slab / slabs, end = groups * (slab + 1) / slabs;
     const bool half = slab + 1 == slabs && all_groups > groups;
@@ -183,12 +184,12 @@ void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& bloc
             slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : Start<E>{to, stride};
         // A block that was turned round is in L2 already.
         const int64_t rest = block.count - r - kTileRows, next = rest < kTileRows ? rest : kTileRows;
-        const Prefetch now = {prefetch.lines, smaller(share, prefetch.count)};
+        const int64_t now = smaller(tile_lines, prefetch.count);
         multiply_vectors<E>(panel.tile_width(tile), count, to, stride, from, block.rows + r,
                             block.step == kGroup<E> ? next : 0, begin * block.step, block.step, words, end - begin,
-                            half, now);
-        prefetch.lines += now.count;
-        prefetch.count -= now.count;
+                            half, Prefetch{prefetch.lines, now, now});
+        prefetch.lines += now;
+        prefetch.count -= now;
       }
     }
   }

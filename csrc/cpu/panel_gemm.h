@@ -10,6 +10,8 @@
 // The product itself is in panel_gemm.cpp.
 #pragma once
 
+#include <cassert>
+
 #include "simd.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
@@ -97,15 +99,15 @@ struct Start {
   int64_t stride;
 };
 
-// Addresses whose cache lines a product brings to L2 while it multiplies, for the work on its result that follows: that
-// work touches many arrays a little, which the processor does not foresee.
+// Addresses whose cache lines a product brings to L2 while it multiplies, for work that follows and touches many arrays
+// a little, which the processor does not foresee.
 struct Prefetch {
-  const void** lines;
-  int64_t count = 0;
+  const void** lines = nullptr;
+  int64_t capacity = 0, count = 0;
 
   static constexpr int64_t kLine = 64;
 
-  // The most lines that `elements` (2 or more bytes) of a T can lie on.
+  // The most lines that `elements` of a T, aligned as it should be, can lie on.
   template <typename T>
   static constexpr int64_t most_lines(int64_t elements) {
     return (elements * static_cast<int64_t>(sizeof(T)) - 2) / kLine + 2;
@@ -114,14 +116,17 @@ struct Prefetch {
   void add(const T* from, int64_t elements) {
     const auto begin = reinterpret_cast<uintptr_t>(from) / kLine * kLine;
     const auto end = reinterpret_cast<uintptr_t>(from + elements);
-    for (uintptr_t line = begin; line < end; line += kLine) lines[count++] = reinterpret_cast<const void*>(line);
+    for (uintptr_t line = begin; line < end; line += kLine) {
+      assert(count < capacity);
+      lines[count++] = reinterpret_cast<const void*>(line);
+    }
   }
 };
 
 // out[r] = start[r] + rows[r] x panel; a row of `out` has panel.width vectors. `start` may be `out` itself.
 template <typename E>
 void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel,
-                    Prefetch prefetch = {nullptr});
+                    Prefetch prefetch = {});
 
 // A sum that starts from nothing.
 template <typename E>

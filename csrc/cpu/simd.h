@@ -123,13 +123,22 @@ static inline void store(E* to, Vec<E> value, int64_t count) {
   std::memcpy(to, lanes, count * sizeof(E));
 }
 
-// Past the caches, for what is not read again soon. Falls back to a plain store where the address or width does not
-// fit.
+// Whether `stream` goes past the caches: the address and the width must fit.
+template <typename E>
+static inline bool streams([[maybe_unused]] const E* to, [[maybe_unused]] int64_t count) {
+#if defined(__AVX512F__)
+  return sizeof(E) > 2 && count >= kLanes<E> && reinterpret_cast<uintptr_t>(to) % ULMFIT_VECTOR_BYTES == 0;
+#else
+  return false;
+#endif
+}
+
+// Past the caches where it can, for what is not read again soon.
 template <typename E>
 static inline void stream(E* to, Vec<E> value, int64_t count) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(E) > 2) {
-    if (count >= kLanes<E> && reinterpret_cast<uintptr_t>(to) % ULMFIT_VECTOR_BYTES == 0) {
+    if (streams(to, count)) {
       _mm512_stream_si512(reinterpret_cast<__m512i*>(to), bit_cast<__m512i>(value));
       return;
     }

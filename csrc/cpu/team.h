@@ -27,6 +27,15 @@ struct Range {
   int64_t first, last;
 };
 
+// The size of pieces of `count` for Member::share: as many pieces for every slice, up to `rounds` while they are of at
+// least `least`, more where they would exceed `most`.
+ULMFIT_ALWAYS_INLINE int64_t piece_size(int64_t count, int64_t slices, int64_t least, int64_t most, int64_t rounds) {
+  const int64_t affordable = count / (least * slices), needed = (count + most * slices - 1) / (most * slices);
+  int64_t each = affordable < rounds ? affordable : rounds;
+  if (each < needed) each = needed;
+  return each == 0 ? 1 : (count + each * slices - 1) / (each * slices);
+}
+
 // Each thread owns a range of slices and arrives for all it owns. The count only grows, so that any number of threads
 // works as long as the ranges cover all slices, one thread owning everything included.
 struct Barrier {
@@ -34,7 +43,7 @@ struct Barrier {
 
   const int64_t slices;
   std::atomic<int64_t> arrived{0};
-  std::atomic<int64_t> taken[3] = {};  // by share(): one in use, one of the work before, one ready for the work after
+  std::atomic<int64_t> taken[2] = {};  // by share(): one in use, one ready for the next time
 };
 
 // One thread's view of the team.
@@ -61,8 +70,8 @@ class Member {
   // takes part, and waits before it shares again. What is computed must not depend on who computes it.
   template <typename Work>
   ULMFIT_ALWAYS_INLINE void share(int64_t count, Work work) {
-    std::atomic<int64_t>& taken = barrier_.taken[shared_ % 3];
-    barrier_.taken[++shared_ % 3].store(0, std::memory_order_relaxed);
+    std::atomic<int64_t>& taken = barrier_.taken[shared_ % 2];
+    barrier_.taken[++shared_ % 2].store(0, std::memory_order_relaxed);  // all are done with what it counted
     for (int64_t i; (i = taken.fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
   }
 

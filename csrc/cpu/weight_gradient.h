@@ -9,8 +9,8 @@
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
-constexpr int64_t kBlockTiles = 24;    // of kTileRows rows of the result, at most
-constexpr int64_t kChunkGroups = 256;  // groups of the N rows packed at a time
+constexpr int64_t kLeastBlockTiles = 8, kMostBlockTiles = 24;  // of kTileRows rows of the result
+constexpr int64_t kChunkGroups = 256;                          // groups of the N rows packed at a time
 
 // Memory that all slices use.
 template <typename E>
@@ -31,18 +31,20 @@ struct ProductShared {
 // A slice's own.
 template <typename E>
 struct ProductScratch {
+  static constexpr int64_t kRows = kMostBlockTiles * kTileRows;
+  static constexpr int64_t kLines = kChunkGroups * kGroup<E> * Prefetch::most_lines<E>(kRows);
+
   E* left;              // a block's chunk, in tiles
   const E** left_rows;  // [kChunkGroups * kGroup]
-  const E** tile_rows;  // [kBlockTiles * kTileRows] into `left`
-  const void** lines;   // of the next block's left operand
+  const E** tile_rows;  // [kRows] into `left`
+  const void** lines;   // [kLines] of the next block's left operand
   Accumulator<E>* row;  // [columns]
 
   void carve(Carver& carver, int64_t columns) {
-    constexpr int64_t kRows = kBlockTiles * kTileRows;
     left = carver.take<E>(kRows * kChunkGroups * kGroup<E>);
     left_rows = carver.take<const E*>(kChunkGroups * kGroup<E>);
     tile_rows = carver.take<const E*>(kRows);
-    lines = carver.take<const void*>(kChunkGroups * kGroup<E> * Prefetch::most_lines<E>(kRows));
+    lines = carver.take<const void*>(kLines);
     row = carver.take<Accumulator<E>>(column_vectors<E>(columns) * kLanes<E>);
   }
 };
@@ -102,14 +104,14 @@ struct GradientProduct {
     if (left_sums) add_left(block);
     for (int64_t r = 0; r < block.height; ++r)
       scratch.tile_rows[r] = scratch.left + ((r / kTileRows) * groups * kTileRows + r % kTileRows) * kGroup<E>;
-    const int64_t next_index = index + slices < blocks() ? index + slices : slice;
-    const Block next(*this, next_index == index + slices ? chunk : chunk + 1, next_index);
+    const Block next = index + slices < blocks() ? Block(*this, chunk, index + slices)
+                                                 : Block(*this, slice < blocks() ? chunk + 1 : chunks(), slice);
     const PanelSet<E> set = panels();
     for (int64_t p = 0; p < set.count(); ++p) {
       const Panel<E> panel = chunk_panel(p, chunk);
-      Prefetch prefetch = {scratch.lines};
-      const Range share(next.depth, p, set.count());
-      for (int64_t k = share.first; k < share.last; ++k) prefetch.add(left_row(next, k), next.height);
+      Prefetch prefetch = {scratch.lines, scratch.kLines};
+      const Range part(next.depth, p, set.count());
+      for (int64_t k = part.first; k < part.last; ++k) prefetch.add(left_row(next, k), next.height);
       Acc* sums = panel_sums(set, p) + block.begin * panel.width * kLanes<E>;
       multiply_panel<E>(sums, chunk == 0 ? zeros<E>() : Start<E>{sums, panel.width * kLanes<E>},
                         {scratch.tile_rows, block.height, kTileRows * kGroup<E>}, panel, prefetch);
@@ -145,7 +147,7 @@ struct GradientProduct {
   };
 
   int64_t tiles() const { return (left_columns + kTileRows - 1) / kTileRows; }
-  int64_t block_tiles() const { return smaller(kBlockTiles, (tiles() + 4 * slices - 1) / (4 * slices)); }
+  int64_t block_tiles() const { return piece_size(tiles(), slices, kLeastBlockTiles, kMostBlockTiles, 4); }
   PanelSet<E> panels() const { return {nullptr, 0, 0, column_vectors<E>(right_columns)}; }
   int64_t chunk_depth(int64_t chunk) const { return smaller(kChunk, rows - chunk * kChunk); }
 
@@ -166,17 +168,24 @@ struct GradientProduct {
   }
 
   void add_left(const Block& block) const {
-    constexpr int kVectors = 4;  // at a time, in registers
-    for (int64_t j = 0; j < block.height; j += kVectors * kLanes<E>) {
-      Acc* to = shared.left_sums + block.begin + j;
-      const auto rest = [&](int v) { return larger(0, block.height - j - v * kLanes<E>); };
-      Vec<E> sum[kVectors] = {};
-      if (block.first > 0)
-        for (int v = 0; v < kVectors; ++v) sum[v] = load<Acc>(to + v * kLanes<E>, rest(v));
-      for (int64_t k = 0; k < block.depth; ++k)
-        for (int v = 0; v < kVectors; ++v) sum[v] += load(scratch.left_rows[k] + j + v * kLanes<E>, rest(v));
-      for (int v = 0; v < kVectors; ++v) store<Acc>(to + v * kLanes<E>, sum[v], rest(v));
-    }
+    constexpr int64_t kVectors = 3;  // at a time, in registers
+    int64_t column = 0;
+    for (; column + kVectors * kLanes<E> <= block.height; column += kVectors * kLanes<E>)
+      add_columns<kVectors>(block, column, kLanes<E>);
+    for (; column < block.height; column += kLanes<E>) add_columns<1>(block, column, block.height - column);
+  }
+
+  // `last`: lanes of the last vector.
+  template <int Vectors>
+  void add_columns(const Block& block, int64_t column, int64_t last) const {
+    Acc* to = shared.left_sums + block.begin + column;
+    const auto lanes = [&](int v) { return v + 1 < Vectors ? kLanes<E> : last; };
+    Vec<E> sum[Vectors] = {};
+    if (block.first > 0)
+      for (int v = 0; v < Vectors; ++v) sum[v] = load<Acc>(to + v * kLanes<E>, lanes(v));
+    for (int64_t k = 0; k < block.depth; ++k)
+      for (int v = 0; v < Vectors; ++v) sum[v] += load(scratch.left_rows[k] + column + v * kLanes<E>, lanes(v));
+    for (int v = 0; v < Vectors; ++v) store<Acc>(to + v * kLanes<E>, sum[v], lanes(v));
   }
 };
 

@@ -185,8 +185,8 @@ void check(const Problem& problem, double tolerance) {
   backward.grad_weight_hh.own = grad_weight_hh.data();
   backward.grad_bias.own = grad_bias.data();
   {
-    const Workspace workspace(kernels.backward_scratch(backward));
-    backward.scratch = workspace.data();
+    std::vector<std::byte> scratch(kernels.backward_scratch(backward) + 64);
+    backward.scratch = scratch.data() + 64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64;
     run_team(backward, problem.grid.slices(), problem.threads, kernels.backward);
   }
   require_near("grad_input", grad_input, expected.grad_input, tolerance);
@@ -226,7 +226,7 @@ int main() {
       {{7, 7, 7, 2}, 17, 19, 5, false, 0.5, {1, 2}, 2},
       {{13, 13, 6, 5}, 18, 35, 9, true, 0.0, {2, 2}, 4},
       {{20, 20, 14, 7}, 11, 50, 0, false, 0.4, {3, 2}, 4},              // fewer threads than slices
-      {std::vector<int64_t>(140, 5), 9, 21, 0, false, 0.2, {1, 2}, 2},  // more rows than a chunk of either kind
+      {std::vector<int64_t>(220, 5), 9, 21, 0, false, 0.2, {1, 2}, 2},  // three chunks of rows of any kind
       {{2, 2}, 70, 80, 0, false, 0.5, {1, 3}, 3},
       {{5, 4, 4, 2, 1, 1, 1}, 6, 19, 0, false, 0.3, {1, 2}, 2, true, 3},
       {{9, 9, 8, 8, 3}, 6, 37, 0, false, 0.3, {2, 2}, 4, true, 2},
