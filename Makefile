@@ -43,7 +43,7 @@ native-test: $(VENV)/.ready  ## the kernels alone, without torch, under the sani
 	done
 
 BENCH ?= build/bench/results
-bench: build  ## layer and classifier beside torch.nn.LSTM and fastai, 40 minutes; table and charts in build/bench (or BENCH=path-without-suffix)
+bench: build  ## layer and classifier beside torch.nn.LSTM and fastai, 50 minutes; table and charts in build/bench (or BENCH=path-without-suffix)
 	mkdir -p $(dir $(BENCH))
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-json=$(BENCH).json --benchmark-columns=median,iqr,rounds
 	$(BIN)/python -m benchmarks.report $(BENCH).json
