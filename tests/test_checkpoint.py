@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -67,14 +68,12 @@ def test_a_failed_write_leaves_the_old_file(classifier_folder: Path, monkeypatch
     files = {path.name for path in classifier_folder.iterdir()}
     written = []
 
-    def fail_at_the_third(path: Path, data: bytes) -> int:
-        written.append(path)
+    def fail_at_the_third(descriptor: int) -> None:
+        written.append(descriptor)
         if len(written) == 3:
             raise OSError("disk full")
-        return real(path, data)
 
-    real = Path.write_bytes
-    monkeypatch.setattr(Path, "write_bytes", fail_at_the_third)
+    monkeypatch.setattr(os, "fsync", fail_at_the_third)
     with pytest.raises(OSError, match="disk full"):
         save_model(classifier_folder, model, tokenizer, labels)
     assert (classifier_folder / "model.safetensors").read_bytes() == before

@@ -199,7 +199,7 @@ def test_bad_options(arguments: list[str], message: str, tmp_path: Path, capsys:
             ["evaluate", "{data}", "--model", "{clf}", "--split", "line"],
             "--split does nothing here: {clf} is a classif",
         ),
-        (["predict", "{data}", "--model", "{clf}", "--output", "{data}"], "--output is the file that is read"),
+        (["predict", "{data}", "--model", "{clf}", "--output", "{data}"], "train.csv: exists; choose another"),
     ],
 )
 def test_options_that_would_do_nothing_or_harm(

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from ulmfit_fast import InputError, TrainingDivergedError, finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.checkpoint import load_classifier, load_language_model
+from ulmfit_fast.pipeline import as_labels
 from ulmfit_fast.prediction import predict_probabilities
 from ulmfit_fast.stage import TrainedLanguageModel
 
@@ -110,6 +112,14 @@ def test_same_seed_same_model() -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_labels_and_settings_of_other_libraries() -> None:
+    labels = [0, 1] * 4
+    assert as_labels(torch.tensor(labels)) == as_labels(np.array(labels)) == as_labels(list(np.array(labels))) == labels
+    assert as_labels([torch.tensor(label) for label in labels]) == as_labels(pd.Series(labels, index=range(9, 1, -1)))
+    config = replace(PRETRAIN, epochs=np.int64(2), lr=1)
+    assert (type(config.epochs), type(config.lr)) == (int, float)
+
+
 def test_labels_may_be_numbers() -> None:
     texts, labels = make_task(20)
     trained = finetune_classifier(texts, [int(label == "good") for label in labels], None, replace(CLASSIFY, epochs=1))
@@ -160,6 +170,24 @@ TEXTS, LABELS = make_task(8)
             InputError,
             "valid_labels: row 1: unknown label 'new'; the model knows bad, good",
         ),
+        (
+            lambda: finetune_classifier(TEXTS, LABELS, None, CLASSIFY, valid_texts=["x", "y"], valid_labels=["good"]),
+            InputError,
+            "valid_texts and valid_labels must have one length, got 2 and 1",
+        ),
+        (
+            lambda: finetune_classifier(TEXTS, [1.0, float("nan")] * 4, None, CLASSIFY),
+            InputError,
+            "labels: row 2: a label must be a text or a number, got nan",
+        ),
+        (
+            lambda: finetune_classifier(TEXTS, ["a", 1] * 4, None, CLASSIFY),
+            InputError,
+            "labels: row 2: labels are all texts or all numbers, got 1 beside 'a'",
+        ),
+        (lambda: pretrain_lm(["a", None], PRETRAIN), TypeError, r"texts\[1\] must be a str, got NoneType"),
+        (lambda: replace(PRETRAIN, epochs=2.5), InputError, "epochs must be a whole number, got 2.5"),
+        (lambda: replace(CLASSIFY, gradual_unfreezing=1), InputError, "must be True or False, got 1"),
         (lambda: finetune_classifier(TEXTS, LABELS, "gone", CLASSIFY), InputError, "gone: no such model folder"),
         (lambda: pretrain_lm(["a"], PRETRAIN), InputError, "too few for 4 lanes"),
         (lambda: replace(PRETRAIN, epochs=0), InputError, "epochs must be at least 1, got 0"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import nn
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from ulmfit_fast import InputError, TrainingInterrupted, finetune_classifier, finetune_lm, pretrain_lm, run, stage
 from ulmfit_fast.interrupt import terminated_as_interrupted
+from ulmfit_fast.optim import AveragedWeights
 from ulmfit_fast.run_state import load_state, save_state
 from ulmfit_fast.text.corpus import Source, tokenize_corpus
 
@@ -168,6 +170,31 @@ def test_a_signal_while_a_checkpoint_is_written(number: int, tmp_path: Path, mon
     with pytest.raises(TrainingInterrupted), terminated_as_interrupted():
         classify(tmp_path / "interrupted", True)
     assert_same(classify(tmp_path / "interrupted", True), whole)
+
+
+def test_a_signal_while_the_average_is_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint has the weights themselves."""
+    whole = train_adam(tmp_path / "whole", False)
+    real = AveragedWeights.in_place
+
+    @contextlib.contextmanager
+    def in_place(self: AveragedWeights) -> Iterator[None]:
+        with real(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            yield
+
+    monkeypatch.setattr(AveragedWeights, "in_place", in_place)
+    with pytest.raises(TrainingInterrupted):
+        train_adam(tmp_path / "interrupted", True)
+    monkeypatch.undo()
+    assert_same(train_adam(tmp_path / "interrupted", True), whole)
+
+
+def test_a_checkpoint_without_its_best_model(tmp_path: Path) -> None:
+    train_adam(tmp_path, False)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors is missing; bring the whole folder"):
+        train_adam(tmp_path, True)
 
 
 def test_other_labels_or_texts_are_refused(tmp_path: Path) -> None:

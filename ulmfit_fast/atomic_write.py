@@ -17,7 +17,10 @@ def write_all_atomically(folder: Path, contents: Mapping[str, str | bytes]) -> N
     temporary = {name: folder / f".{name}.partial" for name in contents}
     try:
         for name, content in contents.items():
-            temporary[name].write_bytes(content.encode() if isinstance(content, str) else content)
+            with temporary[name].open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())  # a power cut leaves the old file or the new one
         for name, path in temporary.items():
             os.replace(path, folder / name)
     finally:

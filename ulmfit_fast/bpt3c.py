@@ -1,4 +1,4 @@
-"""BPT3C, back-propagation through time for text classification: whole documents in memory that does not grow.
+"""BPT3C, back-propagation through time for text classification: whole documents in bounded activation memory.
 
 (Howard and Ruder, arXiv 1801.06146, section 3.3.)
 """

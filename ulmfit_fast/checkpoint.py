@@ -20,6 +20,7 @@ from ulmfit_fast.atomic_write import write_all_atomically
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
+from ulmfit_fast.interrupt import uninterrupted
 from ulmfit_fast.language_model import LanguageModel
 from ulmfit_fast.run_state import CHECKPOINT
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -43,6 +44,8 @@ def check_output_folder(folder: str | Path, overwrite: bool = False, resume: boo
         raise InputError(f"{folder}: the folder {folder.absolute().parent} does not exist")
     if not os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK):
         raise InputError(f"{folder}: no permission to write there")
+    if (folder / "train.tokens").exists():
+        raise InputError(f"{folder}: holds a corpus; choose another folder for the model")
     can_go_on = (folder / CHECKPOINT).exists()
     if (folder / "config.json").exists() and not overwrite and not (resume and can_go_on):
         raise InputError(f"{folder}: already holds a model; choose another folder or pass --overwrite")
@@ -93,11 +96,12 @@ def save_model(
         contents["labels.json"] = _to_json(list(labels))
     # Complete under other names before the old model goes.
     staged = {f"{name}.new": content for name, content in contents.items()} | {"config.json.new": _to_json(config)}
-    write_all_atomically(folder, staged)
-    for name in ("config.json", "labels.json"):
-        (folder / name).unlink(missing_ok=True)
-    for name in (*contents, "config.json"):
-        os.replace(folder / f"{name}.new", folder / name)
+    with uninterrupted():
+        write_all_atomically(folder, staged)
+        for name in ("config.json", "labels.json"):
+            (folder / name).unlink(missing_ok=True)
+        for name in (*contents, "config.json"):
+            os.replace(folder / f"{name}.new", folder / name)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

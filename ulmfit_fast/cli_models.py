@@ -65,7 +65,7 @@ def pretrain_lm_command(
     else:
         corpus = tokenize(
             Source(source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency,
-                   config.seed), output / "corpus", processes,
+                   config.seed), output / "corpus", processes, overwrite=not resume,
         )  # fmt: skip
     trained = pretrain_lm(corpus, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
     _print_written(output)
@@ -138,6 +138,7 @@ def train_command(
 @click.argument("source", metavar="TEXTS", type=Path)
 @options.classifier
 @click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
+@click.option("--overwrite", is_flag=True, help="replace the output file")
 @options.text_column
 @options.max_texts
 @options.batch_size
@@ -146,16 +147,16 @@ def train_command(
 @_device
 @options.sample_seed
 def predict_command(
-    source: Path, folder: Path, output: Path, text_column: str, max_texts: int | None, batch_size: int,
-    max_tokens: int, precision: str, device: str, seed: int,
+    source: Path, folder: Path, output: Path, overwrite: bool, text_column: str, max_texts: int | None,
+    batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence.
 
-    The table is held in memory and the output written when all is predicted; a file of that name is replaced.
+    The table is held in memory and the output written when all is predicted. Columns of these names are replaced.
     """
     check_writable_table(output)
-    if output.exists() and source.exists() and output.samefile(source):
-        raise InputError(f"{output}: --output is the file that is read; choose another")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: exists; choose another file or pass --overwrite")
     model, tokenizer, labels = load_classifier(folder)
     model.to(choose_device(device))
     documents = _read(source, text_column, None, max_texts, seed)

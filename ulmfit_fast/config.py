@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
@@ -25,6 +27,16 @@ def setting(
     """A configuration field with its description, which the command line shows, and its range."""
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "choices": choices}
     return field(default=default, metadata={"help": help, **limits})
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+
+
+def _plain(value: Any, kind: type) -> Any:
+    """NumPy's numbers, and whole ones where any number goes, as Python's of that kind."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return float(value) if kind is float and type(value) is int else value
 
 
 T = TypeVar("T")
@@ -59,9 +71,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, limits = getattr(self, f.name), f.metadata
+            value, limits = _plain(getattr(self, f.name), type(f.default)), f.metadata
+            object.__setattr__(self, f.name, value)
             wrong = None
-            if isinstance(value, float) and not math.isfinite(value):
+            if type(value) is not type(f.default):
+                wrong = _KINDS[type(f.default)]
+            elif isinstance(value, float) and not math.isfinite(value):
                 wrong = "a finite number"
             elif limits["at_least"] is not None and value < limits["at_least"]:
                 wrong = f"at least {limits['at_least']}"

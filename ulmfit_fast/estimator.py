@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, save_model
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.pipeline import (
+    as_labels,
     finetune_classifier,
     finetune_lm,
     list_classes,
@@ -78,7 +79,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             InputError: fewer than two labels, lengths that differ, too little text, an unusable pretrained model.
             TrainingDivergedError: the loss became NaN or infinite.
         """
-        texts = _as_texts(texts)
+        texts, labels = _as_texts(texts), as_labels(labels)
         list_classes(texts, labels)  # before the long work
         every_text = [*texts, *_as_texts(unlabeled if unlabeled is not None else [])]
         if self.pretrained is None:
@@ -115,7 +116,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         check_output_folder(folder, overwrite)
         save_model(folder, self.model_, self.tokenizer_, self.classes_.tolist())
-        self.history_.write(Path(folder))
+        if self.history_.records:
+            self.history_.write(Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> ULMFiTClassifier:

@@ -21,8 +21,11 @@ class WeightDropLSTM(nn.RNNBase):
     loads both ways. In training mode each call drops the elements of every recurrent weight with probability
     ``weight_dropout`` and scales the rest by ``1 / (1 - weight_dropout)``, one mask for all time steps. The parameter
     itself stays whole: its gradient is zero exactly where it was dropped. Packed sequences are computed as packed:
-    without padding. Works inside ``torch.compile(fullgraph=True)``, and backward works in
-    eval mode.
+    without padding. Works inside ``torch.compile(fullgraph=True)``. Parameters and input in float32, float64, bfloat16
+    or (on a GPU) float16, under autocast in any of them; no second derivatives, no TorchScript.
+
+    >>> lstm = WeightDropLSTM(400, 1152, num_layers=2, weight_dropout=0.5)
+    >>> output, (h_n, c_n) = lstm(torch.randn(70, 64, 400))  # [70, 64, 1152], ([2, 64, 1152], [2, 64, 1152])
 
     Args:
         input_size: features of a time step.

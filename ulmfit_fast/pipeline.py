@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def pretrain_lm(
             raise InputError("pretrain_lm: a Corpus brings its validation texts; give no valid_texts")
         corpus = texts
     else:
-        _check_texts("pretrain_lm", texts)
+        texts = _as_texts("pretrain_lm", texts)
         train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
         corpus = _in_memory(config.train_tokenizer(train_texts), train_texts, valid_texts)
     encoder = config.new_encoder(corpus.tokenizer)
@@ -101,7 +102,7 @@ def finetune_lm(
     config = config or FinetuneLMConfig()
     torch.manual_seed(config.seed)
     _check_output(output, overwrite, resume)
-    _check_texts("finetune_lm", texts)
+    texts = _as_texts("finetune_lm", texts)
     base = _load(language_model)
     train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
     tokenizer = base.tokenizer
@@ -148,14 +149,21 @@ def finetune_classifier(
     config = config or ClassifierConfig()
     torch.manual_seed(config.seed)
     _check_output(output, overwrite, resume)
-    _check_texts("finetune_classifier", texts)
+    texts, labels = _as_texts("finetune_classifier", texts), as_labels(labels)
     classes = list_classes(texts, labels)
     targets = encode_labels(labels, classes, "labels")
     if valid_texts is not None and len(valid_texts) == 0:
         raise InputError("finetune_classifier: valid_texts is empty")
     if (valid_texts is None) != (valid_labels is None):
         raise InputError("finetune_classifier: give both of valid_texts and valid_labels, or neither")
-    valid_targets = None if valid_labels is None else encode_labels(valid_labels, classes, "valid_labels")
+    if valid_texts is not None and valid_labels is not None and len(valid_texts) != len(valid_labels):
+        raise InputError(
+            f"finetune_classifier: valid_texts and valid_labels must have one length, got {len(valid_texts)} and "
+            f"{len(valid_labels)}"
+        )
+    valid_targets = None
+    if valid_labels is not None:
+        valid_targets = encode_labels(as_labels(valid_labels, "valid_labels"), classes, "valid_labels")
 
     if language_model is None:
         tokenizer = config.train_tokenizer(texts)
@@ -174,6 +182,23 @@ def finetune_classifier(
     stage = Stage("classifier", config, output, progress, on_epoch, resume)
     valid = None if valid_texts is None or valid_targets is None else (valid_texts, valid_targets)
     return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
+
+
+def as_labels(labels: Any, source: str = "labels") -> list[Label]:
+    """Labels of a list, array, tensor or column as plain texts or numbers.
+
+    Raises:
+        InputError: one is neither, or NaN, or texts are mixed with numbers (source, row).
+    """
+    values = labels.tolist() if hasattr(labels, "tolist") else [getattr(x, "tolist", lambda x=x: x)() for x in labels]
+    for row, value in enumerate(values, 1):
+        if not isinstance(value, str | int | float) or value != value:
+            raise InputError(f"{source}: row {row}: a label must be a text or a number, got {value!r}")
+        if isinstance(value, str) != isinstance(values[0], str):
+            raise InputError(
+                f"{source}: row {row}: labels are all texts or all numbers, got {value!r} beside {values[0]!r}"
+            )
+    return values
 
 
 def list_classes(texts: Sequence[str], labels: Sequence[Label], source: str = "labels") -> list[Label]:
@@ -207,11 +232,16 @@ def _check_output(output: str | Path | None, overwrite: bool, resume: bool) -> N
         check_output_folder(output, overwrite, resume)
 
 
-def _check_texts(function: str, texts: Sequence[str]) -> None:
+def _as_texts(function: str, texts: Sequence[str]) -> list[str]:
     if isinstance(texts, str):
         raise TypeError(f"{function}: texts must be a sequence of texts, got one str; put it into a list")
-    if len(texts) == 0:
+    texts = list(texts)
+    if not texts:
         raise InputError(f"{function}: texts is empty")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{function}: texts[{row}] must be a str, got {type(text).__name__}")
+    return texts
 
 
 def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageModel:
@@ -222,6 +252,8 @@ def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageM
 
 def _in_memory(tokenizer: Tokenizer, texts: Sequence[str], valid_texts: Sequence[str] | None) -> Corpus:
     valid = None if valid_texts is None else TokenArray(list(tokenizer.encode(valid_texts)))
+    if valid is not None and valid.offsets[-1] < 2:
+        valid = None  # nothing to predict in it
     return Corpus(tokenizer, TokenArray(list(tokenizer.encode(texts))), valid)
 
 

@@ -81,9 +81,9 @@ class Run:
             yield
             return
         in_place = average.in_place()
-        with uninterrupted():
-            in_place.__enter__()
         try:
+            with uninterrupted():  # a signal that waited comes inside the try: the weights are put back
+                in_place.__enter__()
             yield
         finally:
             with uninterrupted():
@@ -91,7 +91,7 @@ class Run:
 
     def interrupted(self, title: str) -> TrainingInterrupted:
         """The error to stop with; the state as of the last whole step is written."""
-        if not self._writes:
+        if not self._writes or not self._torch_random:  # nothing has begun: what an earlier run wrote still holds
             return TrainingInterrupted(f"{title}: interrupted")
         with uninterrupted():
             self._save()
@@ -119,6 +119,11 @@ class Run:
             raise InputError(
                 f"{self.folder}: its checkpoint was made on other texts, labels or words; resume with the same "
                 "files, or start again without --resume"
+            )
+        if self.folder is not None and state["records"] and not (self.folder / "model.safetensors").exists():
+            raise InputError(
+                f"{self.folder}: its checkpoint goes with the best model so far, and model.safetensors is missing; "
+                "bring the whole folder, or start again without --resume"
             )
         for name, value in self._environment().items():
             if state["environment"].get(name) != value:

@@ -43,6 +43,16 @@ def test_variable_lengths_are_drawn_around_bptt() -> None:
     assert abs(len(lengths) - stream.expected_batches()) < 0.1 * len(lengths)
 
 
+@pytest.mark.parametrize(("tokens", "bptt"), [(100, 70), (160, 70), (700, 70), (200, 3)])
+def test_the_number_of_batches_is_foreseen(tokens: int, bptt: int) -> None:
+    """With the shorter last one: a schedule made for fewer steps would end before the training does."""
+    stream = LanguageModelStream(texts(tokens), batch_size=1, bptt=bptt, variable_length=True, seed=3)
+    mean = np.mean([sum(1 for _ in stream.epoch()) for _ in range(40)])
+    assert abs(stream.expected_batches() - mean) < max(0.6, 0.03 * mean)
+    fixed = LanguageModelStream(texts(tokens), batch_size=1, bptt=bptt)
+    assert fixed.expected_batches() == sum(1 for _ in fixed.epoch())
+
+
 def test_too_little_text() -> None:
     with pytest.raises(InputError, match="30 tokens are too few for 16 lanes"):
         LanguageModelStream(texts(30), batch_size=16, bptt=10)

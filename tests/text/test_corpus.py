@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from ulmfit_fast import InputError, Tokenizer
+from ulmfit_fast.checkpoint import check_output_folder
 from ulmfit_fast.text import corpus as corpus_module
 from ulmfit_fast.text import parallel
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
@@ -57,17 +58,32 @@ def test_opened_again_until_something_changes(tmp_path: Path) -> None:
     again, figures = tokenize_corpus(Source(path), tmp_path / "c")
     assert figures == {}
     assert all(np.array_equal(a, b) for a, b in zip(all_ids(first), all_ids(again), strict=True))
-    assert tokenize_corpus(Source(path, seed=1), tmp_path / "c")[1]
+    with pytest.raises(InputError, match="holds a corpus of other texts or options; choose another folder or pass"):
+        tokenize_corpus(Source(path, seed=1), tmp_path / "c")
+    assert tokenize_corpus(Source(path), tmp_path / "c")[1] == {}
+    assert tokenize_corpus(Source(path, seed=1), tmp_path / "c", overwrite=True)[1]
     write_text(path, make_texts(41))
     os.utime(path, ns=(1, 1))
-    assert tokenize_corpus(Source(path, seed=1), tmp_path / "c")[1]["documents"] == 41
+    assert tokenize_corpus(Source(path, seed=1), tmp_path / "c", overwrite=True)[1]["documents"] == 41
+
+
+def test_a_model_and_a_corpus_keep_out_of_each_others_folder(tmp_path: Path) -> None:
+    """Both have a tokenizer.json."""
+    path = write_text(tmp_path / "a.txt", make_texts(40))
+    tokenize_corpus(Source(path), tmp_path / "c")
+    with pytest.raises(InputError, match="holds a corpus; choose another folder for the model"):
+        check_output_folder(tmp_path / "c", overwrite=True)
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a model; choose another folder for the corpus"):
+        tokenize_corpus(Source(path), tmp_path / "lm", overwrite=True)
 
 
 def test_a_document_of_each_twenty_is_held_out(tmp_path: Path) -> None:
     for count in (20, 39, 200):
         path = write_text(tmp_path / "a.txt", make_texts(count))
         for seed in range(4):
-            corpus, _ = tokenize_corpus(Source(path, seed=seed, min_frequency=1), tmp_path / "c")
+            corpus, _ = tokenize_corpus(Source(path, seed=seed, min_frequency=1), tmp_path / "c", overwrite=True)
             assert corpus.valid is not None
             assert count // 20 <= len(corpus.valid.offsets) - 1 <= -(-count // 20)
 
@@ -84,7 +100,7 @@ def test_stopped_half_way_is_no_corpus(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(corpus_module, "write_token_file", stop_before_train)
     with pytest.raises(KeyboardInterrupt):
-        tokenize_corpus(Source(path, seed=1), tmp_path / "c")
+        tokenize_corpus(Source(path, seed=1), tmp_path / "c", overwrite=True)
     monkeypatch.undo()
     with pytest.raises(InputError, match=r"train\.tokens is missing"):
         Corpus.load(tmp_path / "c")
@@ -105,7 +121,7 @@ def test_own_validation_file_and_few_documents(tmp_path: Path) -> None:
     corpus, _ = tokenize_corpus(Source(few), tmp_path / "c")
     assert corpus.valid is None
     valid = write_text(tmp_path / "valid.txt", make_texts(7))
-    corpus, _ = tokenize_corpus(Source(few, valid), tmp_path / "c")
+    corpus, _ = tokenize_corpus(Source(few, valid), tmp_path / "c", overwrite=True)
     assert corpus.valid is not None
     assert (len(corpus.train.offsets), len(corpus.valid.offsets)) == (6, 8)
 

@@ -167,6 +167,14 @@ def test_written_tables_read_back(suffix: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_any_text_can_be_written(suffix: str, tmp_path: Path) -> None:
+    """Half a surrogate pair becomes a question mark; a carriage return alone is text, not the end of a line."""
+    texts = ["cut \ud83d", "a\rb", 'x,"y"\n', "7"]
+    write_table(pd.DataFrame({"text": pd.Series(texts, dtype=object), "n": [1, 2, 3, 4]}), tmp_path / f"out{suffix}")
+    assert read_documents(tmp_path / f"out{suffix}").texts == ["cut ?", *texts[1:]]
+
+
 def test_unwritable_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write this kind of file"):
         write_table(TABLE, tmp_path / "out.xlsx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist, fmean
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
+
+_DEVIATION = 5  # of a batch's length
 
 
 class LanguageModelStream:
@@ -58,8 +61,11 @@ class LanguageModelStream:
         return (self.lane_length - 1) * self.batch_size
 
     def expected_batches(self) -> int:
-        mean = 0.95 * self.bptt + 0.05 * self.bptt / 2 if self.variable_length else self.bptt
-        return max(1, round((self.lane_length - 1) / mean))
+        """Of an epoch; the last one is shorter than the others."""
+        if not self.variable_length:
+            return -(-(self.lane_length - 1) // self.bptt)
+        mean = 0.95 * _mean_length(self.bptt) + 0.05 * _mean_length(self.bptt / 2)
+        return max(1, round((self.lane_length - 1) / mean + 0.5))
 
     def epoch(self, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of (tokens, next tokens), both int64 [T, B]; consecutive batches continue the same lanes.
@@ -103,7 +109,17 @@ class LanguageModelStream:
         if not self.variable_length:
             return self.bptt
         centre = self.bptt if self.random.random() < 0.95 else self.bptt / 2
-        return max(5, int(self.random.normal(centre, 5)))
+        return _length(self.random.normal(centre, _DEVIATION))
+
+
+def _length(drawn: float) -> int:
+    return max(5, int(drawn))
+
+
+def _mean_length(centre: float) -> float:
+    """Of ``_length`` of a normal draw, from its quantiles."""
+    distribution = NormalDist(centre, _DEVIATION)
+    return fmean(_length(distribution.inv_cdf((i + 0.5) / 1000)) for i in range(1000))
 
 
 def document_batches(

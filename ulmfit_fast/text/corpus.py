@@ -102,6 +102,7 @@ def tokenize_corpus(
     folder: str | Path,
     processes: int = 1,
     on_progress: Callable[[str, int], None] | None = None,
+    overwrite: bool = False,
 ) -> tuple[Corpus, dict[str, float]]:
     """Tokenize files into a corpus folder, or open it where it holds just these files tokenized just so.
 
@@ -112,12 +113,13 @@ def tokenize_corpus(
         folder: corpus folder to write.
         processes: cores to use; see ``parallel.encode`` about more than one.
         on_progress: called now and then with what is being done and the bytes of text read since.
+        overwrite: allow ``folder`` to hold a corpus of other texts or options.
 
     Returns:
         The corpus, and figures on how it was made: megabytes, seconds, documents, tokens (empty if it was there).
 
     Raises:
-        InputError: unusable files, no text.
+        InputError: unusable files, no text; a folder with a model or, without ``overwrite``, with another corpus.
     """
     folder = Path(folder)
     if source.tokenizer not in TOKENIZERS:
@@ -126,11 +128,19 @@ def tokenize_corpus(
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")
     description = source.description()
+    present = None
     try:
-        if TokenFile(folder / "train.tokens").source.get("source") == description:
+        present = TokenFile(folder / "train.tokens").source.get("source")
+        if present == description:
             return Corpus.load(folder), {}
     except InputError:
-        pass  # none there, or one that does not fit
+        pass  # none there, or a damaged one
+    if (folder / "config.json").exists():
+        raise InputError(f"{folder}: holds a model; choose another folder for the corpus")
+    if present not in (None, description) and not overwrite:
+        raise InputError(
+            f"{folder}: holds a corpus of other texts or options; choose another folder or pass --overwrite"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.tokens").unlink(missing_ok=True)  # until the new one is there the folder is no corpus
     start = time.perf_counter()

@@ -5,12 +5,13 @@ Every problem is an InputError that names the file and, where there is one, the 
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from ulmfit_fast.text.lines import (
     read_text,
     suffixes_of,
 )
+from ulmfit_fast.text.rules import encodable
 
 if TYPE_CHECKING:
     import pandas as pd  # imported on first use: plain text needs none
@@ -154,9 +156,19 @@ def _parquet_texts(path: Path, text_column: str) -> Iterator[Any]:
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write .csv, .jsonl or .parquet, under a temporary name first."""
+    import pandas as pd
+
     path = Path(path)
+    texts = [name for name in table.columns.unique() if table.columns.tolist().count(name) == 1]
+    texts = [name for name in texts if not pd.api.types.is_numeric_dtype(table[name])]
+    table = table.copy(deep=False)
+    for name in texts:
+        table[name] = table[name].map(lambda value: encodable(value) if isinstance(value, str) else value)
+    # A carriage return alone is not quoted by itself, and ends a line for readers.
+    returns = any(isinstance(value, str) and "\r" in value for name in texts for value in table[name])
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     writers: dict[str, Callable[[Path], Any]] = {
-        ".csv": lambda to: table.to_csv(to, index=False),
+        ".csv": lambda to: table.to_csv(to, index=False, quoting=quoting),
         ".jsonl": lambda to: table.to_json(to, orient="records", lines=True, force_ascii=False),
         ".parquet": lambda to: table.to_parquet(to, index=False),
     }
@@ -299,5 +311,4 @@ def _as_text(path: Path, row: int, name: str, value: Any) -> str:
 
     if isinstance(value, list | dict | tuple | np.ndarray):
         raise InputError(f"{path}: row {row}: column {name!r} holds a {type(value).__name__}; expected text")
-    text = "" if pd.isna(value) else str(value)
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()  # halves of surrogate pairs
+    return "" if pd.isna(value) else encodable(str(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -72,7 +73,16 @@ def _start(tokenizer: str | None) -> None:
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizer = None if tokenizer is None else Tokenizer(tokenizers.Tokenizer.from_str(tokenizer))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed says nothing to those that wait for its work."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _encode(texts: list[str], tokenizer: Tokenizer | None = None) -> list[np.ndarray]:

@@ -23,6 +23,11 @@ _FIRST_WORD = re.compile(r"\w+")
 _WORD = re.compile(r"(?<!\w)[^\W\d_]\w*")
 
 
+def encodable(text: str) -> str:
+    """The text with ``?`` for halves of surrogate pairs, which no file or tokenizer takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def apply_rules(text: str) -> str:
     """Mark and normalise one text.
 

@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from ulmfit_fast.errors import InputError
-from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules
+from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules, encodable
 
 TOKENIZERS = ("word", "subword", "whitespace")
 _CHARACTERS_AT_A_TIME = 1 << 20
@@ -70,6 +70,7 @@ class Tokenizer:
         trainer = trainers.WordLevelTrainer(
             vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
+        texts = map(encodable, texts)
         backend.train_from_iterator(texts if marked else map(apply_rules, texts), trainer)
         return cls(_renumbered(backend))
 
@@ -85,7 +86,7 @@ class Tokenizer:
         trainer = trainers.WordLevelTrainer(
             vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
-        backend.train_from_iterator(texts, trainer)
+        backend.train_from_iterator(map(encodable, texts), trainer)
         trained = _renumbered(backend)
         trained.normalizer = backend.normalizer
         return cls(trained)
@@ -104,7 +105,7 @@ class Tokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
-        backend.train_from_iterator(texts, trainer)
+        backend.train_from_iterator(map(encodable, texts), trainer)
         return cls(backend)
 
     @classmethod
@@ -133,8 +134,7 @@ class Tokenizer:
     def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Each text's token ids, int32 [length >= 1], the first being ``xxbos``. Reads texts as it goes."""
         for batch in in_pieces(texts, _CHARACTERS_AT_A_TIME):
-            if self.uses_rules:
-                batch = [apply_rules(text) for text in batch]
+            batch = [apply_rules(encodable(text)) if self.uses_rules else encodable(text) for text in batch]
             for encoding in self.backend.encode_batch_fast(batch, add_special_tokens=False):
                 yield np.array([self.bos_id, *encoding.ids], dtype=np.int32)
 
