@@ -19,11 +19,17 @@ from ulmfit_fast.pipeline import encode_labels, finetune_classifier, finetune_lm
 from ulmfit_fast.prediction import evaluate_language_model, predict_probabilities
 from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import Documents, check_writable_table, iterate_texts, read_documents, write_table
-from ulmfit_fast.training import DEVICES, Record, choose_device
+from ulmfit_fast.training import DEVICES, PRECISIONS, Record, choose_device
 
 _device = click.option(
     "--device", default="auto", type=click.Choice(DEVICES), show_default=True, help="auto: a GPU where there is one"
 )
+
+
+_precision = click.option(
+    "--precision", default="float32", type=click.Choice(tuple(PRECISIONS)), show_default=True,
+    help="bfloat16: faster where the processor has it, by autocast",
+)  # fmt: skip
 
 
 @click.command("pretrain-lm")
@@ -143,7 +149,7 @@ def train_command(
 @options.max_texts
 @options.batch_size
 @options.max_tokens
-@options.precision
+@_precision
 @_device
 @options.sample_seed
 def predict_command(
@@ -179,7 +185,7 @@ def predict_command(
 @options.max_texts
 @options.batch_size
 @options.max_tokens
-@options.precision
+@_precision
 @_device
 @options.sample_seed
 def evaluate_command(

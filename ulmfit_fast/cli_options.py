@@ -63,9 +63,5 @@ max_tokens = click.option(
     show_default=True,
     help="tokens at a time; same result",
 )
-precision = click.option(
-    "--precision", default="float32", type=click.Choice(("float32", "bfloat16")), show_default=True,
-    help="bfloat16: faster where the processor has it, by autocast",
-)  # fmt: skip
 sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
 classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")

@@ -15,6 +15,7 @@ from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, 
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.pipeline import (
     as_labels,
+    as_texts,
     finetune_classifier,
     finetune_lm,
     list_classes,
@@ -24,6 +25,8 @@ from ulmfit_fast.prediction import predict_probabilities
 from ulmfit_fast.stage import TrainedLanguageModel
 from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.training import History, choose_device
+
+_NAME = "ULMFiTClassifier"  # in messages
 
 
 class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
@@ -79,9 +82,9 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             InputError: fewer than two labels, lengths that differ, too little text, an unusable pretrained model.
             TrainingDivergedError: the loss became NaN or infinite.
         """
-        texts, labels = _as_texts(texts), as_labels(labels)
+        texts, labels = as_texts(_NAME, texts), as_labels(labels)
         list_classes(texts, labels)  # before the long work
-        every_text = [*texts, *_as_texts(unlabeled if unlabeled is not None else [])]
+        every_text = [*texts, *as_texts(_NAME, unlabeled if unlabeled is not None else [])]
         if self.pretrained is None:
             config = self._seeded(self.pretrain_config or PretrainConfig())
             language_model: TrainedLanguageModel = pretrain_lm(every_text, config, progress=self.progress)
@@ -103,8 +106,13 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         """Probability of each class for each text, [len(texts), len(classes_)]."""
         check_is_fitted(self)
         return predict_probabilities(
-            self.model_, self.tokenizer_, _as_texts(texts), self.batch_size, self.progress, precision=self.precision
-        )
+            self.model_,
+            self.tokenizer_,
+            as_texts(_NAME, texts),
+            self.batch_size,
+            self.progress,
+            precision=self.precision,
+        )  # fmt: skip
 
     def stream(self) -> TextStream:
         """Reads one text as it comes and knows the prediction so far; see ``TextStream``."""
@@ -165,13 +173,3 @@ class TextStream:
     def predict(self) -> Label:
         """The most probable label so far."""
         return self.classes_[self.predict_proba().argmax()].item()
-
-
-def _as_texts(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise TypeError("ULMFiTClassifier: texts must be a sequence of texts, got one str; put it into a list")
-    result = list(texts)
-    for row, text in enumerate(result):
-        if not isinstance(text, str):
-            raise TypeError(f"ULMFiTClassifier: texts[{row}] must be a str, got {type(text).__name__}")
-    return result

@@ -64,7 +64,7 @@ def pretrain_lm(
             raise InputError("pretrain_lm: a Corpus brings its validation texts; give no valid_texts")
         corpus = texts
     else:
-        texts = _as_texts("pretrain_lm", texts)
+        texts = _as_training_texts("pretrain_lm", texts)
         train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
         corpus = _in_memory(config.train_tokenizer(train_texts), train_texts, valid_texts)
     encoder = config.new_encoder(corpus.tokenizer)
@@ -102,7 +102,7 @@ def finetune_lm(
     config = config or FinetuneLMConfig()
     torch.manual_seed(config.seed)
     _check_output(output, overwrite, resume)
-    texts = _as_texts("finetune_lm", texts)
+    texts = _as_training_texts("finetune_lm", texts)
     base = _load(language_model)
     train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
     tokenizer = base.tokenizer
@@ -149,7 +149,7 @@ def finetune_classifier(
     config = config or ClassifierConfig()
     torch.manual_seed(config.seed)
     _check_output(output, overwrite, resume)
-    texts, labels = _as_texts("finetune_classifier", texts), as_labels(labels)
+    texts, labels = _as_training_texts("finetune_classifier", texts), as_labels(labels)
     classes = list_classes(texts, labels)
     targets = encode_labels(labels, classes, "labels")
     if valid_texts is not None and len(valid_texts) == 0:
@@ -182,6 +182,17 @@ def finetune_classifier(
     stage = Stage("classifier", config, output, progress, on_epoch, resume)
     valid = None if valid_texts is None or valid_targets is None else (valid_texts, valid_targets)
     return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
+
+
+def as_texts(caller: str, texts: Sequence[str]) -> list[str]:
+    """Texts of any sequence or column as a list. Raises TypeError, naming ``caller``, at the first that is no str."""
+    if isinstance(texts, str):
+        raise TypeError(f"{caller}: texts must be a sequence of texts, got one str; put it into a list")
+    result = list(texts)
+    for row, text in enumerate(result):
+        if not isinstance(text, str):
+            raise TypeError(f"{caller}: texts[{row}] must be a str, got {type(text).__name__}")
+    return result
 
 
 def as_labels(labels: Any, source: str = "labels") -> list[Label]:
@@ -232,15 +243,10 @@ def _check_output(output: str | Path | None, overwrite: bool, resume: bool) -> N
         check_output_folder(output, overwrite, resume)
 
 
-def _as_texts(function: str, texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise TypeError(f"{function}: texts must be a sequence of texts, got one str; put it into a list")
-    texts = list(texts)
+def _as_training_texts(function: str, texts: Sequence[str]) -> list[str]:
+    texts = as_texts(function, texts)
     if not texts:
         raise InputError(f"{function}: texts is empty")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"{function}: texts[{row}] must be a str, got {type(text).__name__}")
     return texts
 
 

@@ -159,13 +159,15 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     import pandas as pd
 
     path = Path(path)
-    texts = [name for name in table.columns.unique() if table.columns.tolist().count(name) == 1]
-    texts = [name for name in texts if not pd.api.types.is_numeric_dtype(table[name])]
+    returns = False
     table = table.copy(deep=False)
-    for name in texts:
-        table[name] = table[name].map(lambda value: encodable(value) if isinstance(value, str) else value)
-    # A carriage return alone is not quoted by itself, and ends a line for readers.
-    returns = any(isinstance(value, str) and "\r" in value for name in texts for value in table[name])
+    for place, (_, column) in enumerate(list(table.items())):
+        if pd.api.types.is_numeric_dtype(column):
+            continue
+        values = [encodable(value) if isinstance(value, str) else value for value in column]
+        table.isetitem(place, pd.Series(values, dtype=column.dtype).array)
+        # A carriage return alone is not quoted by itself, and ends a line for readers.
+        returns = returns or any(isinstance(value, str) and "\r" in value for value in values)
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     writers: dict[str, Callable[[Path], Any]] = {
         ".csv": lambda to: table.to_csv(to, index=False, quoting=quoting),
