@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.command_line import SIZES, SMALL, write_task
+
 if "ULMFIT_FAST_CUDA_ON_HOST" in os.environ:  # a library whose kernels take the place of the CPU's
     import ulmfit_fast.ops  # noqa: F401  # which registers the ops
 
@@ -32,4 +34,29 @@ def real_data() -> Path:
     folder = Path(os.environ.get("ULMFIT_FAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set ULMFIT_FAST_DATA to the folder that holds imdb/, wikitext-2/, ...")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with lm/, clf/ and train.csv, made through the command line."""
+    from ulmfit_fast.cli import main
+
+    folder = tmp_path_factory.mktemp("models")
+    data = str(write_task(folder / "train.csv", 120))
+    assert main(["pretrain-lm", data, "--output", str(folder / "lm"), *SIZES, *SMALL]) == 0
+    assert main(["finetune-lm", data, "--model", str(folder / "lm"), "--output", str(folder / "lm2"), *SMALL]) == 0
+    tuning = [
+        "--epochs",
+        "8",
+        "--lr",
+        "0.03",
+        "--drop-mult",
+        "0.1",
+        "--no-gradual-unfreezing",
+        "--discriminative-factor",
+        "1",
+    ]
+    arguments = ["train", data, "--model", str(folder / "lm2"), "--valid", data, "--output", str(folder / "clf")]
+    assert main([*arguments, *SMALL, *tuning]) == 0
     return folder

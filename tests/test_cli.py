@@ -14,41 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.command_line import SIZES, SMALL, assert_one_line, write_task
 from tests.tiny import make_task
 from ulmfit_fast.cli import main
 from ulmfit_fast.training import Loop
-
-SIZES = ["--embedding-size", "12", "--hidden-size", "16", "--num-layers", "2", "--min-frequency", "1"]
-SMALL = ["--batch-size", "8", "--bptt", "10"]
-
-
-def write_task(path: Path, count: int = 60, seed: int = 0) -> Path:
-    texts, labels = make_task(count, seed)
-    pd.DataFrame({"text": texts, "label": labels}).to_csv(path, index=False)
-    return path
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with lm/, clf/ and train.csv, made through the command line."""
-    folder = tmp_path_factory.mktemp("models")
-    data = str(write_task(folder / "train.csv", 120))
-    assert main(["pretrain-lm", data, "--output", str(folder / "lm"), *SIZES, *SMALL]) == 0
-    assert main(["finetune-lm", data, "--model", str(folder / "lm"), "--output", str(folder / "lm2"), *SMALL]) == 0
-    tuning = [
-        "--epochs",
-        "8",
-        "--lr",
-        "0.03",
-        "--drop-mult",
-        "0.1",
-        "--no-gradual-unfreezing",
-        "--discriminative-factor",
-        "1",
-    ]
-    arguments = ["train", data, "--model", str(folder / "lm2"), "--valid", data, "--output", str(folder / "clf")]
-    assert main([*arguments, *SMALL, *tuning]) == 0
-    return folder
 
 
 def test_stages_report_what_they_do(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,36 +31,6 @@ def test_stages_report_what_they_do(models: Path, tmp_path: Path, capsys: pytest
     assert "accuracy" in captured.err
     arguments = json.loads((tmp_path / "clf" / "training_args.json").read_text())
     assert (arguments["epochs"], arguments["embedding_size"]) == (2, 12)
-
-
-def test_predict_keeps_rows_and_columns(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = pd.DataFrame({"id": ["07", "8", "9"], "text": ["great superb lovely", "", "awful dull poor"]})
-    table.to_csv(tmp_path / "new.csv", index=False)
-    output = tmp_path / "predictions.csv"
-    assert main(["predict", str(tmp_path / "new.csv"), "--model", str(models / "clf"), "--output", str(output)]) == 0
-    assert "3 predictions" in capsys.readouterr().out
-    written = pd.read_csv(output, dtype=str, keep_default_na=False)
-    assert written.columns.tolist() == ["id", "text", "prediction", "confidence"]
-    assert written["id"].tolist() == ["07", "8", "9"]
-    assert written["prediction"][0] == "good"
-    assert written["prediction"][2] == "bad"
-    assert all(0.5 <= float(value) <= 1 for value in written["confidence"])
-
-
-@pytest.mark.parametrize("output", ["p.jsonl", "p.parquet"])
-def test_predict_on_plain_text(models: Path, tmp_path: Path, output: str) -> None:
-    (tmp_path / "new.txt").write_text("great superb\nawful dull\n")
-    arguments = [
-        "predict",
-        str(tmp_path / "new.txt"),
-        "--model",
-        str(models / "clf"),
-        "--output",
-        str(tmp_path / output),
-    ]
-    assert main(arguments) == 0
-    read = pd.read_parquet if output.endswith("parquet") else lambda p: pd.read_json(p, lines=True)
-    assert read(tmp_path / output)["text"].tolist() == ["great superb", "awful dull"]
 
 
 def test_evaluate(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,13 +83,6 @@ BAD_TRAINING = {
     "truncated xz": (_file("a.csv.xz", lzma.compress(GOOD)[:-9]), "a.csv.xz: damaged or truncated"),
     "unknown kind": (_file("a.doc", GOOD), "a.doc: unknown kind of file"),
 }
-
-
-def assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1, err
-    assert err.startswith("ulmfit-fast: error: ")
-    assert message in err
 
 
 @pytest.mark.parametrize("name", BAD_TRAINING)
@@ -213,18 +145,6 @@ def test_options_that_would_do_nothing_or_harm(
     assert not (tmp_path / "new").exists()
 
 
-def test_predictions_in_bfloat16(models: Path, tmp_path: Path) -> None:
-    """Close to float32's, and not the same."""
-    tables = {}
-    for precision in ("float32", "bfloat16"):
-        output = tmp_path / f"{precision}.csv"
-        arguments = ["predict", str(models / "train.csv"), "--model", str(models / "clf"), "--output", str(output)]
-        assert main([*arguments, "--precision", precision]) == 0
-        tables[precision] = pd.read_csv(output)["confidence"].to_numpy()
-    assert not (tables["float32"] == tables["bfloat16"]).all()
-    assert abs(tables["float32"] - tables["bfloat16"]).max() < 0.03
-
-
 @pytest.mark.parametrize("option", [["--tokenizer", "subword"], ["--min-frequency", "2"], ["--valid", "train.csv"]])
 def test_options_that_a_corpus_folder_has_settled(
     models: Path, option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -275,12 +195,6 @@ def test_bad_model_folders(models: Path, damage: str, tmp_path: Path, capsys: py
     expected = {"truncated": "damaged", "foreign": "foreign", "language model": "expected a classifier"}
     assert_one_line(capsys, expected[damage])
     assert not output.exists()
-
-
-def test_unwritable_predictions(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["predict", str(models / "train.csv"), "--model", str(models / "clf"), "--output"]
-    assert main([*arguments, str(tmp_path / "p.xlsx")]) == 2
-    assert_one_line(capsys, "cannot write this kind of file")
 
 
 def test_unknown_label_in_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,12 @@ def test_gradual_unfreezing_is_recorded(language_model: TrainedLanguageModel) ->
     assert all(p.requires_grad for p in trained.model.parameters())
 
 
+def test_averaging_needs_validation_texts() -> None:
+    """Fewer than twenty texts, none held out: NT-ASGD would never begin to average."""
+    with pytest.raises(InputError, match="ntasgd averages once the validation loss no longer falls, and there are no"):
+        pretrain_lm(make_task(19)[0], replace(PRETRAIN, optimizer="ntasgd"))
+
+
 def test_same_seed_same_model() -> None:
     texts, labels = make_task(40)
     runs = [finetune_classifier(texts, labels, None, replace(CLASSIFY, epochs=2, seed=seed)) for seed in (3, 3, 4)]

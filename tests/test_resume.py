@@ -207,6 +207,17 @@ def test_other_labels_or_texts_are_refused(tmp_path: Path) -> None:
             )
 
 
+def test_another_language_model_is_refused(tmp_path: Path) -> None:
+    """Of the same sizes and words, but trained with another seed."""
+    config = replace(CLASSIFY, epochs=1)
+    for seed in (0, 1):
+        pretrain_lm(TEXTS, replace(PRETRAIN, seed=seed), valid_texts=VALID_TEXTS, output=tmp_path / f"lm{seed}")
+    finetune_classifier(TEXTS, LABELS, tmp_path / "lm0", config, output=tmp_path / "clf")
+    with pytest.raises(InputError, match="began from another model; resume with the same one"):
+        finetune_classifier(TEXTS, LABELS, tmp_path / "lm1", config, output=tmp_path / "clf", resume=True)
+    finetune_classifier(TEXTS, LABELS, tmp_path / "lm0", config, output=tmp_path / "clf", resume=True)
+
+
 def test_without_checkpoints_nothing_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 import pandas as pd
 from click.core import ParameterSource
 
@@ -16,9 +17,17 @@ from ulmfit_fast.cli import tokenize
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.pipeline import encode_labels, finetune_classifier, finetune_lm, list_classes, pretrain_lm
-from ulmfit_fast.prediction import evaluate_language_model, predict_probabilities
+from ulmfit_fast.prediction import evaluate_language_model, predict_documents, predict_probabilities
 from ulmfit_fast.text.corpus import Corpus, Source
-from ulmfit_fast.text.files import Documents, check_writable_table, iterate_texts, read_documents, write_table
+from ulmfit_fast.text.files import (
+    Documents,
+    draw,
+    iterate_documents,
+    iterate_texts,
+    read_documents,
+    take_documents,
+)  # fmt: skip
+from ulmfit_fast.text.tables import TableWriter
 from ulmfit_fast.training import DEVICES, PRECISIONS, Record, choose_device
 
 _device = click.option(
@@ -146,6 +155,7 @@ def train_command(
 @click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
 @click.option("--overwrite", is_flag=True, help="replace the output file")
 @options.text_column
+@options.split
 @options.max_texts
 @options.batch_size
 @options.max_tokens
@@ -153,27 +163,43 @@ def train_command(
 @_device
 @options.sample_seed
 def predict_command(
-    source: Path, folder: Path, output: Path, overwrite: bool, text_column: str, max_texts: int | None,
+    source: Path, folder: Path, output: Path, overwrite: bool, text_column: str, split: str, max_texts: int | None,
     batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence.
 
-    The table is held in memory and the output written when all is predicted. Columns of these names are replaced.
+    Some 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found
+    at the beginning. The output appears when all is predicted. Columns of these names are replaced.
     """
-    check_writable_table(output)
+    writer = TableWriter(output)
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
     model, tokenizer, labels = load_classifier(folder)
     model.to(choose_device(device))
-    documents = _read(source, text_column, None, max_texts, seed)
-    probabilities = predict_probabilities(
-        model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
-    )
-    table = pd.DataFrame({"text": documents.texts}) if documents.table is None else documents.table.copy()
-    table["prediction"] = [labels[i] for i in probabilities.argmax(1)]
-    table["confidence"] = probabilities.max(1).round(6)
-    write_table(table, output)
-    click.echo(f"{len(table)} predictions in {output}")
+    classes = pd.Series(labels)
+
+    def with_predictions(documents: Documents, chosen: np.ndarray, confidence: np.ndarray) -> pd.DataFrame:
+        table = pd.DataFrame({"text": documents.texts}) if documents.table is None else documents.table.copy()
+        return table.assign(prediction=classes.take(chosen).to_numpy(), confidence=confidence)
+
+    def pieces() -> Iterator[Documents]:
+        return iterate_documents(source, text_column, split=split)
+
+    total = characters = 0
+    for piece in pieces():
+        nothing = np.zeros(len(piece), dtype=np.float32)
+        writer.expect(with_predictions(piece, nothing.astype(int), nothing))
+        total += len(piece)
+        characters += sum(map(len, piece.texts))
+    rows = draw(total, max_texts, seed)
+    predicted = predict_documents(
+        model, tokenizer, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
+        max_tokens, precision,
+    )  # fmt: skip
+    with writer:
+        for piece, probabilities in predicted:
+            writer.write(with_predictions(piece, probabilities.argmax(1), probabilities.max(1).round(6)))
+    click.echo(f"{len(rows)} predictions in {output}")
 
 
 @click.command("evaluate")

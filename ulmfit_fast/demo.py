@@ -34,7 +34,7 @@ from ulmfit_fast.pipeline import (
 from ulmfit_fast.prediction import evaluate_classifier, predict_probabilities
 from ulmfit_fast.stage import TrainedClassifier, TrainedLanguageModel
 from ulmfit_fast.text.docstrings import read_docstrings
-from ulmfit_fast.text.files import write_table
+from ulmfit_fast.text.tables import write_table
 from ulmfit_fast.training import Record, choose_device
 
 AREAS = (

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.progress import progress_bar
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
+from ulmfit_fast.text.files import Documents
 from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import autocast
@@ -39,18 +41,40 @@ def predict_probabilities(
         InputError: the model's weights are so large, or NaN, that it computes NaN.
     """
     ids = list(tokenizer.encode(texts))
-    with autocast(model, precision):
-        probabilities = _logits(model, ids, batch_size, max_tokens, "predict", progress).softmax(1)
-    if not probabilities.isfinite().all():
-        raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
-    return probabilities.numpy()
+    with progress_bar("predict", sum(map(len, ids)), "tok", progress) as bar:
+        return _probabilities(model, ids, batch_size, max_tokens, precision, bar)
+
+
+def predict_documents(
+    model: TextClassifier,
+    tokenizer: Tokenizer,
+    pieces: Iterable[Documents],
+    characters: int,
+    batch_size: int = 64,
+    progress: bool = False,
+    max_tokens: int = MAX_TOKENS,
+    precision: str = "float32",
+) -> Iterator[tuple[Documents, np.ndarray]]:
+    """Each piece of a file, as it is reached, with what ``predict_probabilities`` says of its texts.
+
+    ``characters`` are those of all pieces, to tell the time left.
+    """
+    read = tokens = 0
+    with progress_bar("predict", 0, "tok", progress) as bar:
+        for piece in pieces:
+            ids = list(tokenizer.encode(piece.texts))
+            read += sum(map(len, piece.texts))
+            tokens += sum(map(len, ids))
+            bar.total = round(tokens * max(characters / max(read, 1), 1))  # the rest is taken to be as what was read
+            yield piece, _probabilities(model, ids, batch_size, max_tokens, precision, bar)
 
 
 def evaluate_classifier(
     model: TextClassifier, ids: Sequence[np.ndarray], targets: Tensor, batch_size: int = 64, progress: bool = False
 ) -> tuple[float, float]:
     """(cross-entropy in nats a text, accuracy) on tokenized texts."""
-    logits = _logits(model, ids, batch_size, MAX_TOKENS, "evaluate", progress)
+    with progress_bar("evaluate", sum(map(len, ids)), "tok", progress) as bar:
+        logits = _logits(model, ids, batch_size, MAX_TOKENS, bar)
     loss = F.cross_entropy(logits, targets)
     return float(loss), float((logits.argmax(1) == targets).float().mean())
 
@@ -81,13 +105,21 @@ def evaluate_language_model(
     return total / stream.tokens
 
 
-def _logits(
-    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, title: str, progress: bool
-) -> Tensor:
+def _probabilities(
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, precision: str, bar: tqdm
+) -> np.ndarray:
+    with autocast(model, precision):
+        probabilities = _logits(model, ids, batch_size, max_tokens, bar).softmax(1)
+    if not probabilities.isfinite().all():
+        raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
+    return probabilities.numpy()
+
+
+def _logits(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: tqdm) -> Tensor:
     model.eval()
     logits = torch.empty(len(ids), model.classes)
     before, device = model.bpt3c.on_progress, model.bpt3c.encoder.encoder.weight.device
-    with torch.inference_mode(), progress_bar(title, sum(map(len, ids)), "tok", progress) as bar:
+    with torch.inference_mode():
         model.bpt3c.on_progress = bar.update
         try:
             for documents, rows in document_batches(ids, batch_size, max_tokens):

@@ -17,7 +17,7 @@ from ulmfit_fast.errors import InputError, TrainingInterrupted
 from ulmfit_fast.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
 from ulmfit_fast.optim import NTASGD
-from ulmfit_fast.run_state import CHECKPOINT, load_state, random_state, save_state, set_random_state
+from ulmfit_fast.run_state import CHECKPOINT, checksum, load_state, random_state, save_state, set_random_state
 from ulmfit_fast.training import BestWeights, EpochProgress, History, Loop
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Run:
     _buffers: dict[str, Tensor] = field(default_factory=dict, init=False)  # as of the last step
     _best_loss: float = field(default=0.0, init=False)  # before the epoch's validation
     _written: float = field(default_factory=time.monotonic, init=False)
+    _begun_from: int = field(init=False)  # checksum of the weights before the first step
+
+    def __post_init__(self) -> None:
+        self._begun_from = 0 if self.folder is None else checksum(self.model.state_dict())
 
     def start_again(self) -> None:
         """Remove the checkpoint of an earlier run, which a later ``resume`` would take for this one's."""
@@ -125,7 +129,14 @@ class Run:
                 f"{self.folder}: its checkpoint goes with the best model so far, and model.safetensors is missing; "
                 "bring the whole folder, or start again without --resume"
             )
-        for name, value in self._environment().items():
+        environment = self._environment()
+        # Elsewhere the same beginning may have other bits.
+        if environment == state["environment"] and state.get("begun_from", self._begun_from) != self._begun_from:
+            raise InputError(
+                f"{self.folder}: its checkpoint began from another model; resume with the same one, or start again "
+                "without --resume"
+            )
+        for name, value in environment.items():
             if state["environment"].get(name) != value:
                 warnings.warn(
                     f"{self.folder}: its checkpoint was made with {name} {state['environment'].get(name)}, now it is "
@@ -198,6 +209,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         save_state(self.folder, {
             "arguments": self.arguments, "data": self.task.checksum, "environment": self._environment(),
+            "begun_from": self._begun_from,
             "model": self.model.state_dict() | self._buffers,
             "optimizer": self.loop.optimizer.state_dict(), "scheduler": self.loop.scheduler.state_dict(),
             "average": None if average is None else average.state_dict(), "best": self._best_loss,

@@ -77,6 +77,14 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
     return state
 
 
+def checksum(state: dict[str, Tensor]) -> int:
+    """Of a state dict: names, types, shapes and bits."""
+    result = 0
+    for name, tensor in state.items():
+        result = zlib.crc32(f"{name} {_checksum(tensor)}".encode(), result)
+    return result
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """Of torch's generators, of the CPU and of ``device``."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}

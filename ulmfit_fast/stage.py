@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from ulmfit_fast.checkpoint import Label, load_language_model, save_model
 from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.config import ClassifierConfig, LanguageModelConfig, TrainingConfig
+from ulmfit_fast.errors import InputError
 from ulmfit_fast.interrupt import uninterrupted
 from ulmfit_fast.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.optim import NTASGD, AveragedWeights
@@ -122,6 +123,11 @@ class Stage:
         beta: float,
     ) -> TrainedLanguageModel:
         config, device = self.config, choose_device(self.config.device)
+        if corpus.valid is None and isinstance(config, LanguageModelConfig) and config.optimizer == "ntasgd":
+            raise InputError(
+                "the optimizer ntasgd averages once the validation loss no longer falls, and there are no validation "
+                "texts; give some (--valid, valid_texts) or choose sgd"
+            )
         model.to(device)
         stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
         next_state: list[tuple[Tensor, Tensor]] = []

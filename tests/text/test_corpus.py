@@ -145,14 +145,13 @@ def test_mixed_truncated_and_missing_folders(tmp_path: Path) -> None:
     (tmp_path / "b" / "train.tokens").unlink()
     with pytest.raises(InputError, match=r"train\.tokens is missing; make one: ulmfit-fast tokenize"):
         Corpus.load(tmp_path / "b")
-    (tmp_path / "v.txt").write_text("")
+    (tmp_path / "empty.csv").write_text("text\n\n")
     with pytest.raises(InputError, match="texts for validation are empty"):
-        tokenize_corpus(Source(tmp_path / "a.txt", tmp_path / "v.txt"), tmp_path / "c")
+        tokenize_corpus(Source(tmp_path / "a.txt", tmp_path / "empty.csv"), tmp_path / "c")
     with pytest.raises(InputError, match=r"gone\.txt: no such file"):
         tokenize_corpus(Source(tmp_path / "a.txt", tmp_path / "gone.txt"), tmp_path / "c")
-    (tmp_path / "empty.txt").write_text("")
     with pytest.raises(InputError, match="holds no text"):
-        tokenize_corpus(Source(tmp_path / "empty.txt"), tmp_path / "c")
+        tokenize_corpus(Source(tmp_path / "empty.csv"), tmp_path / "c")
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "parquet", "txt", "folder", "jsonl.zst", "txt.xz"])

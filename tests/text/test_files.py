@@ -13,7 +13,9 @@ import pytest
 import zstandard
 
 from ulmfit_fast import InputError
-from ulmfit_fast.text.files import read_documents, write_table
+from ulmfit_fast.text import files, tables
+from ulmfit_fast.text.files import iterate_documents, read_documents
+from ulmfit_fast.text.tables import write_table
 
 TABLE = pd.DataFrame({"text": ["a, b", "", "NA"], "label": ["x", "1", "x"]})
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -158,25 +160,35 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         read_documents(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_written_tables_read_back(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"out{suffix}"
-    write_table(TABLE, path)
-    documents = read_documents(path, "text", "label")
-    assert (documents.texts, documents.labels) == (TABLE["text"].tolist(), TABLE["label"].tolist())
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
+def test_texts_as_bytes(tmp_path: Path) -> None:
+    """Writers that know no text type leave parquet columns as bytes."""
+    pd.DataFrame({"text": [b"caf\xc3\xa9"]}).to_parquet(tmp_path / "a.parquet")
+    assert read_documents(tmp_path / "a.parquet").texts == ["café"]
+    pd.DataFrame({"text": [b"ok", b"caf\xe9"]}).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match="row 2: column 'text' holds bytes that are not UTF-8"):
+        read_documents(tmp_path / "b.parquet")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_any_text_can_be_written(suffix: str, tmp_path: Path) -> None:
-    """Half a surrogate pair becomes a question mark; a carriage return alone is text, not the end of a line."""
-    texts = ["cut \ud83d", "a\rb", 'x,"y"\n', "7"]
-    write_table(pd.DataFrame({"text": pd.Series(texts, dtype=object), "n": [1, 2, 3, 4]}), tmp_path / f"out{suffix}")
-    assert read_documents(tmp_path / f"out{suffix}").texts == ["cut ?", *texts[1:]]
-
-
-def test_unwritable_tables(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot write this kind of file"):
-        write_table(TABLE, tmp_path / "out.xlsx")
-    with pytest.raises(InputError, match="not a file in an existing folder"):
-        write_table(TABLE, tmp_path / "gone" / "out.csv")
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.txt", "folder"])
+def test_pieces_are_the_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / name
+    texts = [f"text {i}" * (i % 3 + 1) for i in range(11)]
+    table = pd.DataFrame({"text": texts, "label": [str(i % 2) for i in range(11)]})
+    if name == "a.txt":
+        path.write_text("\n".join(texts))
+    elif name == "folder":
+        path.mkdir()
+        for i, text in enumerate(texts):
+            (path / f"{i:02}.txt").write_text(text)
+    else:
+        write_table(table, path)
+    for module in (files, tables):
+        monkeypatch.setattr(module, "ROWS", 4)
+    monkeypatch.setattr(tables, "BATCH", 2)
+    label = "label" if name[2:] in ("csv", "jsonl", "parquet") else None
+    pieces = list(iterate_documents(path, label_column=label))
+    assert [len(piece) for piece in pieces] == [4, 4, 3]
+    assert [text for piece in pieces for text in piece.texts] == texts
+    assert [row for piece in pieces for row in piece.rows] == list(range(1, 12))
+    if label is not None:
+        assert [label for piece in pieces for label in piece.labels or []] == table["label"].tolist()

@@ -5,27 +5,17 @@ Every problem is an InputError that names the file and, where there is one, the 
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ulmfit_fast.errors import InputError
-from ulmfit_fast.text.lines import (
-    COMPRESSED,
-    read_bytes,
-    read_csv_rows,
-    read_json_rows,
-    read_lines,
-    read_text,
-    suffixes_of,
-)
+from ulmfit_fast.text.lines import read_lines, read_text, suffixes_of
 from ulmfit_fast.text.rules import encodable
+from ulmfit_fast.text.tables import CHARACTERS, KINDS, ROWS, read_tables
 
 if TYPE_CHECKING:
     import pandas as pd  # imported on first use: plain text needs none
@@ -51,7 +41,10 @@ class Documents:
         """``count`` of the texts drawn at random, in their order; all where ``count`` is None or not smaller."""
         if count is None or count >= len(self):
             return self
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        return self.take(draw(len(self), count, seed))
+
+    def take(self, chosen: np.ndarray) -> Documents:
+        """The texts at these places, int64, ascending."""
         return Documents(
             [self.texts[i] for i in chosen],
             None if self.labels is None else [self.labels[i] for i in chosen],
@@ -61,149 +54,137 @@ class Documents:
         )
 
 
-def read_documents(path: str | Path, text_column: str = "text", label_column: str | None = None) -> Documents:
-    """Read all texts of a file or folder.
+def draw(total: int, count: int | None, seed: int) -> np.ndarray:
+    """Places of ``count`` of so many drawn at random, ascending; of all where ``count`` is None or not smaller."""
+    if count is None or count >= total:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).permutation(total)[:count])
 
-    A .txt file holds documents separated by blank lines, or one document a line if it has no blank lines. A folder's
-    .txt files are one document each, by name. Tables have a text column and, if asked for, a label column. An empty
-    text is a text.
+
+def read_documents(path: str | Path, text_column: str = "text", label_column: str | None = None) -> Documents:
+    """All texts of a file or folder at once, as ``iterate_documents`` reads them."""
+    import pandas as pd
+
+    pieces = list(iterate_documents(path, text_column, label_column))
+    tables = [piece.table for piece in pieces if piece.table is not None]
+    return Documents(
+        [text for piece in pieces for text in piece.texts],
+        None if label_column is None else [label for piece in pieces for label in piece.labels or []],
+        pd.concat(tables, ignore_index=True) if tables else None,
+        str(path),
+        range(1, sum(map(len, pieces)) + 1),
+    )
+
+
+def iterate_texts(path: str | Path, text_column: str = "text", split: str = "auto") -> Iterator[str]:
+    """The texts alone, one after the other; memory does not grow with the file."""
+    for piece in iterate_documents(path, text_column, split=split, others=False):
+        yield from piece.texts
+
+
+def iterate_documents(
+    path: str | Path,
+    text_column: str = "text",
+    label_column: str | None = None,
+    split: str = "auto",
+    others: bool = True,
+) -> Iterator[Documents]:
+    """The texts of a file or folder in order, in pieces of at most 4,096; memory does not grow with the file.
+
+    A folder's .txt files are one document each, by name. Tables have a text column and, if asked for, a label column.
+    An empty text is a text.
 
     Args:
         path: the file or folder.
         text_column: name of the column with the texts.
         label_column: name of the column with the labels; labels are not read where None.
-
-    Raises:
-        InputError: the file is missing, empty, damaged, not UTF-8, of an unknown kind, or lacks a column or a label.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    if path.is_dir():
-        documents = _read_folder(path)
-    else:
-        kind = _kind(path)
-        if kind == ".txt":
-            documents = _documents(list(_split(path, "auto")), None, None, path)
-        else:
-            readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-                ".csv": _read_csv, ".parquet": _read_parquet,
-                ".jsonl": _read_jsonl,
-            }  # fmt: skip
-            return _from_table(path, readers[kind](path), text_column, label_column)
-    if label_column is not None:
-        raise InputError(f"{path}: plain text has no labels; give a .csv, .jsonl or .parquet file")
-    if not documents.texts:
-        raise InputError(f"{path}: the file is empty")
-    return documents
-
-
-def iterate_texts(path: str | Path, text_column: str = "text", split: str = "auto") -> Iterator[str]:
-    """The texts of ``read_documents``, one after the other; memory does not grow with the file.
-
-    Args:
-        path, text_column: as ``read_documents``.
         split: documents of a .txt file: between "blank" lines, one a "line", the whole "file", or "auto": blank lines
             if there are any, else lines.
+        others: keep all columns of a table, in ``Documents.table``.
 
     Raises:
-        InputError: as ``read_documents``, when the place is reached.
+        InputError: the file is missing, empty, damaged, not UTF-8, of an unknown kind, or lacks a column or a label;
+            when the place is reached.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if path.is_dir():
-        yield from map(read_text, text_files(path))
-        return
-    kind = _kind(path)
-    if kind == ".txt":
-        yield from _split(path, split)
-        return
-    readers = {".csv": _csv_texts, ".jsonl": _json_texts, ".parquet": _parquet_texts}
-    for row, value in enumerate(readers[kind](path, text_column), start=1):
-        yield _as_text(path, row, text_column, value)
+    kind = "" if path.is_dir() else _kind(path)
+    if label_column is not None and kind not in KINDS:
+        raise InputError(f"{path}: plain text has no labels; give a .csv, .jsonl or .parquet file")
+    if kind in KINDS:
+        pieces = _documents_of_table(path, kind, text_column, label_column, others)
+    else:
+        pieces = _plain_documents(path, split, others)
+    row = 1
+    for texts, labels, table in pieces:
+        rows = range(row, row + len(texts))
+        row += len(texts)
+        yield Documents(texts, labels, table, str(path), rows)
+    if row == 1:
+        raise InputError(f"{path}: the file {'has no rows' if kind in KINDS else 'is empty'}")
 
 
-def _csv_texts(path: Path, text_column: str) -> Iterator[Any]:
-    rows = read_csv_rows(path)
-    header = next(rows)
-    _check_column(path, header, text_column, "--text-column")
-    place = header.index(text_column)
-    return (row[place] for row in rows)
+def take_documents(pieces: Iterable[Documents], places: np.ndarray) -> Iterator[Documents]:
+    """Those at these places of a file, int64 from 0, ascending, as its pieces come."""
+    for piece in pieces:
+        first, after = piece.rows[0] - 1, piece.rows[-1]
+        begin, end = np.searchsorted(places, (first, after))
+        if begin < end:
+            yield piece.take(places[begin:end] - first)
 
 
-def _json_texts(path: Path, text_column: str) -> Iterator[Any]:
-    for number, row in enumerate(read_json_rows(path)):
-        if number == 0:
-            _check_column(path, list(row), text_column, "--text-column")
-        yield row.get(text_column)
+_Piece = tuple[list[str], list[str] | None, "pd.DataFrame | None"]
 
 
-def _parquet_texts(path: Path, text_column: str) -> Iterator[Any]:
-    import pyarrow.parquet
-
-    try:
-        source = path if path.suffix.lower() not in COMPRESSED else io.BytesIO(read_bytes(path))
-        with pyarrow.parquet.ParquetFile(source) as file:
-            _check_column(path, file.schema_arrow.names, text_column, "--text-column")
-            for batch in file.iter_batches(1024, columns=[text_column]):
-                yield from batch.column(0).to_pylist()
-    except InputError:
-        raise
-    except Exception as error:  # pyarrow's errors have no common base
-        raise InputError(f"{path}: not a readable parquet file ({error})") from None
-
-
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write .csv, .jsonl or .parquet, under a temporary name first."""
-    import pandas as pd
-
-    path = Path(path)
-    returns = False
-    table = table.copy(deep=False)
-    for place, (_, column) in enumerate(list(table.items())):
-        if pd.api.types.is_numeric_dtype(column):
-            continue
-        values = [encodable(value) if isinstance(value, str) else value for value in column]
-        table.isetitem(place, pd.Series(values, dtype=column.dtype).array)
-        # A carriage return alone is not quoted by itself, and ends a line for readers.
-        returns = returns or any(isinstance(value, str) and "\r" in value for value in values)
-    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
-    writers: dict[str, Callable[[Path], Any]] = {
-        ".csv": lambda to: table.to_csv(to, index=False, quoting=quoting),
-        ".jsonl": lambda to: table.to_json(to, orient="records", lines=True, force_ascii=False),
-        ".parquet": lambda to: table.to_parquet(to, index=False),
-    }
-    check_writable_table(path)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        writers[path.suffix.lower()](temporary)
-        temporary.replace(path)
-    except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors and TypeErrors
-        raise InputError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+def _documents_of_table(
+    path: Path, kind: str, text_column: str, label_column: str | None, others: bool
+) -> Iterator[_Piece]:
+    needed = {text_column: "--text-column"}
+    if label_column is not None:
+        needed[label_column] = "--label-column"
+    row = 1
+    for table in read_tables(path, kind, needed, others):
+        texts = _column(path, table, text_column, row)
+        labels = None if label_column is None else _column(path, table, label_column, row)
+        for number, label in enumerate(labels or [], start=row):
+            if not label:
+                raise InputError(f"{path}: row {number}: column {label_column!r} is empty; every row needs a label")
+        yield texts, labels, table if others else None
+        row += len(texts)
 
 
-def check_writable_table(path: str | Path) -> None:
-    """Raise InputError where ``write_table`` could not write, before any work is done."""
-    path = Path(path)
-    if path.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
-        raise InputError(f"{path}: cannot write this kind of file; expected .csv, .jsonl or .parquet")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: not a file in an existing folder")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise InputError(f"{path}: no permission to write there")
+def _plain_documents(path: Path, split: str, others: bool) -> Iterator[_Piece]:
+    """Of a .txt file or a folder of them, whose table names the file of each text."""
+    is_folder = path.is_dir()
+    files = text_files(path) if is_folder else [path]
+    texts: list[str] = []
+    names: list[str] = []
+    held = 0
 
+    def piece() -> _Piece:
+        if not is_folder or not others:
+            return texts, None, None
+        import pandas as pd
 
-def _documents(texts: list[str], labels: list[str] | None, table: pd.DataFrame | None, path: Path) -> Documents:
-    return Documents(texts, labels, table, str(path), range(1, len(texts) + 1))
+        return texts, None, pd.DataFrame({"file": names})
+
+    for file in files:
+        for text in [read_text(file)] if is_folder else _split(path, split):
+            texts.append(text)
+            names.append(str(file.relative_to(path)))
+            held += len(text)
+            if len(texts) == ROWS or held >= CHARACTERS:
+                yield piece()
+                texts, names, held = [], [], 0
+    if texts:
+        yield piece()
 
 
 def _kind(path: Path) -> str:
     kind = (suffixes_of(path) or [""])[-1]
     kind = {".tokens": ".txt", ".text": ".txt", ".pq": ".parquet", ".json": ".jsonl"}.get(kind, kind)
-    if kind not in (".txt", ".csv", ".jsonl", ".parquet"):
+    if kind != ".txt" and kind not in KINDS:
         raise InputError(f"{path}: unknown kind of file; expected {_FORMATS}")
     return kind
 
@@ -238,14 +219,6 @@ def _has_paragraphs(path: Path) -> bool:
     return False
 
 
-def _read_folder(path: Path) -> Documents:
-    import pandas as pd
-
-    files = text_files(path)
-    table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
-    return _documents([read_text(file) for file in files], None, table, path)
-
-
 def text_files(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if _is_text(file))
     if not files:
@@ -257,55 +230,8 @@ def _is_text(path: Path) -> bool:
     return path.is_file() and suffixes_of(path)[-1:] == [".txt"]
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    header, *rows = read_csv_rows(path)
-    return pd.DataFrame(rows, columns=header, dtype=object)
-
-
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(list(read_json_rows(path)), dtype=object)
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    data = read_bytes(path)
-    if not data:
-        raise InputError(f"{path}: the file is empty")
-    try:
-        return pd.read_parquet(io.BytesIO(data))
-    except Exception as error:  # pyarrow's errors have no common base
-        raise InputError(f"{path}: not a readable parquet file ({error})") from None
-
-
-def _from_table(path: Path, table: pd.DataFrame, text_column: str, label_column: str | None) -> Documents:
-    if table.empty:
-        raise InputError(f"{path}: the file has no rows")
-    texts = _column(path, table, text_column, "--text-column")
-    labels = None
-    if label_column is not None:
-        labels = _column(path, table, label_column, "--label-column")
-        for row, label in enumerate(labels, start=1):
-            if not label:
-                raise InputError(f"{path}: row {row}: column {label_column!r} is empty; every row needs a label")
-    return _documents(texts, labels, table, path)
-
-
-def _column(path: Path, table: pd.DataFrame, name: str, option: str) -> list[str]:
-    _check_column(path, list(table.columns), name, option)
-    return [_as_text(path, row, name, value) for row, value in enumerate(table[name], start=1)]
-
-
-def _check_column(path: Path, columns: list[Any], name: str, option: str) -> None:
-    if name not in columns:
-        known = ", ".join(repr(str(column)) for column in columns)
-        raise InputError(f"{path}: no column {name!r}; its columns are {known}; choose one with {option}")
-    if columns.count(name) > 1:
-        raise InputError(f"{path}: column {name!r} occurs twice")
+def _column(path: Path, table: pd.DataFrame, name: str, first_row: int) -> list[str]:
+    return [_as_text(path, row, name, value) for row, value in enumerate(table[name], start=first_row)]
 
 
 def _as_text(path: Path, row: int, name: str, value: Any) -> str:
@@ -313,4 +239,9 @@ def _as_text(path: Path, row: int, name: str, value: Any) -> str:
 
     if isinstance(value, list | dict | tuple | np.ndarray):
         raise InputError(f"{path}: row {row}: column {name!r} holds a {type(value).__name__}; expected text")
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: row {row}: column {name!r} holds bytes that are not UTF-8") from None
     return "" if pd.isna(value) else encodable(str(value))
