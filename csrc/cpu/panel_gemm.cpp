@@ -47,6 +47,11 @@ inline uint32_t load_pair(const Bfloat16* from) {
 
 #if defined(__AVX512BF16__)
 
+// As an instruction, not _mm512_dpbf16_ps: around its type GCC 12 spills in the innermost loop.
+inline void multiply_add_pairs(Vec<float>& sum, WordVec value, WordVec weight) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(value), "v"(weight));
+}
+
 template <int R, int V, bool Half = false>
 inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)[R], int64_t offset,
                            const uint32_t* words) {
@@ -54,9 +59,10 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
   load_weights<V>(weight, words);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    const auto value = bit_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(load_pair<Half>(row[r] + offset))));
+    WordVec value = broadcast(load_pair<Half>(row[r] + offset));
+    ULMFIT_PIN(value);
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], value, bit_cast<__m512bh>(weight[v]));
+    for (int v = 0; v < V; ++v) multiply_add_pairs(sum[r][v], value, weight[v]);
   }
 }
 
