@@ -204,6 +204,26 @@ def test_unknown_label_in_validation(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "clf").exists()
 
 
+def test_a_part_held_out_for_validation(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same part each time: a run resumed after its end finds its texts again."""
+    data = str(models / "train.csv")
+    arguments = ["train", data, "--output", str(tmp_path / "clf"), "--epochs", "1", *SIZES, *SMALL]
+    assert main([*arguments, "--valid-fraction", "0.2"]) == 0
+    assert "accuracy" in capsys.readouterr().err
+    assert main([*arguments, "--valid-fraction", "0.2", "--resume"]) == 0
+    assert main([*arguments, "--valid-fraction", "0.3", "--resume"]) == 2
+    assert_one_line(capsys, "made on other texts, labels or words")
+    assert main([*arguments, "--valid-fraction", "0.2", "--valid", data, "--overwrite"]) == 2
+    assert_one_line(capsys, "--valid-fraction does not go with --valid")
+
+
+def test_a_label_with_one_text_cannot_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = _file("a.csv", GOOD + b"the only one,rare\n")(tmp_path)
+    assert main(["train", data, "--output", str(tmp_path / "clf"), "--valid-fraction", "0.2", *SIZES]) == 2
+    assert_one_line(capsys, "a.csv: cannot hold out 0.2 of every label (")
+    assert not (tmp_path / "clf").exists()
+
+
 def test_a_step_that_ruins_the_weights_is_never_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One batch: its own loss is finite, what the step leaves behind is not."""
     data = _file("a.csv", GOOD)(tmp_path)

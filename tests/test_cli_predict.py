@@ -96,7 +96,7 @@ def test_a_faulty_row_is_found_before_the_work(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "ROWS", 2)
-    monkeypatch.setattr("ulmfit_fast.cli_models.predict_documents", lambda *_: pytest.fail("predicted"))
+    monkeypatch.setattr("ulmfit_fast.cli_prediction.predict_documents", lambda *_: pytest.fail("predicted"))
     (tmp_path / "new.csv").write_text("text\n" + "fine\n" * 9 + "one,two\n")
     output = tmp_path / "out.csv"
     arguments = ["predict", str(tmp_path / "new.csv"), "--model", str(models / "clf"), "--output", str(output)]

@@ -41,17 +41,22 @@ def _fail(message: str, status: int = 2) -> int:
 class _Group(click.Group):
     """The commands that need torch are imported when one of them is wanted."""
 
-    _MODELS = ("pretrain-lm", "finetune-lm", "train", "predict", "evaluate", "info", "demo")
+    _TRAINING = ("pretrain-lm", "finetune-lm", "train")
+    _PREDICTION = ("predict", "evaluate", "info", "demo")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.commands, *self._MODELS]
+        return [*self.commands, *self._TRAINING, *self._PREDICTION]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._MODELS:
-            return super().get_command(ctx, cmd_name)
-        from ulmfit_fast.cli_models import COMMANDS
+        if cmd_name in self._TRAINING:
+            from ulmfit_fast import cli_training
 
-        return COMMANDS[cmd_name]
+            return cli_training.COMMANDS[cmd_name]
+        if cmd_name in self._PREDICTION:
+            from ulmfit_fast import cli_prediction
+
+            return cli_prediction.COMMANDS[cmd_name]
+        return super().get_command(ctx, cmd_name)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -1,15 +1,20 @@
-"""The command line's options: those that several commands share, and one for every field of a configuration."""
+"""The command line's options: those that several commands share, and one for every field of a configuration.
+
+And what follows from options alike: reading a table, refusing an option that would do nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from ulmfit_fast.text.files import SPLITS
+from ulmfit_fast.errors import InputError
+from ulmfit_fast.text.files import SPLITS, Documents, read_documents
 from ulmfit_fast.text.parallel import available_processes
 
 
@@ -65,3 +70,18 @@ max_tokens = click.option(
 )
 sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
 classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")
+
+
+def refuse_given(names: Sequence[str], reason: str) -> None:
+    """An error if one of these options is on the command line, where it would do nothing."""
+    for name in names:
+        if is_given(name):
+            raise InputError(f"--{name.replace('_', '-')} does nothing here: {reason}")
+
+
+def is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def read_table(source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int) -> Documents:
+    return read_documents(source, text_column, label_column).sample(max_texts, seed)

@@ -24,6 +24,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from ulmfit_fast.atomic_write import write_atomically
 from ulmfit_fast.checkpoint import save_model
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.errors import InputError
 from ulmfit_fast.lstm import WeightDropLSTM
 from ulmfit_fast.pipeline import (
     encode_labels,
@@ -45,6 +46,8 @@ LABELS_PER_AREA = 10
 TEST_PER_AREA = 80
 POOL_PER_AREA = 150  # texts of an area that take part; stage two sees them all
 MAX_WORDS = 100  # of a text to classify
+
+_MARK = "README.txt"  # of a folder that a demo may write to again
 
 # Small enough for two cores.
 _SIZES: dict[str, Any] = {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "vocab_size": 5000}
@@ -83,7 +86,7 @@ def run_demo(output: Path, seeds: int = 3, device: str = "auto") -> None:
     """Run it, print the table, and leave models, table and sample predictions in ``output``."""
     choose_device(device)  # or an error, before anything is read
     start = time.perf_counter()
-    output.mkdir(parents=True, exist_ok=True)
+    _begin_folder(output)
     click.echo("1. Reading the docstrings of the standard library, torch and numpy")
     texts, task = _load_task()
     click.echo(
@@ -120,6 +123,16 @@ def run_demo(output: Path, seeds: int = 3, device: str = "auto") -> None:
     write_atomically(output / "results.md", table + "\n")
     _show_predictions(task, best, output)
     click.echo(f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {output}")
+
+
+def _begin_folder(output: Path) -> None:
+    """Make the folder, or take over that of an earlier demo. Raises InputError where it holds anything else."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the demo")
+    if output.exists() and any(output.iterdir()) and not (output / _MARK).exists():
+        raise InputError(f"{output}: holds other files; give a new or empty folder for the demo")
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomically(output / _MARK, "Made by ulmfit-fast demo; the next demo in this folder replaces its files.\n")
 
 
 def plain_words(text: str) -> str:
