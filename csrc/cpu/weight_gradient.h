@@ -9,8 +9,8 @@
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
-constexpr int64_t kLeastBlockTiles = 8, kMostBlockTiles = 24;  // of kTileRows rows of the result
-constexpr int64_t kChunkGroups = 256;                          // groups of the N rows packed at a time
+constexpr int64_t kLeastBlockTiles = 8, kMostBlockTiles = 16;  // of kTileRows rows of the result
+constexpr int64_t kChunkGroups = 512;                          // groups of the N rows packed at a time
 
 // Memory that all slices use.
 template <typename E>
