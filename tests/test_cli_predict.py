@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -63,6 +64,10 @@ def test_unwritable_predictions(models: Path, tmp_path: Path, capsys: pytest.Cap
     assert_one_line(capsys, "cannot write this kind of file")
 
 
+def read_whole(path: Path) -> pd.DataFrame:
+    return pd.concat(tables.read_tables(path, path.suffix, {}), ignore_index=True)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_a_file_read_in_pieces(suffix: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four rows at a time: the same rows in the same order, with what the model says of them all at once."""
@@ -75,8 +80,7 @@ def test_a_file_read_in_pieces(suffix: str, models: Path, tmp_path: Path, monkey
     output = tmp_path / f"out{suffix}"
     arguments = ["predict", str(tmp_path / f"new{suffix}"), "--model", str(models / "clf"), "--output", str(output)]
     assert main(arguments) == 0
-    written = files.read_documents(output).table
-    assert written is not None
+    written = read_whole(output)
     assert written["id"].astype(int).tolist() == list(range(30))
     assert written["text"].tolist() == texts
     model, tokenizer, labels = load_classifier(models / "clf")
@@ -85,8 +89,7 @@ def test_a_file_read_in_pieces(suffix: str, models: Path, tmp_path: Path, monkey
     assert written["confidence"].astype("float32").to_numpy() == pytest.approx(expected.max(1), abs=1e-6)
 
     assert main([*arguments, "--overwrite", "--max-texts", "7", "--seed", "3"]) == 0
-    drawn = files.read_documents(output).table
-    assert drawn is not None
+    drawn = read_whole(output)
     chosen = files.draw(30, 7, 3)
     assert drawn["id"].astype(int).tolist() == chosen.tolist()
     assert drawn["prediction"].tolist() == written["prediction"][chosen].tolist()
@@ -112,3 +115,56 @@ def test_documents_of_a_text_file(split: str, expected: list[str], models: Path,
     arguments = ["predict", str(tmp_path / "new.txt"), "--model", str(models / "clf"), "--output", str(output)]
     assert main([*arguments, "--split", split]) == 0
     assert pd.read_csv(output)["text"].tolist() == expected
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_rows_of_different_keys(suffix: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and types that the first rows do not show, and predictions of an earlier run."""
+    monkeypatch.setattr(tables, "ROWS", 2)
+    rows = [{"text": "fine", "prediction": 7}, {"text": "dull", "n": None}, {"n": 3}, {"text": "", "tags": ["a", "b"]}]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / f"out{suffix}"
+    arguments = ["predict", str(tmp_path / "new.jsonl"), "--model", str(models / "clf"), "--output", str(output)]
+    assert main(arguments) == 0
+    written = read_whole(output)
+    assert list(written.columns) == ["text", "n", "tags", "prediction", "confidence"]
+    assert set(written["prediction"]) <= {"good", "bad"}
+    present = [value if isinstance(value, list) else str(value) for value in written["tags"].dropna() if value != ""]
+    assert present in ([["a", "b"]], ["['a', 'b']"])
+    assert [int(n) for n in written["n"].dropna() if n != ""] == [3]
+
+
+def test_an_index_of_pandas_is_no_column(models: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"text": ["fine", "dull", "weak"], "n": [1, None, 3]}).dropna().to_parquet(tmp_path / "new.parquet")
+    output = tmp_path / "out.csv"
+    arguments = ["predict", str(tmp_path / "new.parquet"), "--model", str(models / "clf"), "--output", str(output)]
+    assert main(arguments) == 0
+    assert list(pd.read_csv(output).columns) == ["text", "n", "prediction", "confidence"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "suffix", "message"),
+    [
+        ('{"text": "x", "n": 1}\n{"text": "x", "n": "one"}\n', ".parquet", "column 'n' does not fit into a parquet"),
+        ('{"text": "x", "id": 13835058055282163712}\n', ".parquet", "column 'id' does not fit into a parquet"),
+        ('{"text": "x", "meta": {}}\n', ".parquet", "cannot be written"),
+        ('{"text": "x", "meta": {"a": "\\ud83d"}}\n', ".jsonl", "cannot be written"),
+    ],
+)
+def test_what_the_output_cannot_hold_is_said_before_the_work(
+    rows: str, suffix: str, message: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "new.jsonl").write_text(rows)
+    output = tmp_path / f"out{suffix}"
+    arguments = ["predict", str(tmp_path / "new.jsonl"), "--model", str(models / "clf"), "--output", str(output)]
+    monkeypatch.setattr("ulmfit_fast.prediction._probabilities", lambda *_: pytest.fail("predicted"))
+    assert main(arguments) == 2
+    assert_one_line(capsys, message)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
+
+
+def test_split_is_for_plain_text(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["predict", str(models / "train.csv"), "--model", str(models / "clf")]
+    assert main([*arguments, "--output", str(tmp_path / "out.csv"), "--split", "line"]) == 2
+    assert_one_line(capsys, "--split does nothing here: ")

@@ -52,10 +52,10 @@ def test_demo_ends_with_a_table_and_a_command_that_works(tmp_path: Path, capsys:
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "lm").mkdir()
+    (tmp_path / "README.txt").write_text("mine")
     assert main(["demo", "--output", str(tmp_path)]) == 2
     assert_one_line(capsys, "holds other files; give a new or empty folder for the demo")
-    assert [path.name for path in tmp_path.iterdir()] == ["lm"]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("README.txt", "mine")]
     (tmp_path / "file").write_text("")
     assert main(["demo", "--output", str(tmp_path / "file")]) == 2
     assert_one_line(capsys, "is a file; give a folder")

@@ -1,6 +1,6 @@
 """The command line's options: those that several commands share, and one for every field of a configuration.
 
-And what follows from options alike: reading a table, refusing an option that would do nothing.
+And what follows from options alike: reading texts, refusing an option that would do nothing.
 """
 
 from __future__ import annotations
@@ -83,5 +83,5 @@ def is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
 
 
-def read_table(source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int) -> Documents:
+def read_texts(source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int) -> Documents:
     return read_documents(source, text_column, label_column).sample(max_texts, seed)

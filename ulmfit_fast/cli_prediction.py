@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from ulmfit_fast.errors import InputError
 from ulmfit_fast.language_model import LanguageModel
 from ulmfit_fast.pipeline import encode_labels
 from ulmfit_fast.prediction import evaluate_language_model, predict_documents, predict_probabilities
-from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
+from ulmfit_fast.text.files import Documents, draw, is_plain_text, iterate_documents, iterate_texts, take_documents
 from ulmfit_fast.text.tables import TableWriter
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import DEVICES, PRECISIONS, choose_device
@@ -55,31 +56,35 @@ def predict_command(
     writer = TableWriter(output)
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
+    if source.exists() and not is_plain_text(source):
+        options.refuse_given(("split",), f"{source} is not a .txt file")
     model, tokenizer, labels = load_classifier(folder)
     model.to(choose_device(device))
     classes = pd.Series(labels)
 
-    def with_predictions(documents: Documents, chosen: np.ndarray, confidence: np.ndarray) -> pd.DataFrame:
-        table = pd.DataFrame({"text": documents.texts}) if documents.table is None else documents.table.copy()
-        return table.assign(prediction=classes.take(chosen).to_numpy(), confidence=confidence)
-
     def pieces() -> Iterator[Documents]:
         return iterate_documents(source, text_column, split=split)
 
+    def columns(piece: Documents) -> pd.DataFrame:
+        table = pd.DataFrame({"text": piece.texts}) if piece.table is None else piece.table
+        return table.drop(columns=["prediction", "confidence"], errors="ignore")
+
     total = characters = 0
     for piece in pieces():
-        nothing = np.zeros(len(piece), dtype=np.float32)
-        writer.expect(with_predictions(piece, nothing.astype(int), nothing))
+        writer.expect(columns(piece))
         total += len(piece)
         characters += sum(map(len, piece.texts))
+    writer.expect(pd.DataFrame({"prediction": classes, "confidence": 0.5}))
     rows = draw(total, max_texts, seed)
     predicted = predict_documents(
         model, tokenizer, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
         max_tokens, precision,
     )  # fmt: skip
-    with writer:
+    with writer, contextlib.closing(predicted):
         for piece, probabilities in predicted:
-            writer.write(with_predictions(piece, probabilities.argmax(1), probabilities.max(1).round(6)))
+            best = classes.take(probabilities.argmax(1)).to_numpy()
+            confidence = probabilities.max(1).astype(np.float64).round(6)
+            writer.write(columns(piece).assign(prediction=best, confidence=confidence))
     click.echo(f"{len(rows)} predictions in {output}")
 
 
@@ -114,7 +119,7 @@ def evaluate_command(
     options.refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
     model, tokenizer, labels = load_classifier(folder)
     model.to(choose_device(device))
-    documents = options.read_table(source, text_column, label_column, max_texts, seed)
+    documents = options.read_texts(source, text_column, label_column, max_texts, seed)
     names = [str(label) for label in labels]
     targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
     predictions = predict_probabilities(

@@ -59,7 +59,7 @@ def pretrain_lm_command(
         split = split if options.is_given("split") else corpus.source.get("split", split)
         text_column = text_column if options.is_given("text_column") else corpus.source.get("text_column", text_column)
     elif max_texts is not None:
-        corpus = options.read_table(source, text_column, None, max_texts, config.seed).texts
+        corpus = options.read_texts(source, text_column, None, max_texts, config.seed).texts
     else:
         corpus = tokenize(
             Source(source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency,
@@ -86,7 +86,7 @@ def finetune_lm_command(
 ) -> None:  # fmt: skip
     """Stage two: go on with the task's TEXTS, labelled or not."""
     check_output_folder(output, overwrite, resume)
-    documents = options.read_table(source, text_column, None, max_texts, config.seed)
+    documents = options.read_texts(source, text_column, None, max_texts, config.seed)
     finetune_lm(
         documents.texts, language_model, config, output=output, overwrite=overwrite, resume=resume,
         on_epoch=_print_epoch,
@@ -124,11 +124,11 @@ def train_command(
     if valid is not None and valid_fraction is not None:
         raise InputError("--valid-fraction does not go with --valid")
     check_output_folder(output, overwrite, resume)
-    documents = options.read_table(source, text_column, label_column, max_texts, config.seed)
+    documents = options.read_texts(source, text_column, label_column, max_texts, config.seed)
     classes = list_classes(documents.texts, documents.labels or [], str(source))
     held_out = None
     if valid is not None:
-        held_out = options.read_table(valid, text_column, label_column, None, config.seed)
+        held_out = options.read_texts(valid, text_column, label_column, None, config.seed)
         encode_labels(held_out.labels or [], classes, str(valid), held_out.rows)
     elif valid_fraction is not None:
         documents, held_out = _hold_out(documents, valid_fraction, config.seed)
@@ -145,15 +145,17 @@ def _hold_out(documents: Documents, fraction: float, seed: int) -> tuple[Documen
     """The documents without, and those in, a part drawn from every label alike."""
     from sklearn.model_selection import train_test_split
 
+    labels = documents.labels or []
+    refusal = f"{documents.source}: cannot hold out {fraction} of every label"
     try:
-        rest, drawn = train_test_split(
-            np.arange(len(documents)), test_size=fraction, random_state=seed, stratify=documents.labels
-        )
+        parts = train_test_split(np.arange(len(documents)), test_size=fraction, random_state=seed, stratify=labels)
     except ValueError as error:
-        raise InputError(
-            f"{documents.source}: cannot hold out {fraction} of every label ({error}); give a table with --valid"
-        ) from None
-    return documents.take(np.sort(rest)), documents.take(np.sort(drawn))
+        raise InputError(f"{refusal} ({error}); give a table with --valid") from None
+    rest, drawn = (documents.take(np.sort(part)) for part in parts)
+    for label in sorted(set(labels)):
+        if label not in (rest.labels or []) or label not in (drawn.labels or []):
+            raise InputError(f"{refusal} (label {label!r} has too few texts); give a table with --valid")
+    return rest, drawn
 
 
 def _print_epoch(record: Record) -> None:

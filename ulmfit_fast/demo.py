@@ -47,7 +47,7 @@ TEST_PER_AREA = 80
 POOL_PER_AREA = 150  # texts of an area that take part; stage two sees them all
 MAX_WORDS = 100  # of a text to classify
 
-_MARK = "README.txt"  # of a folder that a demo may write to again
+_MARK = ".ulmfit-fast-demo"  # of a folder that a demo may write to again
 
 # Small enough for two cores.
 _SIZES: dict[str, Any] = {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "vocab_size": 5000}

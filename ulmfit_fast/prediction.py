@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def predict_documents(
     progress: bool = False,
     max_tokens: int = MAX_TOKENS,
     precision: str = "float32",
-) -> Iterator[tuple[Documents, np.ndarray]]:
+) -> Generator[tuple[Documents, np.ndarray], None, None]:
     """Each piece of a file, as it is reached, with what ``predict_probabilities`` says of its texts.
 
     ``characters`` are those of all pieces, to tell the time left.

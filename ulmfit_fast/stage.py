@@ -126,7 +126,7 @@ class Stage:
         if corpus.valid is None and isinstance(config, LanguageModelConfig) and config.optimizer == "ntasgd":
             raise InputError(
                 "the optimizer ntasgd averages once the validation loss no longer falls, and there are no validation "
-                "texts; give some (--valid, valid_texts) or choose sgd"
+                "texts; give some, or at least 20 texts of which some are held out, or choose sgd"
             )
         model.to(device)
         stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)

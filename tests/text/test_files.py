@@ -8,6 +8,7 @@ import lzma
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import zstandard
@@ -63,8 +64,8 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("two\n\nparts")
     (tmp_path / "sub" / "a.txt.gz").write_bytes(gzip.compress(b"zipped"))
     (tmp_path / "notes.md").write_text("not this")
-    documents = read_documents(tmp_path)
-    assert documents.texts == ["two\n\nparts", "zipped"]
+    [documents] = iterate_documents(tmp_path)
+    assert documents.texts == read_documents(tmp_path).texts == ["two\n\nparts", "zipped"]
     assert documents.table["file"].tolist() == ["b.txt", "sub/a.txt.gz"]
 
 
@@ -78,7 +79,7 @@ def test_other_column_names(tmp_path: Path) -> None:
 def test_sample_is_a_seeded_draw_in_the_files_order(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     pd.DataFrame({"text": [str(i) for i in range(100)], "label": range(100)}).to_csv(path, index=False)
-    documents = read_documents(path, "text", "label")
+    [documents] = iterate_documents(path, "text", "label")
     sample = documents.sample(10, seed=1)
     assert sample.texts == sorted(sample.texts, key=int) == sample.labels == sample.table["text"].tolist()
     assert len(set(sample.texts)) == 10
@@ -192,3 +193,15 @@ def test_pieces_are_the_whole(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert [row for piece in pieces for row in piece.rows] == list(range(1, 12))
     if label is not None:
         assert [label for piece in pieces for label in piece.labels or []] == table["label"].tolist()
+
+
+def test_chosen_documents_come_in_full_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third row of a file read four at a time, again four at a time; nothing is read behind the last."""
+    for module in (files, tables):
+        monkeypatch.setattr(module, "ROWS", 4)
+    path = tmp_path / "a.csv"
+    path.write_text("text,n\n" + "".join(f"text {i},{i}\n" for i in range(40)) + "one field too many,,\n")
+    pieces = list(files.take_documents(iterate_documents(path), np.arange(0, 36, 3)))
+    assert [len(piece) for piece in pieces] == [4, 4, 4]
+    assert [row for piece in pieces for row in piece.rows] == list(range(1, 37, 3))
+    assert [n for piece in pieces for n in piece.table["n"]] == [str(i) for i in range(0, 36, 3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -45,9 +46,10 @@ def test_columns_that_come_later(suffix: str, tmp_path: Path) -> None:
     """A first piece without a column, or with nothing in it, does not settle the file's columns or types."""
     pieces = [pd.DataFrame({"text": ["a"], "n": [None]}), pd.DataFrame({"text": ["b"], "n": [7], "more": ["x"]})]
     path = tmp_path / f"out{suffix}"
-    with TableWriter(path) as writer:
-        for piece in pieces:
-            writer.expect(piece)
+    writer = TableWriter(path)
+    for piece in pieces:
+        writer.expect(piece)
+    with writer:
         for piece in pieces:
             writer.write(piece)
     [table] = read_tables(path, suffix, {"text": "--text-column"})
@@ -70,11 +72,28 @@ def test_parquet_types_stay(tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet").equals(source)
 
 
-def test_what_parquet_cannot_hold_is_said_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_column_of_two_types(tmp_path: Path) -> None:
     writer = TableWriter(tmp_path / "out.parquet")
     writer.expect(pd.DataFrame({"n": [1]}))
-    with pytest.raises(InputError, match=r"n .*a \.csv or \.jsonl file takes such columns"):
+    with pytest.raises(InputError, match=r"column 'n' does not fit into a parquet file .* write a .csv or .jsonl"):
         writer.expect(pd.DataFrame({"n": ["one"]}))
+
+
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    """A spreadsheet's unnamed columns stay in a .csv; other kinds of file cannot hold them."""
+    (tmp_path / "a.csv").write_text("text,,\nx,1,2\n")
+    [table] = read_tables(tmp_path / "a.csv", ".csv", {"text": "--text-column"})
+    write_table(table, tmp_path / "b.csv")
+    assert (tmp_path / "b.csv").read_text() == "text,,\nx,1,2\n"
+    for suffix in (".jsonl", ".parquet"):
+        with pytest.raises(InputError, match=r"column '' occurs twice; name it otherwise, or write a .csv file"):
+            write_table(table, tmp_path / f"b{suffix}")
+
+
+def test_numbers_stay_as_they_are(tmp_path: Path) -> None:
+    row = {"text": "a", "p": 1e-12, "q": 0.857, "n": 2**53 + 1}
+    write_table(pd.DataFrame([row]), tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == row
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
@@ -83,8 +102,9 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     before = path.read_bytes()
 
     def fail() -> None:
-        with TableWriter(path) as writer:
-            writer.expect(TABLE)
+        writer = TableWriter(path)
+        writer.expect(TABLE)
+        with writer:
             writer.write(TABLE)
             raise RuntimeError
 

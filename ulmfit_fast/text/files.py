@@ -62,18 +62,8 @@ def draw(total: int, count: int | None, seed: int) -> np.ndarray:
 
 
 def read_documents(path: str | Path, text_column: str = "text", label_column: str | None = None) -> Documents:
-    """All texts of a file or folder at once, as ``iterate_documents`` reads them."""
-    import pandas as pd
-
-    pieces = list(iterate_documents(path, text_column, label_column))
-    tables = [piece.table for piece in pieces if piece.table is not None]
-    return Documents(
-        [text for piece in pieces for text in piece.texts],
-        None if label_column is None else [label for piece in pieces for label in piece.labels or []],
-        pd.concat(tables, ignore_index=True) if tables else None,
-        str(path),
-        range(1, sum(map(len, pieces)) + 1),
-    )
+    """All texts of a file or folder at once, without its other columns; else as ``iterate_documents``."""
+    return _joined(list(iterate_documents(path, text_column, label_column, others=False)))
 
 
 def iterate_texts(path: str | Path, text_column: str = "text", split: str = "auto") -> Iterator[str]:
@@ -126,12 +116,36 @@ def iterate_documents(
 
 
 def take_documents(pieces: Iterable[Documents], places: np.ndarray) -> Iterator[Documents]:
-    """Those at these places of a file, int64 from 0, ascending, as its pieces come."""
+    """Those at these places of a file, int64 from 0, ascending, again in pieces."""
+    taken: list[Documents] = []
     for piece in pieces:
         first, after = piece.rows[0] - 1, piece.rows[-1]
         begin, end = np.searchsorted(places, (first, after))
         if begin < end:
-            yield piece.take(places[begin:end] - first)
+            taken.append(piece.take(places[begin:end] - first))
+        held = sum(len(text) for part in taken for text in part.texts)
+        if sum(map(len, taken)) >= ROWS or held >= CHARACTERS or (taken and end == len(places)):
+            yield _joined(taken)
+            taken = []
+        if end == len(places):
+            return
+
+
+def _joined(pieces: list[Documents]) -> Documents:
+    if len(pieces) == 1:
+        return pieces[0]
+    tables = [piece.table for piece in pieces if piece.table is not None]
+    if tables:
+        import pandas as pd
+
+        table = pd.concat(tables, ignore_index=True)
+    return Documents(
+        [text for piece in pieces for text in piece.texts],
+        None if pieces[0].labels is None else [label for piece in pieces for label in piece.labels or []],
+        table if tables else None,
+        pieces[0].source,
+        [row for piece in pieces for row in piece.rows],
+    )
 
 
 _Piece = tuple[list[str], list[str] | None, "pd.DataFrame | None"]
@@ -172,7 +186,8 @@ def _plain_documents(path: Path, split: str, others: bool) -> Iterator[_Piece]:
     for file in files:
         for text in [read_text(file)] if is_folder else _split(path, split):
             texts.append(text)
-            names.append(str(file.relative_to(path)))
+            if is_folder and others:
+                names.append(str(file.relative_to(path)))
             held += len(text)
             if len(texts) == ROWS or held >= CHARACTERS:
                 yield piece()
@@ -217,6 +232,11 @@ def _has_paragraphs(path: Path) -> bool:
             return True
         blank = blank or not line.strip()
     return False
+
+
+def is_plain_text(path: Path) -> bool:
+    """Whether it is a .txt file, which ``split`` cuts into documents."""
+    return not path.is_dir() and _kind(path) == ".txt"
 
 
 def text_files(path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 KINDS = (".csv", ".jsonl", ".parquet")
 ROWS, CHARACTERS = 4096, 1 << 24  # of a piece, which may hold one row more than so many characters
 BATCH = 64  # rows of a parquet file that are decoded together
+
+_INDEX_OF_PANDAS = re.compile(r"__index_level_\d+__")  # a column for an index without a name
 
 T = TypeVar("T")
 
@@ -44,7 +47,9 @@ def read_tables(path: Path, kind: str, needed: Mapping[str, str], others: bool =
 
 
 class TableWriter:
-    """Writes a table in pieces, under a temporary name until all is written; a context manager.
+    """Writes a table in pieces, under a temporary name until all is written.
+
+    ``expect`` every piece, then ``write`` them within a ``with``: what cannot be written is found before the first is.
 
     Args:
         path: the file to write; its suffix tells the kind.
@@ -57,42 +62,60 @@ class TableWriter:
         self.path = Path(path)
         check_writable_table(self.path)
         self._kind = self.path.suffix.lower()
-        self._temporary = self.path.with_name(f".{self.path.name}.partial")
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._columns: list[Any] = []
-        self._schema: pyarrow.Schema | None = None
-        self._file: Any = None  # text file, or a parquet writer
+        self._types: dict[str, pyarrow.DataType] = {}  # of a parquet file's columns
+        self._file: Any = None  # a text file or a parquet writer
+        self._rows = 0
 
     def expect(self, table: pd.DataFrame) -> None:
-        """Take note of columns and types to come; before the first piece is written, for every piece."""
+        """Take note of the columns and types of a piece."""
         columns = list(table.columns)
+        if self._kind != ".csv" and len(set(columns)) < len(columns):
+            name = next(column for column in columns if columns.count(column) > 1)
+            raise InputError(f"{self.path}: column {name!r} occurs twice; name it otherwise, or write a .csv file")
         if columns != self._columns:
             self._columns += [column for column in columns if column not in self._columns] if self._columns else columns
+        table = _encodable(table)
         if self._kind == ".parquet":
-            import pyarrow
-
+            for key, column in table.items():
+                self._types[str(key)] = self._common_type(str(key), column)
+        else:
             try:
-                schema = pyarrow.Schema.from_pandas(_encodable(table), preserve_index=False).remove_metadata()
-                known = schema if self._schema is None else self._schema
-                self._schema = pyarrow.unify_schemas([known, schema], promote_options="permissive")
-            except (ValueError, TypeError) as error:  # pyarrow's are of these
-                raise InputError(f"{self.path}: {error}; a .csv or .jsonl file takes such columns") from None
+                self._write_text(table, io.StringIO(), header=True)
+            except (OSError, ValueError, TypeError) as error:
+                raise self._failed(error) from None
 
     def write(self, table: pd.DataFrame) -> None:
         """Append a piece; a column that it lacks is empty."""
-        if list(table.columns) != self._columns:
-            table = table.reindex(columns=self._columns)
+        table = _encodable(table)
         try:
-            getattr(self, f"_write_{self._kind[1:]}")(_encodable(table))
-        except (OSError, ValueError, TypeError) as error:
+            if self._kind == ".parquet":
+                self._file.write_table(self._arrow_table(table))
+            else:
+                if list(table.columns) != self._columns:
+                    table = table.astype(object).reindex(columns=self._columns, fill_value=None)
+                self._write_text(table, self._file, header=self._rows == 0)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise self._failed(error) from None
+        self._rows += len(table)
 
     def __enter__(self) -> TableWriter:
+        try:
+            if self._kind == ".parquet":
+                import pyarrow.parquet
+
+                self._file = pyarrow.parquet.ParquetWriter(self._temporary, pyarrow.schema(self._types))
+            else:
+                self._file = self._temporary.open("w", encoding="utf-8", newline="")
+        except Exception as error:  # pyarrow's errors have no common base
+            self._temporary.unlink(missing_ok=True)
+            raise self._failed(error) from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if self._file is not None:
-                self._file.close()
+            self._file.close()
             if kind is None:
                 self._temporary.replace(self.path)
         except (OSError, ValueError) as error:
@@ -100,28 +123,38 @@ class TableWriter:
         finally:
             self._temporary.unlink(missing_ok=True)
 
-    def _write_csv(self, table: pd.DataFrame) -> None:
+    def _write_text(self, table: pd.DataFrame, to: IO[str], header: bool) -> None:
+        if self._kind == ".jsonl":
+            table.to_json(
+                to, orient="records", lines=True, force_ascii=False, date_format="iso", double_precision=15
+            )  # fmt: skip
+            return
         # A carriage return alone is not quoted by itself, and ends a line for readers.
         returns = any("\r" in value for _, column in table.items() for value in column if isinstance(value, str))
         quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
-        first = self._file is None
-        table.to_csv(self._text_file(), index=False, header=first, quoting=quoting)
+        table.to_csv(to, index=False, header=header, quoting=quoting)
 
-    def _write_jsonl(self, table: pd.DataFrame) -> None:
-        table.to_json(self._text_file(), orient="records", lines=True, force_ascii=False, date_format="iso")
-
-    def _write_parquet(self, table: pd.DataFrame) -> None:
+    def _common_type(self, name: str, column: pd.Series) -> pyarrow.DataType:
+        """Of this column and what came before of it."""
         import pyarrow
-        import pyarrow.parquet
 
-        if self._file is None:
-            self._file = pyarrow.parquet.ParquetWriter(self._temporary, self._schema)
-        self._file.write_table(pyarrow.Table.from_pandas(table, schema=self._schema, preserve_index=False))
+        try:
+            found = pyarrow.array(column, from_pandas=True).type
+            schemas = [pyarrow.schema({name: kind}) for kind in (self._types.get(name, found), found)]
+            return pyarrow.unify_schemas(schemas, promote_options="permissive").field(0).type
+        except Exception as error:  # pyarrow's errors have no common base
+            raise InputError(
+                f"{self.path}: column {name!r} does not fit into a parquet file ({error}); write a .csv or .jsonl file"
+            ) from None
 
-    def _text_file(self) -> IO[str]:
-        if self._file is None:
-            self._file = self._temporary.open("w", encoding="utf-8", newline="")
-        return self._file
+    def _arrow_table(self, table: pd.DataFrame) -> pyarrow.Table:
+        import pyarrow
+
+        return pyarrow.table({
+            name: pyarrow.array(table[name], type=kind, from_pandas=True) if name in table.columns
+            else pyarrow.nulls(len(table), kind)
+            for name, kind in self._types.items()
+        })  # fmt: skip
 
     def _failed(self, error: Exception) -> InputError:
         return InputError(f"{self.path}: cannot be written ({error})")
@@ -129,8 +162,9 @@ class TableWriter:
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a whole table, as ``TableWriter`` does."""
-    with TableWriter(path) as writer:
-        writer.expect(table)
+    writer = TableWriter(path)
+    writer.expect(table)
+    with writer:
         writer.write(table)
 
 
@@ -178,10 +212,14 @@ def _read_parquet(path: Path, needed: Mapping[str, str], others: bool) -> Iterat
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     try:
+        # A compressed file is held whole; of any other only what is read at the moment.
         source = path if path.suffix.lower() not in COMPRESSED else io.BytesIO(read_bytes(path))
-        with pyarrow.parquet.ParquetFile(source) as file:
-            _check_columns(path, file.schema_arrow.names, needed)
-            batches = file.iter_batches(BATCH, columns=None if others else list(needed))
+        with pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20) as file:
+            names = [name for name in file.schema_arrow.names if not _INDEX_OF_PANDAS.fullmatch(name)]
+            _check_columns(path, names, needed)
+            if len(set(names)) < len(names):
+                _check_columns(path, names, dict.fromkeys(names, ""))
+            batches = file.iter_batches(BATCH, columns=names if others else list(needed))
             for piece in _in_pieces(batches, lambda batch: batch.nbytes, ROWS // BATCH):
                 # Arrow's own types: integers with gaps stay integers, and all can be written as they were.
                 yield pyarrow.Table.from_batches(piece).to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
