@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ if "ULMFIT_FAST_CUDA_ON_HOST" in os.environ:  # a library whose kernels take the
     import ulmfit_fast.ops  # noqa: F401  # which registers the ops
 
     torch.ops.load_library(os.environ["ULMFIT_FAST_CUDA_ON_HOST"])
+# A shell starts its background jobs deaf to SIGINT, and Python leaves it so; some tests interrupt themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic algorithms need of cuBLAS
 
 
