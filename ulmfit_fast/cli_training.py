@@ -9,7 +9,7 @@ import numpy as np
 
 from ulmfit_fast import cli_options as options
 from ulmfit_fast.checkpoint import check_output_folder
-from ulmfit_fast.cli import tokenize
+from ulmfit_fast.cli_corpus import tokenize
 from ulmfit_fast.cli_prediction import report_perplexity
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +19,40 @@ from ulmfit_fast.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
 from ulmfit_fast.optim import NTASGD
 from ulmfit_fast.run_state import CHECKPOINT, checksum, load_state, random_state, save_state, set_random_state
-from ulmfit_fast.training import BestWeights, EpochProgress, History, Loop
-
-if TYPE_CHECKING:
-    from ulmfit_fast.stage import Task
+from ulmfit_fast.training import BestWeights, EpochProgress, History, Loop, Record, StepLoss
 
 _POINTS = 200  # of an epoch's loss in the history
+
+
+@dataclass
+class Task:
+    """What is trained on, as a run needs to know it.
+
+    Args:
+        random: of order and cuts; an epoch's batches follow from its state when the epoch begins.
+        batches: the epoch's batches, the first so many left out.
+        tokens: in an epoch.
+        expected_batches: of an epoch.
+        checksum: of texts, labels and vocabulary.
+        compute_loss: of a batch.
+        validate: measures, with a title: a record with valid_loss if there is something to validate on.
+        save: writes a model folder.
+        start_epoch: prepares the model for an epoch; what to record of it.
+        carried: what goes on from batch to batch, as of the last step.
+        carry: takes over what the last computed batch leaves behind.
+    """
+
+    random: np.random.Generator
+    batches: Callable[[int], Iterator[Any]]
+    tokens: int
+    expected_batches: int
+    checksum: int
+    compute_loss: Callable[[Any], StepLoss]
+    validate: Callable[[str], Record]
+    save: Callable[..., None]
+    start_epoch: Callable[[int], Record] = lambda _: {}
+    carried: list[Any] = field(default_factory=list)
+    carry: Callable[[], None] = lambda: None
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from ulmfit_fast.interrupt import uninterrupted
 from ulmfit_fast.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.optim import NTASGD, AveragedWeights
 from ulmfit_fast.prediction import evaluate_classifier, evaluate_language_model
-from ulmfit_fast.run import Run
+from ulmfit_fast.run import Run, Task
 from ulmfit_fast.schedules import SlantedTriangularLR
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches, group_documents
 from ulmfit_fast.text.corpus import Corpus
@@ -61,37 +61,6 @@ class TrainedClassifier:
     tokenizer: Tokenizer
     labels: list[Label]
     history: History
-
-
-@dataclass
-class Task:
-    """What is trained on, as ``Stage`` needs to know it.
-
-    Args:
-        random: of order and cuts; an epoch's batches follow from its state when the epoch begins.
-        batches: the epoch's batches, the first so many left out.
-        tokens: in an epoch.
-        expected_batches: of an epoch.
-        checksum: of texts, labels and vocabulary.
-        compute_loss: of a batch.
-        validate: measures, with a title: a record with valid_loss if there is something to validate on.
-        save: writes a model folder.
-        start_epoch: prepares the model for an epoch; what to record of it.
-        carried: what goes on from batch to batch, as of the last step.
-        carry: takes over what the last computed batch leaves behind.
-    """
-
-    random: np.random.Generator
-    batches: Callable[[int], Iterator[Any]]
-    tokens: int
-    expected_batches: int
-    checksum: int
-    compute_loss: Callable[[Any], StepLoss]
-    validate: Callable[[str], Record]
-    save: Callable[..., None]
-    start_epoch: Callable[[int], Record] = lambda _: {}
-    carried: list[Any] = field(default_factory=list)
-    carry: Callable[[], None] = lambda: None
 
 
 @dataclass

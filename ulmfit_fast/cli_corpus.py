@@ -1,0 +1,62 @@
+"""The command that makes a corpus, which needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ulmfit_fast import cli_options as options
+from ulmfit_fast.errors import InputError
+from ulmfit_fast.progress import progress_bar
+from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
+from ulmfit_fast.text.tokenizer import TOKENIZERS
+
+
+@click.command("tokenize")
+@click.argument("source", metavar="TEXTS", type=Path)
+@click.option("--output", required=True, type=Path, help="corpus folder to write, for pretrain-lm")
+@click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
+@click.option("--overwrite", is_flag=True, help="replace another corpus in the output folder")
+@options.text_column
+@options.split
+@click.option("--tokenizer", default="word", type=click.Choice(TOKENIZERS), show_default=True, help="kind of tokens")
+@click.option("--vocab-size", default=60_000, type=click.IntRange(min=16), show_default=True, help="largest vocabulary")
+@click.option(
+    "--min-frequency", default=3, type=click.IntRange(min=1), show_default=True, help="rarer words are unknown"
+)
+@options.processes
+@click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
+def tokenize_command(
+    source: Path, output: Path, valid: Path | None, overwrite: bool, text_column: str, split: str, tokenizer: str,
+    vocab_size: int, min_frequency: int, processes: int, seed: int,
+) -> None:  # fmt: skip
+    """Tokenize TEXTS of any size into a corpus folder that pretrain-lm reads from disk."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the corpus")
+    files = Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed)
+    tokenize(files, output, processes, overwrite)
+    click.echo(f"corpus in {output}")
+
+
+def tokenize(source: Source, folder: Path, processes: int, overwrite: bool) -> Corpus:
+    """``tokenize_corpus`` with a bar, and a line on how fast it was."""
+    with progress_bar("tokenize", 0, "B") as bar:
+
+        def advance(title: str, count: int) -> None:
+            bar.set_description(title, refresh=False)
+            bar.update(count)
+
+        corpus, figures = tokenize_corpus(source, folder, processes, advance, overwrite)
+    if figures:
+        click.echo(
+            f"tokenized {figures['megabytes']:.1f} MB in {figures['seconds']:.0f} s "
+            f"({figures['megabytes'] / figures['seconds']:.1f} MB/s, {processes} processes): "
+            f"{figures['documents']:,.0f} documents, {figures['tokens']:,.0f} tokens to train on, vocabulary "
+            f"{len(corpus.tokenizer):,}",
+            err=True,
+        )
+    return corpus
+
+
+COMMANDS = {"tokenize": tokenize_command}
