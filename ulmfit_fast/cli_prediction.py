@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -31,19 +32,22 @@ _precision = click.option(
 )  # fmt: skip
 
 
+def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        options.sample_seed, _device, _precision, options.max_tokens, options.batch_size, options.max_texts,
+        options.split,
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @click.command("predict")
 @click.argument("source", metavar="TEXTS", type=Path)
 @options.classifier
 @click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
 @click.option("--overwrite", is_flag=True, help="replace the output file")
 @options.text_column
-@options.split
-@options.max_texts
-@options.batch_size
-@options.max_tokens
-@_precision
-@_device
-@options.sample_seed
+@_prediction_options
 def predict_command(
     source: Path, folder: Path, output: Path, overwrite: bool, text_column: str, split: str, max_texts: int | None,
     batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
@@ -93,13 +97,7 @@ def predict_command(
 @click.option("--model", "folder", required=True, type=Path, help="folder of a classifier or a language model")
 @options.text_column
 @options.label_column
-@options.split
-@options.max_texts
-@options.batch_size
-@options.max_tokens
-@_precision
-@_device
-@options.sample_seed
+@_prediction_options
 def evaluate_command(
     source: Path, folder: Path, text_column: str, label_column: str, split: str, max_texts: int | None,
     batch_size: int, max_tokens: int, precision: str, device: str, seed: int,

@@ -146,7 +146,7 @@ def test_rows_do_not_influence_each_other(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("projection", [0, 20])
 def test_thread_count_does_not_change_the_bits(dtype: torch.dtype, projection: int) -> None:
     """Not of the outputs and not of the gradients, over several chunks of rows; 8 threads split the rows, too."""
-    a = Case("threads", (52,) * 20 + (40, 20), 40, 70, p=0.3, projection=projection).arguments(dtype)
+    a = Case("threads", (104,) * 20 + (80, 40), 40, 70, p=0.3, projection=projection).arguments(dtype)
     threads = torch.get_num_threads()
     expected = run_with_gradients(ops.lstm, a)
     try:

@@ -74,8 +74,7 @@ class TableWriter:
         if self._kind != ".csv" and len(set(columns)) < len(columns):
             name = next(column for column in columns if columns.count(column) > 1)
             raise InputError(f"{self.path}: column {name!r} occurs twice; name it otherwise, or write a .csv file")
-        if columns != self._columns:
-            self._columns += [column for column in columns if column not in self._columns] if self._columns else columns
+        self._columns += [column for column in columns if column not in self._columns]
         table = _encodable(table)
         if self._kind == ".parquet":
             for key, column in table.items():
