@@ -3,10 +3,10 @@
 //   grad h_t = grad_output_t + grad a_{t+1} (M o W_hh) / (1-p);  grad a_t from it by the cell's derivatives
 //   grad x = grad a W_ih;  grad W_ih = grad a^T x;  grad W_hh = (grad a^T h_{t-1}) o M / (1-p);  grad b = sum grad a
 //
-// First the forward's steps in the opposite order: a slice owns some columns of h (hidden units), packs their part of
-// W_hh with the same mask bits, and meets the others once a step (twice with a projection). Then the large products
-// over all rows at once, in the same parallel region. Limit: FMA throughput (shares: benchmarks/results).
-// Deterministic: no reduction crosses threads.
+// First the forward's steps in the opposite order: a slice is some columns of h (hidden units), whose part of W_hh its
+// owner packs with the same mask bits; pieces of slices go to whoever is free, and all meet once a step (twice with a
+// projection). Then the large products over all rows at once, in the same parallel region. Limit: FMA throughput
+// (shares: benchmarks/results). Deterministic: no reduction crosses threads.
 #include <vector>
 
 #include "../common/cell.h"
@@ -37,13 +37,15 @@ struct BackwardShared {
     packed_hr =
         carver.take<Word<E>>(sizes.projected ? packed_words<E>(column_vectors<E>(sizes.hidden), sizes.output) : 0);
     grad_gates = carver.take<E>(sizes.rows * gates);
-    for (Word<E>*& right : product.right) right = carver.take<Word<E>>(ProductShared<E>::right_words(widest));
+    for (Word<E>*& right : product.right)
+      right = carver.take<Word<E>>(ProductShared<E>::right_words(sizes.rows, widest));
     product.left_sums = carver.take<Accumulator<E>>(gates);
     product.right_rows = carver.take<const E*>(sizes.rows);
     return carver.taken();
   }
 };
 
+// A thread's.
 template <typename E>
 struct BackwardScratch {
   using Acc = Accumulator<E>;
@@ -77,9 +79,11 @@ class BackwardSlice {
   using Acc = Accumulator<E>;
 
  public:
-  BackwardSlice(const LstmBackward<E>& args, int64_t index) : a_(args), s_(args.sizes), slice_(args.grid, index) {
+  // With the memory of a thread, known by the first slice it owns.
+  BackwardSlice(const LstmBackward<E>& args, int64_t index, int64_t thread)
+      : a_(args), s_(args.sizes), slice_(args.grid, index) {
     std::byte* own = a_.scratch + shared_.carve(s_, a_.scratch);
-    own += index * scratch_.carve(s_, a_.grid, nullptr);
+    own += thread * scratch_.carve(s_, a_.grid, nullptr);
     scratch_.carve(s_, a_.grid, own);
   }
 
@@ -93,8 +97,10 @@ class BackwardSlice {
     pack_panels(hidden, hidden_packing.first, hidden_packing.last, {{a_.weight_hr, nullptr}, s_.hidden, {}, nullptr});
   }
 
-  // grad h of one step and, without a projection, grad a.
-  void run_step(int64_t step) {
+  int64_t panels() const { return output_panels().count(); }
+
+  // A piece of a step, panels first .. last: grad h and, without a projection, grad a.
+  void run_step(int64_t step, int64_t first, int64_t last) {
     const int64_t t = s_.step(step), first_row = s_.offsets[t];
     const Range rows = slice_.rows(s_.batch_sizes[t]);
     // Rows that the next step also has.
@@ -103,7 +109,7 @@ class BackwardSlice {
     for (int64_t r = 0; r < count; ++r)
       scratch_.rows[r] = shared_.grad_gates + (s_.offsets[s_.step(step + 1)] + rows.first + r) * 4 * s_.hidden;
     const PanelSet<E> set = output_panels();
-    for (int64_t p = 0; p < set.count(); ++p) {
+    for (int64_t p = first; p < last; ++p) {
       const Panel<E> panel = set.panel(p);
       Prefetch prefetch = {scratch_.lines, scratch_.line_count};
       for (int64_t r = rows.first; r < smaller(rows.last, rows.first + kPrefetchRows); ++r) {
@@ -300,21 +306,41 @@ class BackwardSlice {
   BackwardScratch<E> scratch_;
 };
 
-// One weight's gradient; `listing` and `product_of` are the slices' functions for it.
-template <typename E, typename Listing, typename ProductOf>
-void multiply_gradient(std::vector<BackwardSlice<E>>& slices, Member& member, Listing listing, ProductOf product_of) {
-  member.wait();  // the memory of the work before is free
-  for (BackwardSlice<E>& slice : slices) (slice.*listing)();
-  member.wait();
-  const GradientProduct<E> product = (slices.front().*product_of)();
-  for (int64_t chunk = 0; chunk < product.chunks(); ++chunk) {
-    for (BackwardSlice<E>& slice : slices) (slice.*product_of)().pack_right(chunk);
-    member.wait();  // packed; the chunk before may still be in use, this one has the other buffer
-    member.share(product.blocks(), [&](int64_t block) { product.multiply_block(chunk, block); });
+// All slices as one thread works on them.
+template <typename E>
+struct BackwardThread {
+  using Slice = BackwardSlice<E>;
+
+  BackwardThread(const LstmBackward<E>& args, const Member& thread) : member(thread) {
+    slices.reserve(args.grid.slices());
+    for (int64_t index = 0; index < args.grid.slices(); ++index) slices.emplace_back(args, index, member.first);
   }
-  member.wait();
-  member.share(product.blocks(), [&](int64_t block) { product.store_block(block); });
-}
+
+  template <typename Work>
+  void for_own(Work work) {
+    for (int64_t index = member.first; index < member.last; ++index) work(slices[index]);
+  }
+
+  // For work that is no slice's.
+  Slice& any() { return slices[member.first]; }
+
+  // One weight's gradient; `listing` and `product_of` are the slices' functions for it.
+  template <typename Listing, typename ProductOf>
+  void multiply_gradient(Listing listing, ProductOf product_of) {
+    member.wait();  // the memory of the work before is free
+    for_own([&](Slice& slice) { (slice.*listing)(); });
+    member.wait();
+    const GradientProduct<E> product = (any().*product_of)();
+    for (int64_t chunk = 0; chunk < product.chunks(); ++chunk) {
+      for_own([&](Slice& slice) { (slice.*product_of)().pack_right(chunk); });
+      member.wait();  // packed; the chunk before may still be in use, this one has the other buffer
+      member.share(product.blocks(), [&](int64_t block) { product.multiply_block(chunk, block); });
+    }
+  }
+
+  Member member;
+  std::vector<Slice> slices;
+};
 
 }  // namespace
 
@@ -326,33 +352,32 @@ int64_t backward_scratch(const LstmBackward<E>& args) {
 
 template <typename E>
 void backward(const LstmBackward<E>& args, Member member) {
+  using Slice = BackwardSlice<E>;
   const FlushDenormals flush;
-  std::vector<BackwardSlice<E>> slices;
-  slices.reserve(member.last - member.first);
-  for (int64_t index = member.first; index < member.last; ++index) slices.emplace_back(args, index);
-  for (BackwardSlice<E>& slice : slices) slice.pack();
-  if (args.grid.row_parts > 1) member.wait();  // others packed part of this slice's panels
+  BackwardThread<E> thread(args, member);
+  thread.for_own([](Slice& slice) { slice.pack(); });
+  thread.member.wait();
   for (int64_t step = args.sizes.steps - 1; step >= 0; --step) {
-    for (BackwardSlice<E>& slice : slices) slice.run_step(step);
+    thread.member.steal(
+        [&](int64_t slice) { return thread.slices[slice].panels(); },
+        [&](int64_t slice, int64_t first, int64_t last) { thread.slices[slice].run_step(step, first, last); });
     if (args.sizes.projected) {
-      member.wait();
-      for (BackwardSlice<E>& slice : slices) slice.project_step(step);
+      thread.member.wait();
+      thread.for_own([&](Slice& slice) { slice.project_step(step); });
     }
-    member.wait();  // every unit's grad_gates of this step are there
+    thread.member.wait();  // every unit's grad_gates of this step are there
   }
-  for (BackwardSlice<E>& slice : slices) slice.finish_h0();
-  using Own = BackwardSlice<E>;
+  thread.for_own([](Slice& slice) { slice.finish_h0(); });
   if (args.grad_input != nullptr) {
-    member.wait();  // W_hh's panels make room for W_ih's
-    for (Own& slice : slices) slice.pack_input_weights();
-    member.wait();
-    Own& first = slices.front();
-    member.share(first.input_blocks(), [&](int64_t block) { first.grad_input(block); });
+    thread.member.wait();  // W_hh's panels make room for W_ih's
+    thread.for_own([](Slice& slice) { slice.pack_input_weights(); });
+    thread.member.wait();
+    thread.member.share(thread.any().input_blocks(), [&](int64_t block) { thread.any().grad_input(block); });
   }
-  if (args.grad_weight_ih) multiply_gradient(slices, member, &Own::list_input_rows, &Own::input_product);
-  if (args.grad_weight_hh) multiply_gradient(slices, member, &Own::list_previous_rows, &Own::recurrent_product);
+  if (args.grad_weight_ih) thread.multiply_gradient(&Slice::list_input_rows, &Slice::input_product);
+  if (args.grad_weight_hh) thread.multiply_gradient(&Slice::list_previous_rows, &Slice::recurrent_product);
   if (args.grad_bias && !args.grad_weight_ih && !args.grad_weight_hh)
-    for (Own& slice : slices) slice.grad_bias();
+    thread.for_own([](Slice& slice) { slice.grad_bias(); });
 }
 
 template int64_t backward_scratch(const LstmBackward<float>&);

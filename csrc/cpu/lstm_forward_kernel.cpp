@@ -3,11 +3,12 @@
 //   a_t = x_t W_ih^T + b + h_{t-1} (M o W_hh)^T / (1-p),  c_t = s(f) c_{t-1} + s(i) tanh(g),  h_t = s(o) tanh(c_t)
 //   and, where asked for, sum and maximum of h over time (pool.h), without h leaving the caches
 //
-// A slice owns some hidden units (and, with many threads, only some rows of each step) for the whole sequence: it packs
-// their weights, projects a chunk of steps' inputs onto them, and steps the recurrence on top of that projection with
-// one barrier a step, two with a projection of h. No row is ever padded. Limit: FMA throughput for 6 rows and more, the
-// weights' way from L3 for fewer (shares: benchmarks/results). No reduction crosses threads, so the result depends
-// neither on the thread count nor on the other rows.
+// A slice is some hidden units (and, with many threads, only some rows of each step) for the whole sequence. Its owner
+// packs their weights; a chunk of steps' inputs is projected onto them, and the recurrence stepped on top of that
+// projection with one barrier a step, two with a projection of h. A thread that is done with its own slice takes pieces
+// of others': cores of a shared machine are not equally fast. No row is ever padded. Limit: FMA throughput for 6 rows
+// and more, the weights' way from L3 for fewer (shares: benchmarks/results). No reduction crosses threads, so the
+// result depends neither on the thread count nor on the other rows.
 #include <vector>
 
 #include "../common/cell.h"
@@ -38,30 +39,42 @@ struct ForwardShared {
   }
 };
 
-// A slice's own.
+// A slice's own: what its pieces leave for later ones, whoever works on them.
+template <typename E>
+struct ForwardOwn {
+  using Acc = Accumulator<E>;
+
+  int64_t chunk_rows;  // the most rows of one chunk
+  Acc* bias;           // [its panels][4 * lanes]
+  Acc* gates;          // [its panels][chunk_rows][4 * lanes], before the non-linearities
+
+  int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
+    const int64_t panels = most_columns(grid, column_vectors<E>(sizes.hidden)), width = 4 * kLanes<E>;
+    chunk_rows = larger(smaller(kChunkRows, sizes.rows), most_rows(grid, sizes.batch));
+    Carver carver(at);
+    bias = carver.take<Acc>(panels * width);
+    gates = carver.take<Acc>(panels * chunk_rows * width);
+    return carver.taken();
+  }
+};
+
+// A thread's.
 template <typename E>
 struct ForwardScratch {
   using Acc = Accumulator<E>;
   static constexpr int64_t kLinesPerRow =
       5 * Prefetch::most_lines<E>(kLanes<E>) + 2 * Prefetch::most_lines<Acc>(kLanes<E>);
 
-  int64_t chunk_rows;  // the most rows of one chunk
-  Acc* bias;           // [its panels][4 * lanes]
-  Acc* gates;          // [its panels][chunk_rows][4 * lanes], before the non-linearities
-  Acc* tile;           // [its rows][4 * lanes], for the projection of h
+  Acc* tile;           // [rows of a step][4 * lanes], for the projection of h
   const E** rows;      // [chunk_rows]
   E* dropped;          // [lanes][the wider of F and P], or converted
   const void** lines;  // [rows of a step][kLinesPerRow]
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
-    const int64_t panels = most_columns(grid, column_vectors<E>(sizes.hidden));
-    const int64_t step_rows = most_rows(grid, sizes.batch), width = 4 * kLanes<E>;
-    chunk_rows = larger(smaller(kChunkRows, sizes.rows), step_rows);
+    const int64_t step_rows = most_rows(grid, sizes.batch);
     Carver carver(at);
-    bias = carver.take<Acc>(panels * width);
-    gates = carver.take<Acc>(panels * chunk_rows * width);
-    tile = carver.take<Acc>(sizes.projected ? step_rows * width : 0);
-    rows = carver.take<const E*>(chunk_rows);
+    tile = carver.take<Acc>(sizes.projected ? step_rows * kPanelVectors * kLanes<E> : 0);
+    rows = carver.take<const E*>(larger(smaller(kChunkRows, sizes.rows), step_rows));
     dropped = carver.take<E>(kLanes<E> * larger(sizes.output, sizes.input));
     lines = carver.take<const void*>(step_rows * kLinesPerRow);
     return carver.taken();
@@ -73,12 +86,20 @@ class ForwardSlice {
   using Acc = Accumulator<E>;
 
  public:
-  ForwardSlice(const LstmForward<E>& args, int64_t index)
+  ForwardSlice(const LstmForward<E>& args, int64_t index, int64_t thread)
       : a_(args), s_(args.sizes), slice_(args.grid, index), panels_(slice_.columns(column_vectors<E>(s_.hidden))) {
-    const int64_t shared = shared_.carve(s_, a_.scratch);
-    std::byte* own = a_.scratch + shared;
-    own += index * scratch_.carve(s_, a_.grid, nullptr);
-    scratch_.carve(s_, a_.grid, own);
+    carve(a_.scratch, index, thread);
+  }
+
+  // Shared memory, that of slice `index`, and that of a thread (known by its first slice) that works on it. The bytes
+  // that all of them take.
+  int64_t carve(std::byte* at, int64_t index, int64_t thread) {
+    const auto from = [&](int64_t offset) { return at == nullptr ? nullptr : at + offset; };
+    const int64_t own = shared_.carve(s_, at), own_bytes = own_.carve(s_, a_.grid, nullptr);
+    own_.carve(s_, a_.grid, from(own + index * own_bytes));
+    const int64_t scratch = own + a_.grid.slices() * own_bytes, bytes = scratch_.carve(s_, a_.grid, nullptr);
+    scratch_.carve(s_, a_.grid, from(scratch + thread * bytes));
+    return scratch + a_.grid.slices() * bytes;
   }
 
   void pack_input_weights() {
@@ -89,7 +110,7 @@ class ForwardSlice {
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       const int64_t unit = p * kLanes<E>;
       for (int gate = 0; gate < 4; ++gate)
-        store(scratch_.bias + ((p - panels_.first) * 4 + gate) * kLanes<E>,
+        store(own_.bias + ((p - panels_.first) * 4 + gate) * kLanes<E>,
               load(a_.bias + gate * s_.hidden + unit, s_.hidden - unit));
     }
   }
@@ -106,29 +127,42 @@ class ForwardSlice {
       pack_transposed_panel(set.panel(p), {{a_.weight_hr, nullptr}, s_.hidden, {}, nullptr}, s_.output, set.column(p));
   }
 
-  // a = x W_ih^T + b, unless it is there already, for this slice's rows of as many steps from `begin` as a chunk takes.
-  void project_ahead(int64_t begin) {
-    if (begin < chunk_end_) return;
+  int64_t panels() const { return panels_.count(); }
+
+  // Whether `step` is the first of a chunk.
+  bool begins_chunk(int64_t step) const { return step == chunk_begin_; }
+
+  // Before the pieces of a step and after them.
+  void begin_step(int64_t step) {
+    if (step < chunk_end_) return;
     int64_t count = 0;
-    for (chunk_end_ = begin; chunk_end_ < s_.steps; ++chunk_end_) {
-      const int64_t t = s_.step(chunk_end_);
-      const Range rows = slice_.rows(s_.batch_sizes[t]);
-      if (count + rows.count() > scratch_.chunk_rows) break;
-      for (int64_t r = rows.first; r < rows.last; ++r)
-        scratch_.rows[count++] = a_.input + (s_.offsets[t] + r) * s_.input;
+    for (chunk_begin_ = chunk_end_; chunk_end_ < s_.steps; ++chunk_end_) {
+      count += step_rows(chunk_end_).count();
+      if (count > own_.chunk_rows) break;
     }
-    for (int64_t p = panels_.first; p < panels_.last; ++p)
-      multiply_panel<E>(chunk_gates(p), {scratch_.bias + (p - panels_.first) * 4 * kLanes<E>, 0},
-                        {scratch_.rows, count}, gate_panel(shared_.packed_ih, p, s_.input));
     chunk_row_ = 0;
   }
+  void end_step(int64_t step) { chunk_row_ += step_rows(step).count(); }
 
-  // h of one step, or with a projection what it is projected from.
-  void run_step(int64_t step) {
-    const Range rows = slice_.rows(s_.batch_sizes[s_.step(step)]);
+  // A piece of the chunk that begins: a = x W_ih^T + b for its panels first .. last.
+  void project(int64_t first, int64_t last) {
+    int64_t count = 0;
+    for (int64_t step = chunk_begin_; step < chunk_end_; ++step) {
+      const Range rows = step_rows(step);
+      for (int64_t r = rows.first; r < rows.last; ++r)
+        scratch_.rows[count++] = a_.input + (s_.offsets[s_.step(step)] + r) * s_.input;
+    }
+    for (int64_t p = panels_.first + first; p < panels_.first + last; ++p)
+      multiply_panel<E>(chunk_gates(p), {own_.bias + (p - panels_.first) * 4 * kLanes<E>, 0}, {scratch_.rows, count},
+                        gate_panel(shared_.packed_ih, p, s_.input));
+  }
+
+  // A piece of a step, panels first .. last: h, or with a projection what it is projected from.
+  void run_step(int64_t step, int64_t first, int64_t last) {
+    const Range rows = step_rows(step);
     for (int64_t r = rows.first; r < rows.last; ++r) scratch_.rows[r - rows.first] = previous_output(step, r);
     const int64_t ending = first_ending_row(s_, step);
-    for (int64_t p = panels_.first; p < panels_.last; ++p) {
+    for (int64_t p = panels_.first + first; p < panels_.first + last; ++p) {
       Acc* gates = chunk_gates(p) + chunk_row_ * 4 * kLanes<E>;
       Prefetch prefetch = {scratch_.lines, rows.count() * ForwardScratch<E>::kLinesPerRow};
       for (int64_t r = rows.first; r < rows.last; ++r) prefetch_cell(prefetch, p, step, r);
@@ -137,13 +171,12 @@ class ForwardSlice {
       for (int64_t r = rows.first; r < rows.last; ++r)
         update_cell(p, step, r, gates + (r - rows.first) * 4 * kLanes<E>, r >= ending);
     }
-    chunk_row_ += rows.count();
   }
 
   // h = (o tanh(c)) W_hr^T, when every unit's o tanh(c) is there.
   void project_step(int64_t step) {
-    const int64_t t = s_.step(step), first_row = s_.offsets[t];
-    const Range rows = slice_.rows(s_.batch_sizes[t]);
+    const int64_t first_row = s_.offsets[s_.step(step)];
+    const Range rows = step_rows(step);
     for (int64_t r = rows.first; r < rows.last; ++r)
       scratch_.rows[r - rows.first] = shared_.cell_output + r * s_.hidden;
     const int64_t ending = larger(first_ending_row(s_, step), rows.first);
@@ -159,6 +192,8 @@ class ForwardSlice {
   }
 
  private:
+  Range step_rows(int64_t step) const { return slice_.rows(s_.batch_sizes[s_.step(step)]); }
+
   PanelSet<E> output_panels() const {
     const Range columns = slice_.columns(column_vectors<E>(s_.output));
     return {shared_.packed_hr, s_.hidden, columns.first, columns.last};
@@ -166,9 +201,7 @@ class ForwardSlice {
   Panel<E> gate_panel(Word<E>* packed, int64_t p, int64_t depth) const {
     return {packed + packed_words<E>(4 * p, depth), 4, depth};
   }
-  Acc* chunk_gates(int64_t p) const {
-    return scratch_.gates + (p - panels_.first) * scratch_.chunk_rows * 4 * kLanes<E>;
-  }
+  Acc* chunk_gates(int64_t p) const { return own_.gates + (p - panels_.first) * own_.chunk_rows * 4 * kLanes<E>; }
 
   // Where h of a row stands, and where it stood one step of computation before.
   E* output_row(int64_t step, int64_t r) const {
@@ -219,37 +252,47 @@ class ForwardSlice {
   const Slice slice_;
   const Range panels_;  // its hidden units
   ForwardShared<E> shared_;
+  ForwardOwn<E> own_;
   ForwardScratch<E> scratch_;
-  int64_t chunk_end_ = 0;  // the first step that is not projected yet
-  int64_t chunk_row_ = 0;  // where the next step's rows stand in the chunk
+  int64_t chunk_begin_ = 0, chunk_end_ = 0;  // steps that are projected
+  int64_t chunk_row_ = 0;                    // where the step's rows stand in the chunk
 };
 
 template <typename E>
 int64_t forward_scratch(const LstmForward<E>& args) {
-  return ForwardShared<E>().carve(args.sizes, nullptr) +
-         args.grid.slices() * ForwardScratch<E>().carve(args.sizes, args.grid, nullptr);
+  return ForwardSlice<E>(args, 0, 0).carve(nullptr, 0, 0);
 }
 
 template <typename E>
 void forward(const LstmForward<E>& args, Member member) {
   const FlushDenormals flush;
   std::vector<ForwardSlice<E>> slices;
-  slices.reserve(member.last - member.first);
-  for (int64_t index = member.first; index < member.last; ++index) slices.emplace_back(args, index);
-  for (ForwardSlice<E>& slice : slices) slice.pack_input_weights();
-  if (args.grid.row_parts > 1) member.wait();  // others packed part of this slice's panels
-  for (ForwardSlice<E>& slice : slices) slice.project_ahead(0);
-  for (ForwardSlice<E>& slice : slices) slice.pack_recurrent_weights();  // late, to find them in the caches
-  if (args.grid.row_parts > 1) member.wait();
+  slices.reserve(args.grid.slices());
+  for (int64_t index = 0; index < args.grid.slices(); ++index) slices.emplace_back(args, index, member.first);
+  const auto for_own = [&](auto work) {
+    for (int64_t index = member.first; index < member.last; ++index) work(slices[index]);
+  };
+  for_own([](ForwardSlice<E>& slice) { slice.pack_input_weights(); });
   for (int64_t step = 0; step < args.sizes.steps; ++step) {
-    if (step > 0) {
-      for (ForwardSlice<E>& slice : slices) slice.project_ahead(step);
-      member.wait();  // the step before is complete
+    bool begins = false;
+    for (ForwardSlice<E>& slice : slices) {
+      slice.begin_step(step);
+      begins = begins || slice.begins_chunk(step);
     }
-    for (ForwardSlice<E>& slice : slices) slice.run_step(step);
+    member.wait();  // the step before is complete, or the packing
+    if (begins) {
+      member.steal([&](int64_t slice) { return slices[slice].begins_chunk(step) ? slices[slice].panels() : 0; },
+                   [&](int64_t slice, int64_t first, int64_t last) { slices[slice].project(first, last); });
+      // Late, to find them in the caches.
+      if (step == 0) for_own([](ForwardSlice<E>& slice) { slice.pack_recurrent_weights(); });
+      member.wait();
+    }
+    member.steal([&](int64_t slice) { return slices[slice].panels(); },
+                 [&](int64_t slice, int64_t first, int64_t last) { slices[slice].run_step(step, first, last); });
+    for (ForwardSlice<E>& slice : slices) slice.end_step(step);
     if (!args.sizes.projected) continue;
     member.wait();
-    for (ForwardSlice<E>& slice : slices) slice.project_step(step);
+    for_own([&](ForwardSlice<E>& slice) { slice.project_step(step); });
   }
 #if defined(__SSE2__)
   _mm_sfence();  // streamed gates and cells are ordered before whatever ends the region

@@ -93,10 +93,9 @@ constexpr int64_t kFetchAhead = kTileVectors == 2 ? 8 << 10 : 0;
 // on, `prefetch`, too, and for the next tile the same elements of `next_count` rows further on and what its
 // sums start from. Never inlined: within a larger function its registers are spilled.
 template <typename E, int R, int V>
-__attribute__((noinline)) void multiply_tile(Accumulator<E>* out, int64_t out_stride, Start<E> start,
-                                             const E* const* rows, int64_t next_count, int64_t offset, int64_t step,
-                                             const Word<E>* words, int64_t ahead, int64_t groups, bool half,
-                                             const Prefetch& prefetch) {
+__attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, int64_t next_count,
+                                             int64_t offset, int64_t step, const Word<E>* words, int64_t ahead,
+                                             int64_t groups, bool half, const Prefetch& prefetch) {
   using Acc = Accumulator<E>;
   constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>;
   Vec<Acc> sum[R][V];
@@ -122,13 +121,15 @@ __attribute__((noinline)) void multiply_tile(Accumulator<E>* out, int64_t out_st
     for (const int64_t until = smaller(fetched + at_a_time, prefetch.count); fetched < until; ++fetched)
       __builtin_prefetch(prefetch.lines[fetched], 0, 2);
     const int64_t end = g + kLineGroups < groups ? g + kLineGroups : groups;
-    for (; g < end; ++g, offset += step, words += kAdvance) {
-      if constexpr (kFetchAhead > 0) {
+    if (kFetchAhead > 0 && ahead > 0) {
+      for (; g < end; ++g, offset += step, words += kAdvance) {
 #pragma GCC unroll 4
-        for (int64_t line = 0; line < kAdvance; line += Prefetch::kLine / sizeof(Word<E>))
-          __builtin_prefetch(words + ahead + line, 0, 2);
+        for (int64_t word = 0; word < kAdvance; word += Prefetch::kLine / sizeof(Word<E>))
+          __builtin_prefetch(words + ahead + word, 0, 2);
+        multiply_group<R, V>(sum, row, offset, words);
       }
-      multiply_group<R, V>(sum, row, offset, words);
+    } else {
+      for (; g < end; ++g, offset += step, words += kAdvance) multiply_group<R, V>(sum, row, offset, words);
     }
   }
   if constexpr (kGroup<E> > 1) {
@@ -137,7 +138,7 @@ __attribute__((noinline)) void multiply_tile(Accumulator<E>* out, int64_t out_st
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(out + r * out_stride + v * kLanes<E>, sum[r][v]);
+    for (int v = 0; v < V; ++v) store(out.to + r * out.stride + v * kLanes<E>, sum[r][v]);
   }
 }
 
@@ -188,9 +189,7 @@ constexpr int64_t kSlabBytes = 300 << 10;
 }  // namespace
 
 template <typename E>
-void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel,
-                    Prefetch prefetch) {
-  const int64_t stride = panel.width * kLanes<E>;
+void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel, Prefetch prefetch) {
   const int64_t groups = panel.depth / kGroup<E>, all_groups = depth_groups<E>(panel.depth);
   const int64_t group_bytes = PanelFormat<E>::kWords * panel.width * ULMFIT_VECTOR_BYTES;
   const int64_t slabs = (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
@@ -207,12 +206,11 @@ void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& bloc
         // A block that was turned round is in L2 already.
         const int64_t next_rows =
             block.step == kGroup<E> && i + 1 < row_tiles ? tile_begin(block.count, i + 2, row_tiles) - next : 0;
-        Accumulator<E>* to = out + r * stride + column;
-        const Start<E> from =
-            slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : Start<E>{to, stride};
+        const Sums<E> to = {out.to + r * out.stride + column, out.stride};
+        const Start<E> from = slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : to;
         const int64_t now = smaller(tile_lines, prefetch.count);
-        multiply_vectors<E>(panel.tile_width(tile), next - r, to, stride, from, block.rows + r, next_rows,
-                            begin * block.step, block.step, words, i == 0 ? kFetchAhead / sizeof(Word<E>) : 0, end - begin, half,
+        multiply_vectors<E>(panel.tile_width(tile), next - r, to, from, block.rows + r, next_rows, begin * block.step,
+                            block.step, words, i == 0 ? kFetchAhead / sizeof(Word<E>) : 0, end - begin, half,
                             Prefetch{prefetch.lines, now, now});
         prefetch.lines += now;
         prefetch.count -= now;
@@ -221,8 +219,9 @@ void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& bloc
   }
 }
 
-template void multiply_panel(float*, Start<float>, const RowBlock<float>&, const Panel<float>&, Prefetch);
-template void multiply_panel(double*, Start<double>, const RowBlock<double>&, const Panel<double>&, Prefetch);
-template void multiply_panel(float*, Start<Bfloat16>, const RowBlock<Bfloat16>&, const Panel<Bfloat16>&, Prefetch);
+template void multiply_panel(Sums<float>, Start<float>, const RowBlock<float>&, const Panel<float>&, Prefetch);
+template void multiply_panel(Sums<double>, Start<double>, const RowBlock<double>&, const Panel<double>&, Prefetch);
+template void multiply_panel(Sums<Bfloat16>, Start<Bfloat16>, const RowBlock<Bfloat16>&, const Panel<Bfloat16>&,
+                             Prefetch);
 
 }  // namespace ulmfit_fast::ULMFIT_ISA

@@ -92,11 +92,20 @@ struct RowBlock {
   int64_t step = kGroup<E>;
 };
 
-// Where a tile's sums start from: row r at from + r * stride. One row for all (a bias) has stride 0.
+// Where sums start from: row r at from + r * stride. One row for all (a bias) has stride 0.
 template <typename E>
 struct Start {
   const Accumulator<E>* from;
   int64_t stride;
+};
+
+// Where sums go: row r to to + r * stride.
+template <typename E>
+struct Sums {
+  Accumulator<E>* to;
+  int64_t stride;
+
+  operator Start<E>() const { return {to, stride}; }
 };
 
 // Addresses whose cache lines a product brings to L2 while it multiplies, for work that follows and touches many arrays
@@ -123,10 +132,17 @@ struct Prefetch {
   }
 };
 
-// out[r] = start[r] + rows[r] x panel; a row of `out` has panel.width vectors. `start` may be `out` itself.
+// out[r] = start[r] + rows[r] x panel, panel.width vectors of them. `start` may be `out` itself.
 template <typename E>
-void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel,
+void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel,
                     Prefetch prefetch = {});
+
+// The rows of `out` lie one after the other.
+template <typename E>
+static inline void multiply_panel(Accumulator<E>* out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel,
+                                  Prefetch prefetch = {}) {
+  multiply_panel<E>(Sums<E>{out, panel.width * kLanes<E>}, start, block, panel, prefetch);
+}
 
 // A sum that starts from nothing.
 template <typename E>

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "../common/philox.h"  // ULMFIT_ALWAYS_INLINE
 
@@ -36,14 +37,43 @@ ULMFIT_ALWAYS_INLINE int64_t piece_size(int64_t count, int64_t slices, int64_t l
   return each == 0 ? 1 : (count + each * slices - 1) / (each * slices);
 }
 
+// Pieces of a slice's work, 0 .. count, that are taken: the owner takes from the front, others from the back. Empty
+// where nothing is left.
+class alignas(64) TakenPieces {
+ public:
+  ULMFIT_ALWAYS_INLINE void reset() { taken_.store(0, std::memory_order_relaxed); }
+
+  // A quarter of what is left: large pieces first, small ones to end together.
+  ULMFIT_ALWAYS_INLINE Range take(int64_t count, bool owner) {
+    Range piece(0, 0, 1);
+    uint64_t taken = taken_.load(std::memory_order_relaxed), size;
+    do {
+      const auto front = static_cast<int64_t>(taken & kFront), back = count - static_cast<int64_t>(taken >> 32);
+      if (front >= back) return Range(0, 0, 1);
+      const int64_t pieces = (back - front + 3) / 4;
+      size = static_cast<uint64_t>(pieces);
+      piece.first = owner ? front : back - pieces;
+      piece.last = piece.first + pieces;
+    } while (!taken_.compare_exchange_weak(taken, taken + (owner ? size : size << 32), std::memory_order_relaxed));
+    return piece;
+  }
+
+ private:
+  static constexpr uint64_t kFront = 0xFFFFFFFFu;
+  std::atomic<uint64_t> taken_{0};
+};
+
 // Each thread owns a range of slices and arrives for all it owns. The count only grows, so that any number of threads
 // works as long as the ranges cover all slices, one thread owning everything included.
 struct Barrier {
-  ULMFIT_ALWAYS_INLINE explicit Barrier(int64_t slice_count) : slices(slice_count) {}
+  ULMFIT_ALWAYS_INLINE explicit Barrier(int64_t slice_count)
+      : slices(slice_count), pieces{std::vector<TakenPieces>(slice_count), std::vector<TakenPieces>(slice_count)} {}
 
   const int64_t slices;
   std::atomic<int64_t> arrived{0};
-  std::atomic<int64_t> taken[2] = {};  // by share(): one in use, one ready for the next time
+  // By share() and steal(): one in use, one ready for the next time.
+  std::atomic<int64_t> taken[2] = {};
+  std::vector<TakenPieces> pieces[2];
 };
 
 // One thread's view of the team.
@@ -75,6 +105,21 @@ class Member {
     for (int64_t i; (i = taken.fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
   }
 
+  // Calls work(slice, first, last) until 0 .. count(slice) is done for each slice: its own slices first, whose data may
+  // be near, then what other members, on slower cores, have left. Otherwise as share().
+  template <typename Count, typename Work>
+  ULMFIT_ALWAYS_INLINE void steal(Count count, Work work) {
+    std::vector<TakenPieces>& pieces = barrier_.pieces[stolen_ % 2];
+    ++stolen_;
+    for (int64_t slice = first; slice < last; ++slice) barrier_.pieces[stolen_ % 2][slice].reset();
+    for (int64_t i = 0; i < barrier_.slices; ++i) {
+      const int64_t slice = (first + i) % barrier_.slices, all = count(slice);
+      const bool owner = i < last - first;
+      for (Range piece = pieces[slice].take(all, owner); piece.count() > 0; piece = pieces[slice].take(all, owner))
+        work(slice, piece.first, piece.last);
+    }
+  }
+
  private:
   static constexpr int64_t kSpinsBeforeYield = 2000;
 
@@ -85,7 +130,7 @@ class Member {
   }
 
   Barrier& barrier_;
-  int64_t target_ = 0, shared_ = 0;
+  int64_t target_ = 0, shared_ = 0, stolen_ = 0;
 };
 
 // Denormal numbers read and written as zero while in scope: they cost a hundred cycles each and carry nothing.

@@ -2,26 +2,29 @@
 //
 // Chunk after chunk of the N rows: the team packs the chunk's right rows, then multiplies them into rows of the result,
 // a block at a time whose left operand is turned round and stays in L2. The sums pass through the caches once a chunk,
-// fetched ahead. No reduction crosses threads. Limit: FMA throughput.
+// fetched ahead; they are the gradient's own memory where its type and its rows' length allow. No reduction crosses
+// threads. Limit: FMA throughput.
 #pragma once
+
+#include <type_traits>
 
 #include "lstm_steps.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
 constexpr int64_t kLeastBlockTiles = 8, kMostBlockTiles = 16;  // of kTileRows rows of the result
-constexpr int64_t kChunkGroups = 512;                          // groups of the N rows packed at a time
+constexpr int64_t kChunkGroups = 640;                          // groups of the N rows packed at a time, at most
 
 // Memory that all slices use.
 template <typename E>
 struct ProductShared {
-  Word<E>* right[2];          // a packed chunk, and the one after it
-  Accumulator<E>* sums;       // [panels][left columns, whole tiles][panel's width * lanes]
+  Word<E>* right[2];     // a packed chunk, and the one after it
+  Accumulator<E>* sums;  // [panels][left columns, whole tiles][panel's width * lanes], see GradientProduct::own_sums
   Accumulator<E>* left_sums;  // [left columns]
   const E** right_rows;       // [N]
 
-  static int64_t right_words(int64_t columns) {
-    return packed_words<E>(column_vectors<E>(columns), kChunkGroups * kGroup<E>);
+  static int64_t right_words(int64_t rows, int64_t columns) {
+    return packed_words<E>(column_vectors<E>(columns), smaller(kChunkGroups, depth_groups<E>(rows)) * kGroup<E>);
   }
   static int64_t sum_count(int64_t left_columns, int64_t columns) {
     return (left_columns + kTileRows - 1) / kTileRows * kTileRows * column_vectors<E>(columns) * kLanes<E>;
@@ -74,8 +77,8 @@ struct GradientProduct {
   ProductScratch<E> scratch;
   int64_t slice, slices;
 
-  static constexpr int64_t kChunk = kChunkGroups * kGroup<E>;
-  int64_t chunks() const { return (rows + kChunk - 1) / kChunk; }
+  // As equal as possible: a short one would move the sums for little work.
+  int64_t chunks() const { return (depth_groups<E>(rows) + kChunkGroups - 1) / kChunkGroups; }
 
   // This slice's panels of a chunk of the right operand.
   void pack_right(int64_t chunk) const {
@@ -83,7 +86,7 @@ struct GradientProduct {
     const Range own(set.count(), slice, slices);
     for (int64_t p = own.first; p < own.last; ++p) {
       const Panel<E> panel = chunk_panel(p, chunk);
-      const int64_t first = chunk * kChunk, last = first + chunk_depth(chunk), column = set.column(p);
+      const int64_t first = chunk * chunk_rows(), last = first + chunk_depth(chunk), column = set.column(p);
       for (int64_t n = first; n < last; n += kGroup<E>) {
         const E* row[kGroup<E>];
         for (int64_t i = 0; i < kGroup<E>; ++i) row[i] = n + i < last ? shared.right_rows[n + i] + column : nullptr;
@@ -108,48 +111,57 @@ struct GradientProduct {
                                                  : Block(*this, slice < blocks() ? chunk + 1 : chunks(), slice);
     const PanelSet<E> set = panels();
     for (int64_t p = 0; p < set.count(); ++p) {
-      const Panel<E> panel = chunk_panel(p, chunk);
       Prefetch prefetch = {scratch.lines, scratch.kLines};
       const Range part(next.depth, p, set.count());
       for (int64_t k = part.first; k < part.last; ++k) prefetch.add(left_row(next, k), next.height);
-      Acc* sums = panel_sums(set, p) + block.begin * panel.width * kLanes<E>;
-      multiply_panel<E>(sums, chunk == 0 ? zeros<E>() : Start<E>{sums, panel.width * kLanes<E>},
-                        {scratch.tile_rows, block.height, kTileRows * kGroup<E>}, panel, prefetch);
+      const Sums<E> sums = panel_sums(set, p, block.begin);
+      multiply_panel<E>(sums, chunk == 0 ? zeros<E>() : sums, {scratch.tile_rows, block.height, kTileRows * kGroup<E>},
+                        chunk_panel(p, chunk), prefetch);
     }
-  }
-
-  // When all chunks are in: a block of the gradient.
-  void store_block(int64_t index) const {
-    const Block block(*this, 0, index);
-    const PanelSet<E> set = panels();
-    for (int64_t r = block.begin; r < block.begin + block.height; ++r) {
-      for (int64_t p = 0; p < set.count(); ++p) {
-        const int width = set.width(p);
-        store_tile<Acc>(scratch.row, right_columns, set.column(p), panel_sums(set, p) + r * width * kLanes<E>, 1,
-                        width);
-      }
-      const int64_t first = r * right_columns;
-      if (dropconnect.enabled()) drop(scratch.row, scratch.row, dropconnect, first, right_columns);
-      copy_sums(gradient, first, scratch.row, right_columns);
-    }
-    if (left_sums) copy_sums(left_sums, block.begin, shared.left_sums + block.begin, block.height);
+    if (chunk + 1 == chunks()) store_block(block);
   }
 
  private:
   // Rows begin .. begin + height of the result over N rows first .. first + depth; depth 0 beyond the last of them.
   struct Block {
     Block(const GradientProduct& product, int64_t chunk, int64_t index)
-        : first(chunk * kChunk),
+        : first(chunk * product.chunk_rows()),
           depth(larger(0, product.chunk_depth(chunk))),
           begin(index * product.block_tiles() * kTileRows),
           height(smaller(product.block_tiles() * kTileRows, product.left_columns - begin)) {}
     int64_t first, depth, begin, height;
   };
 
+  // When all chunks are in: from the sums to the gradient.
+  void store_block(const Block& block) const {
+    const PanelSet<E> set = panels();
+    for (int64_t r = block.begin; r < block.begin + block.height; ++r) {
+      const int64_t first = r * right_columns;
+      if (Acc* row = own_sums()) {
+        if (dropconnect.enabled()) drop(row + first, row + first, dropconnect, first, right_columns);
+        continue;
+      }
+      for (int64_t p = 0; p < set.count(); ++p)
+        store_tile<Acc>(scratch.row, right_columns, set.column(p), panel_sums(set, p, r).to, 1, set.width(p));
+      if (dropconnect.enabled()) drop(scratch.row, scratch.row, dropconnect, first, right_columns);
+      copy_sums(gradient, first, scratch.row, right_columns);
+    }
+    if (left_sums) copy_sums(left_sums, block.begin, shared.left_sums + block.begin, block.height);
+  }
+
+  // The gradient, if sums can be made where it lies: it is of their type, and its rows are whole vectors. Else null.
+  Acc* own_sums() const {
+    if (right_columns % kLanes<E> != 0) return nullptr;
+    if constexpr (std::is_same_v<E, Acc>)
+      if (gradient.own != nullptr) return gradient.own;
+    return gradient.master;
+  }
+
   int64_t tiles() const { return (left_columns + kTileRows - 1) / kTileRows; }
   int64_t block_tiles() const { return piece_size(tiles(), slices, kLeastBlockTiles, kMostBlockTiles, 4); }
   PanelSet<E> panels() const { return {nullptr, 0, 0, column_vectors<E>(right_columns)}; }
-  int64_t chunk_depth(int64_t chunk) const { return smaller(kChunk, rows - chunk * kChunk); }
+  int64_t chunk_rows() const { return (depth_groups<E>(rows) + chunks() - 1) / chunks() * kGroup<E>; }
+  int64_t chunk_depth(int64_t chunk) const { return smaller(chunk_rows(), rows - chunk * chunk_rows()); }
 
   // Rows beyond the last fill its group with zeros: the depth counts whole groups.
   Panel<E> chunk_panel(int64_t p, int64_t chunk) const {
@@ -159,8 +171,11 @@ struct GradientProduct {
     return set.panel(p);
   }
 
-  Acc* panel_sums(const PanelSet<E>& set, int64_t p) const {
-    return shared.sums + set.column(p) * (tiles() * kTileRows);
+  // The result's rows from `row` on, columns of panel `p`.
+  Sums<E> panel_sums(const PanelSet<E>& set, int64_t p, int64_t row) const {
+    if (Acc* own = own_sums()) return {own + row * right_columns + set.column(p), right_columns};
+    const int64_t width = set.width(p) * kLanes<E>;
+    return {shared.sums + set.column(p) * (tiles() * kTileRows) + row * width, width};
   }
 
   const E* left_row(const Block& block, int64_t k) const {
