@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.classifiers import DocumentGradient, Sizes, Task, fastai, ours
-from benchmarks.conftest import PROBE_SECONDS, SMOKE, machine_facts
+from benchmarks.conftest import DTYPES, PROBE_SECONDS, SMOKE, machine_facts
 from ulmfit_fast._C import measure_fma_peak
 
 SIZES = Sizes(50, 8, 12, 6) if SMOKE else Sizes()
@@ -22,7 +22,6 @@ TASKS = [
 ]
 if SMOKE:
     TASKS = [Task(task.name, 3, 5, 14, task.training) for task in TASKS]
-DTYPES = ("float32", "bfloat16")
 
 
 def measure(

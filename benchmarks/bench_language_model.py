@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.bench_classifier import DTYPES, measure
-from benchmarks.conftest import SMOKE, machine_facts
+from benchmarks.bench_classifier import measure
+from benchmarks.conftest import DTYPES, SMOKE, machine_facts
 from benchmarks.language_models import IMPLEMENTATIONS, Sizes, parts_of_a_step
 from benchmarks.memory_language_model import peak_of_a_step
 from ulmfit_fast import ops

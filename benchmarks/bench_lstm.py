@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.conftest import SMOKE
+from benchmarks.conftest import DTYPES, SMOKE
 from benchmarks.layers import DROPPED, REFERENCE, TORCH, Case
 
 STEPS = 5 if SMOKE else 70
@@ -17,7 +17,7 @@ SHAPES = [(24, 16), (16, 24)] if SMOKE else [(1152, 1152), (400, 1152), (1152, 4
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}-{shape[1]}")
 def test_dense(compare: Callable[..., None], shape: tuple[int, int], dtype: str, training: bool, batch: int) -> None:
     case = Case(*shape, lengths=(STEPS,) * batch, dtype=dtype, training=training)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks.conftest import SMOKE
+from benchmarks.conftest import DTYPES, SMOKE
 from benchmarks.layers import DROPPED, OURS, TORCH, Case
 
 ROWS, SHORTEST, LONGEST, SIZE = (4, 2, 6, 24) if SMOKE else (32, 50, 200, 1152)
@@ -21,7 +21,7 @@ def lengths() -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_packed(compare: Callable[..., None], dtype: str, training: bool) -> None:
     case = Case(SIZE, SIZE, lengths=lengths(), dtype=dtype, training=training)
     dense = dataclasses.replace(case, lengths=(sum(case.lengths) // ROWS,) * ROWS)
