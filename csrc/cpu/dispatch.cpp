@@ -37,6 +37,9 @@ ULMFIT_DECLARE_KERNELS(avx512_bf16)
 namespace {
 
 bool supported(Isa isa) {
+#ifdef ULMFIT_EMULATE_AVX512
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16) return supported(Isa::kAvx2);
+#endif
 #ifdef ULMFIT_X86_KERNELS
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&

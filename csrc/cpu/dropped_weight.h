@@ -13,9 +13,9 @@ typedef uint64_t CounterVec __attribute__((vector_size(ULMFIT_VECTOR_BYTES)));
 static inline CounterVec multiply_low(CounterVec a, CounterVec b) {
 #if defined(__AVX512F__)
   return bit_cast<CounterVec>(_mm512_mul_epu32(bit_cast<__m512i>(a), bit_cast<__m512i>(b)));
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && ULMFIT_VECTOR_BYTES == 32
   return bit_cast<CounterVec>(_mm256_mul_epu32(bit_cast<__m256i>(a), bit_cast<__m256i>(b)));
-#elif defined(__SSE2__)
+#elif defined(__SSE2__) && ULMFIT_VECTOR_BYTES == 16
   return bit_cast<CounterVec>(_mm_mul_epu32(bit_cast<__m128i>(a), bit_cast<__m128i>(b)));
 #else
   return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);

@@ -5,10 +5,10 @@
 //
 // A slice is some hidden units (and, with many threads, only some rows of each step) for the whole sequence. Its owner
 // packs their weights; a chunk of steps' inputs is projected onto them, and the recurrence stepped on top of that
-// projection with one barrier a step, two with a projection of h. A thread that is done with its own slice takes pieces
-// of others': cores of a shared machine are not equally fast. No row is ever padded. Limit: FMA throughput for 6 rows
-// and more, the weights' way from L3 for fewer (shares: benchmarks/results). No reduction crosses threads, so the
-// result depends neither on the thread count nor on the other rows.
+// projection with one barrier a step, two with a projection of h or of a chunk. A thread that is done with its own
+// slice takes pieces of others': cores of a shared machine are not equally fast. No row is ever padded. Limit: FMA
+// throughput for 6 rows and more, the weights' way from L3 for fewer (shares: benchmarks/results). No reduction crosses
+// threads, so the result depends neither on the thread count nor on the other rows.
 #include <vector>
 
 #include "../common/cell.h"
@@ -39,18 +39,23 @@ struct ForwardShared {
   }
 };
 
+// The most rows of one chunk of a slice.
+static inline int64_t most_chunk_rows(const LstmSizes& sizes, const Grid& grid) {
+  return larger(smaller(kChunkRows, sizes.rows), most_rows(grid, sizes.batch));
+}
+
 // A slice's own: what its pieces leave for later ones, whoever works on them.
 template <typename E>
 struct ForwardOwn {
   using Acc = Accumulator<E>;
 
-  int64_t chunk_rows;  // the most rows of one chunk
+  int64_t chunk_rows;  // most_chunk_rows
   Acc* bias;           // [its panels][4 * lanes]
   Acc* gates;          // [its panels][chunk_rows][4 * lanes], before the non-linearities
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
     const int64_t panels = most_columns(grid, column_vectors<E>(sizes.hidden)), width = 4 * kLanes<E>;
-    chunk_rows = larger(smaller(kChunkRows, sizes.rows), most_rows(grid, sizes.batch));
+    chunk_rows = most_chunk_rows(sizes, grid);
     Carver carver(at);
     bias = carver.take<Acc>(panels * width);
     gates = carver.take<Acc>(panels * chunk_rows * width);
@@ -74,7 +79,7 @@ struct ForwardScratch {
     const int64_t step_rows = most_rows(grid, sizes.batch);
     Carver carver(at);
     tile = carver.take<Acc>(sizes.projected ? step_rows * kPanelVectors * kLanes<E> : 0);
-    rows = carver.take<const E*>(larger(smaller(kChunkRows, sizes.rows), step_rows));
+    rows = carver.take<const E*>(most_chunk_rows(sizes, grid));
     dropped = carver.take<E>(kLanes<E> * larger(sizes.output, sizes.input));
     lines = carver.take<const void*>(step_rows * kLinesPerRow);
     return carver.taken();

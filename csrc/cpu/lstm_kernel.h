@@ -97,8 +97,8 @@ struct LstmBackward {
   std::byte* scratch;                // backward_scratch(...) bytes, 64-byte aligned
 };
 
-// The entry points of one instruction set. `forward` and `backward` run on every thread of the team at once, each with
-// its own slices of the grid; together they cover all.
+// The entry points of one instruction set. `forward` and `backward` run on every thread of the team at once, each
+// owning slices of the grid, together all of them, and helping with the others'.
 template <typename E>
 struct LstmKernels {
   int64_t lanes;  // hidden units in the smallest piece of work that can go to a thread

@@ -13,7 +13,7 @@ static inline Vec<T> load_whole_words(const T* from) {
 }
 
 static inline Vec<Word<Bfloat16>> load_whole_words(const Bfloat16* from) {
-#if defined(__AVX512BF16__)
+#if defined(ULMFIT_BFLOAT16_PAIRS)
   return load(reinterpret_cast<const uint32_t*>(from));
 #else
   return load(from);
@@ -27,7 +27,7 @@ static inline Vec<T> load_words(const T* row, int64_t word, int64_t depth) {
 }
 
 static inline Vec<Word<Bfloat16>> load_words(const Bfloat16* row, int64_t word, int64_t depth) {
-#if defined(__AVX512BF16__)
+#if defined(ULMFIT_BFLOAT16_PAIRS)
   const int64_t elements = depth - 2 * word;
   WordVec words = {};
   if (elements > 0)
@@ -104,7 +104,7 @@ static inline void pack_group(const Panel<E>& panel, int64_t group, const E* con
       Vec<float> element[2];
       for (int i = 0; i < 2; ++i)
         element[i] = row[i] != nullptr && rest > 0 ? load(row[i] + begin, rest) : Vec<float>{};
-#if defined(__AVX512BF16__)
+#if defined(ULMFIT_BFLOAT16_PAIRS)
       store(panel.at(v, group), bit_cast<WordVec>(element[0]) >> 16 | bit_cast<WordVec>(element[1]));
 #else
       store(panel.at(v, 2 * group), element[0]);

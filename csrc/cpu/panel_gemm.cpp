@@ -45,11 +45,16 @@ inline uint32_t load_pair(const Bfloat16* from) {
   return pair;
 }
 
-#if defined(__AVX512BF16__)
+#if defined(ULMFIT_BFLOAT16_PAIRS)
 
 // As an instruction, not _mm512_dpbf16_ps: around its type GCC 12 spills in the innermost loop.
 inline void multiply_add_pairs(Vec<float>& sum, WordVec value, WordVec weight) {
+#if defined(__AVX512BF16__)
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(value), "v"(weight));
+#else
+  sum += bit_cast<Vec<float> >(value << 16) * bit_cast<Vec<float> >(weight << 16);
+  sum += bit_cast<Vec<float> >(value & 0xFFFF0000u) * bit_cast<Vec<float> >(weight & 0xFFFF0000u);
+#endif
 }
 
 template <int R, int V, bool Half = false>
@@ -84,7 +89,8 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 
 #endif
 
-// How far ahead of the first rows a panel is fetched to L2, in bytes; panels lie one after the other. Zen 3's own
+// How far ahead of the first rows a panel is fetched to L2, in bytes; panels (but for slabs) lie one after the
+// other. Zen 3's own
 // prefetcher leaves an AVX2 tile waiting for L3: 6 to 16 rows reach 0.9 of the FMA peak instead of 0.6 to 0.7. With
 // AVX-512 on Zen 4 nothing was gained.
 constexpr int64_t kFetchAhead = kTileVectors == 2 ? 8 << 10 : 0;

@@ -29,7 +29,7 @@ struct PanelFormat {
 template <>
 struct PanelFormat<Bfloat16> {
   static constexpr int64_t kGroup = 2;
-#if defined(__AVX512BF16__)
+#if defined(ULMFIT_BFLOAT16_PAIRS)
   using Word = uint32_t;
   static constexpr int64_t kWords = 1;
 #else

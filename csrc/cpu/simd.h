@@ -10,9 +10,11 @@
 
 #include "../common/bfloat16.h"
 
-#if defined(__AVX512BF16__)
+// Tests compile the AVX-512 kernels for processors without AVX-512, too: the same layouts, other instructions.
+#if defined(__AVX512BF16__) || defined(ULMFIT_EMULATE_AVX512_BF16)
+#define ULMFIT_BFLOAT16_PAIRS
 #define ULMFIT_ISA avx512_bf16
-#elif defined(__AVX512F__)
+#elif defined(__AVX512F__) || defined(ULMFIT_EMULATE_AVX512)
 #define ULMFIT_ISA avx512
 #elif defined(__AVX2__)
 #define ULMFIT_ISA avx2
@@ -24,7 +26,7 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(ULMFIT_EMULATE_AVX512) || defined(ULMFIT_EMULATE_AVX512_BF16)
 #define ULMFIT_VECTOR_BYTES 64
 #elif defined(__AVX2__)
 #define ULMFIT_VECTOR_BYTES 32
@@ -35,7 +37,7 @@
 // Keeps a vector in a register from here on.
 #if defined(__AVX512F__)
 #define ULMFIT_PIN(vector) asm("" : "+v"(vector))
-#elif defined(__SSE2__)
+#elif defined(__SSE2__) && ULMFIT_VECTOR_BYTES < 64
 #define ULMFIT_PIN(vector) asm("" : "+x"(vector))
 #elif defined(__aarch64__)
 #define ULMFIT_PIN(vector) asm("" : "+w"(vector))

@@ -13,7 +13,7 @@
 namespace ulmfit_fast {
 
 // Work is cut into slices, a grid of row parts x column parts. Splitting columns (hidden units) alone lets each thread
-// read only its own weights; rows are split too where the columns do not divide evenly among the threads.
+// read mostly its own weights; rows are split too where the columns do not divide evenly among the threads.
 struct Grid {
   int64_t row_parts = 1, column_parts = 1;
 
@@ -22,10 +22,11 @@ struct Grid {
 
 // Part `index` of `parts` of 0 .. count.
 struct Range {
+  Range() = default;
   ULMFIT_ALWAYS_INLINE Range(int64_t count, int64_t index, int64_t parts)
       : first(count * index / parts), last(count * (index + 1) / parts) {}
   ULMFIT_ALWAYS_INLINE int64_t count() const { return last - first; }
-  int64_t first, last;
+  int64_t first = 0, last = 0;
 };
 
 // The size of pieces of `count` for Member::share: as many pieces for every slice, up to `rounds` while they are of at
@@ -45,16 +46,16 @@ class alignas(64) TakenPieces {
 
   // A quarter of what is left: large pieces first, small ones to end together.
   ULMFIT_ALWAYS_INLINE Range take(int64_t count, bool owner) {
-    Range piece(0, 0, 1);
-    uint64_t taken = taken_.load(std::memory_order_relaxed), size;
+    Range piece;
+    uint64_t taken = taken_.load(std::memory_order_relaxed), more;
     do {
       const auto front = static_cast<int64_t>(taken & kFront), back = count - static_cast<int64_t>(taken >> 32);
-      if (front >= back) return Range(0, 0, 1);
+      if (front >= back) return {};
       const int64_t pieces = (back - front + 3) / 4;
-      size = static_cast<uint64_t>(pieces);
+      more = static_cast<uint64_t>(pieces) << (owner ? 0 : 32);
       piece.first = owner ? front : back - pieces;
       piece.last = piece.first + pieces;
-    } while (!taken_.compare_exchange_weak(taken, taken + (owner ? size : size << 32), std::memory_order_relaxed));
+    } while (!taken_.compare_exchange_weak(taken, taken + more, std::memory_order_relaxed));
     return piece;
   }
 
@@ -64,7 +65,8 @@ class alignas(64) TakenPieces {
 };
 
 // Each thread owns a range of slices and arrives for all it owns. The count only grows, so that any number of threads
-// works as long as the ranges cover all slices, one thread owning everything included.
+// works as long as the ranges cover all slices, one thread owning everything included. What is taken of shared work is
+// counted here, too.
 struct Barrier {
   ULMFIT_ALWAYS_INLINE explicit Barrier(int64_t slice_count)
       : slices(slice_count), pieces{std::vector<TakenPieces>(slice_count), std::vector<TakenPieces>(slice_count)} {}

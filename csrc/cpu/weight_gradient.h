@@ -1,7 +1,8 @@
 // The weights' gradients: left^T [M, N] x right [N, columns] over all N rows of a batch, both operands row-major.
 //
 // Chunk after chunk of the N rows: the team packs the chunk's right rows, then multiplies them into rows of the result,
-// a block at a time whose left operand is turned round and stays in L2. The sums pass through the caches once a chunk,
+// a block at a time whose left operand is turned round and stays in L2. The sums pass through the caches once a chunk
+// (twice in bfloat16 with AVX-512 but without its pairs, whose panels have two slabs),
 // fetched ahead; they are the gradient's own memory where its type and its rows' length allow. No reduction crosses
 // threads. Limit: FMA throughput.
 #pragma once
@@ -31,7 +32,7 @@ struct ProductShared {
   }
 };
 
-// A slice's own.
+// A thread's.
 template <typename E>
 struct ProductScratch {
   static constexpr int64_t kRows = kMostBlockTiles * kTileRows;
@@ -98,7 +99,7 @@ struct GradientProduct {
   // Pieces of work: blocks of rows of the result.
   int64_t blocks() const { return (tiles() + block_tiles() - 1) / block_tiles(); }
 
-  // A block of the result, a chunk on. Meanwhile the left operand that this slice probably needs next is fetched.
+  // A block of the result, a chunk on. Meanwhile the left operand that this thread probably needs next is fetched.
   void multiply_block(int64_t chunk, int64_t index) const {
     const Block block(*this, chunk, index);
     const int64_t groups = depth_groups<E>(block.depth);
@@ -135,10 +136,11 @@ struct GradientProduct {
   // When all chunks are in: from the sums to the gradient.
   void store_block(const Block& block) const {
     const PanelSet<E> set = panels();
+    Acc* own = own_sums();
     for (int64_t r = block.begin; r < block.begin + block.height; ++r) {
       const int64_t first = r * right_columns;
-      if (Acc* row = own_sums()) {
-        if (dropconnect.enabled()) drop(row + first, row + first, dropconnect, first, right_columns);
+      if (own != nullptr) {
+        if (dropconnect.enabled()) drop(own + first, own + first, dropconnect, first, right_columns);
         continue;
       }
       for (int64_t p = 0; p < set.count(); ++p)

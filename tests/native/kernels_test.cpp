@@ -217,6 +217,7 @@ void check_kept_memory() {
 
 int main() {
   check_kept_memory();
+  check_team();
   check_cross_entropy();
   check_cuda_geometry();
   const Problem problems[] = {
@@ -225,8 +226,11 @@ int main() {
       {{9, 9, 4, 1, 1}, 3, 33, 0, true, 0.3, {1, 2}, 2},
       {{7, 7, 7, 2}, 17, 19, 5, false, 0.5, {1, 2}, 2},
       {{13, 13, 6, 5}, 18, 35, 9, true, 0.0, {2, 2}, 4},
-      {{20, 20, 14, 7}, 11, 50, 0, false, 0.4, {3, 2}, 4},              // fewer threads than slices
-      {std::vector<int64_t>(440, 5), 9, 21, 0, false, 0.2, {1, 2}, 2},  // three chunks of rows of any kind
+      {{20, 20, 14, 7}, 11, 50, 0, false, 0.4, {3, 2}, 4},                // fewer threads than slices
+      {std::vector<int64_t>(520, 5), 9, 21, 0, false, 0.2, {1, 2}, 2},    // three chunks of rows of any kind
+      {std::vector<int64_t>(260, 10), 32, 16, 0, false, 0.3, {1, 2}, 2},  // their sums where the gradients lie
+      {std::vector<int64_t>(120, 13), 5, 19, 0, false, 0.3, {2, 2}, 4},  // slices whose chunks begin at different steps
+      {std::vector<int64_t>(120, 13), 5, 19, 4, true, 0.3, {2, 2}, 3},
       {{2, 2}, 70, 80, 0, false, 0.5, {1, 3}, 3},
       {{5, 4, 4, 2, 1, 1, 1}, 6, 19, 0, false, 0.3, {1, 2}, 2, true, 3},
       {{9, 9, 8, 8, 3}, 6, 37, 0, false, 0.3, {2, 2}, 4, true, 2},

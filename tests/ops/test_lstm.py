@@ -146,7 +146,7 @@ def test_rows_do_not_influence_each_other(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("projection", [0, 20])
 def test_thread_count_does_not_change_the_bits(dtype: torch.dtype, projection: int) -> None:
     """Not of the outputs and not of the gradients, over several chunks of rows; 8 threads split the rows, too."""
-    a = Case("threads", (104,) * 20 + (80, 40), 40, 70, p=0.3, projection=projection).arguments(dtype)
+    a = Case("threads", (124,) * 20 + (80, 40), 40, 70, p=0.3, projection=projection).arguments(dtype)
     threads = torch.get_num_threads()
     expected = run_with_gradients(ops.lstm, a)
     try:
@@ -161,14 +161,15 @@ def test_thread_count_does_not_change_the_bits(dtype: torch.dtype, projection: i
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
-def test_larger_than_every_block_of_the_kernels(dtype: torch.dtype, reverse: bool) -> None:
+@pytest.mark.parametrize(("inputs", "hidden"), [(73, 410), (96, 400)], ids=["odd", "whole vectors"])
+def test_larger_than_every_block_of_the_kernels(dtype: torch.dtype, reverse: bool, inputs: int, hidden: int) -> None:
     """More rows than a chunk, deeper and taller than a block, against one direction of nn.LSTM."""
     torch.manual_seed(5)
-    lengths, inputs, hidden = torch.tensor([150, 150, 149, 100, 77, 20, 3, 1]), 73, 410
+    lengths = torch.tensor([220, 220, 219, 200, 187, 150, 113, 1])
     layer = torch.nn.LSTM(inputs, hidden, dtype=torch.float64, bidirectional=True)
     suffix = "_reverse" if reverse else ""
     weights = [getattr(layer, f"{kind}_l0{suffix}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(150, 8, inputs, dtype=torch.float64), lengths)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(220, 8, inputs, dtype=torch.float64), lengths)
     x = packed.data.requires_grad_()
     expected = layer(packed._replace(data=x))[0].data[:, hidden if reverse else 0 :][:, :hidden]
     grad = torch.randn_like(expected)
@@ -275,6 +276,19 @@ def test_autocast_runs_in_the_autocast_dtype() -> None:
     assert a["weight_hh"].grad.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
         assert ops.lstm(**a)[0].dtype == torch.float32
+
+
+def test_gradients_of_float32_weights_are_those_of_bfloat16_ones_unrounded() -> None:
+    """Whole vectors, so that the sums are made in the gradients themselves; over two chunks of rows."""
+    a = Case("weights", (135,) * 10, 96, 400, p=0.3).arguments(torch.bfloat16)
+    master = {
+        name: value.detach().float().requires_grad_() if name.startswith(("weight_ih", "weight_hh", "bias")) else value
+        for name, value in a.items() if isinstance(value, torch.Tensor)
+    }  # fmt: skip
+    expected, ours = run_with_gradients(ops.lstm, a), run_with_gradients(ops.lstm, a | master)
+    for name in ("grad_weight_ih", "grad_weight_hh"):
+        assert ours[name].dtype == torch.float32
+        assert torch.equal(ours[name].bfloat16(), expected[name]), name
 
 
 def test_backward_inside_autocast() -> None:
