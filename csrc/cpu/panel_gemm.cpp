@@ -89,15 +89,14 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 
 #endif
 
-// How far ahead of the first rows a panel is fetched to L2, in bytes; panels (but for slabs) lie one after the
-// other. Zen 3's own
-// prefetcher leaves an AVX2 tile waiting for L3: 6 to 16 rows reach 0.9 of the FMA peak instead of 0.6 to 0.7. With
-// AVX-512 on Zen 4 nothing was gained.
+// How far ahead of the first rows a panel is fetched to L2, in bytes; panels (but for slabs) lie one after the other.
+// Zen 3's own prefetcher leaves an AVX2 tile waiting for L3: 6 to 16 rows reach 0.9 of the FMA peak instead of 0.6 to
+// 0.7. With AVX-512 on Zen 4 nothing was gained.
 constexpr int64_t kFetchAhead = kTileVectors == 2 ? 8 << 10 : 0;
 
 // One tile over `groups` groups, and half a group more with `half`. Meanwhile the panel is fetched to L2 `ahead` words
-// on, `prefetch`, too, and for the next tile the same elements of `next_count` rows further on and what its
-// sums start from. Never inlined: within a larger function its registers are spilled.
+// on, `prefetch`, too, and for the next tile the same elements of `next_count` rows further on and what its sums start
+// from. Never inlined: within a larger function its registers are spilled.
 template <typename E, int R, int V>
 __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, int64_t next_count,
                                              int64_t offset, int64_t step, const Word<E>* words, int64_t ahead,
