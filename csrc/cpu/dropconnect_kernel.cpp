@@ -1,6 +1,6 @@
 #include "dropconnect_kernel.h"
 
-#include "dropped_weight.h"
+#include "mask_bits.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 

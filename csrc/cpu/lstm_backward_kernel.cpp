@@ -24,9 +24,10 @@ template <typename E>
 struct BackwardShared {
   Word<E>*packed_hh, *packed_hr, *packed_ih;  // packed_ih replaces packed_hh when the recurrence is done
   E* grad_gates;                              // [N, 4H] before the non-linearities
+  uint8_t* mask;                              // the mask's bits, of W_hh, if it is dropped
   ProductShared<E> product;                   // its sums replace packed_ih when grad_input is done
 
-  int64_t carve(const LstmSizes& sizes, std::byte* at) {
+  int64_t carve(const LstmSizes& sizes, bool dropped, std::byte* at) {
     const int64_t gates = 4 * sizes.hidden, widest = larger(sizes.output, sizes.input);
     const int64_t weight_bytes = packed_words<E>(column_vectors<E>(widest), gates) * sizeof(Word<E>);
     const int64_t sum_bytes = ProductShared<E>::sum_count(gates, widest) * sizeof(Accumulator<E>);
@@ -37,6 +38,7 @@ struct BackwardShared {
     packed_hr =
         carver.take<Word<E>>(sizes.projected ? packed_words<E>(column_vectors<E>(sizes.hidden), sizes.output) : 0);
     grad_gates = carver.take<E>(sizes.rows * gates);
+    mask = carver.take<uint8_t>(dropped ? MaskBits::bytes(recurrent_elements(sizes)) : 0);
     for (Word<E>*& right : product.right)
       right = carver.take<Word<E>>(ProductShared<E>::right_words(sizes.rows, widest));
     product.left_sums = carver.take<Accumulator<E>>(gates);
@@ -82,15 +84,19 @@ class BackwardSlice {
   // With the memory of a thread, known by the first slice it owns.
   BackwardSlice(const LstmBackward<E>& args, int64_t index, int64_t thread)
       : a_(args), s_(args.sizes), slice_(args.grid, index) {
-    std::byte* own = a_.scratch + shared_.carve(s_, a_.scratch);
+    std::byte* own = a_.scratch + shared_.carve(s_, a_.dropconnect.enabled(), a_.scratch);
     own += thread * scratch_.carve(s_, a_.grid, nullptr);
     scratch_.carve(s_, a_.grid, own);
   }
 
+  // Pieces of the mask of W_hh, before it is packed.
+  int64_t mask_pieces() const { return recurrent_mask_pieces(s_, a_.dropconnect); }
+  void draw_mask(int64_t piece) { MaskBits::draw(shared_.mask, a_.dropconnect, piece); }
+
   void pack() {
     const PanelSet<E> output = output_panels();
     const Range packing = slice_.packing(0, output.count());
-    pack_panels(output, packing.first, packing.last, {a_.weight_hh, s_.output, a_.dropconnect, scratch_.dropped});
+    pack_panels(output, packing.first, packing.last, {a_.weight_hh, s_.output, mask(), scratch_.dropped});
     if (!s_.projected) return;
     const PanelSet<E> hidden = hidden_panels();
     const Range hidden_packing = slice_.packing(0, hidden.count());
@@ -213,10 +219,9 @@ class BackwardSlice {
     }
   }
 
-  GradientProduct<E> input_product() const { return product(s_.input, a_.grad_weight_ih, a_.grad_bias, DropConnect()); }
+  GradientProduct<E> input_product() const { return product(s_.input, a_.grad_weight_ih, a_.grad_bias, MaskBits()); }
   GradientProduct<E> recurrent_product() const {
-    return product(s_.output, a_.grad_weight_hh, a_.grad_weight_ih ? WeightGradient<E>() : a_.grad_bias,
-                   a_.dropconnect);
+    return product(s_.output, a_.grad_weight_hh, a_.grad_weight_ih ? WeightGradient<E>() : a_.grad_bias, mask());
   }
 
   // The bias's gradient when no weight's is wanted.
@@ -232,6 +237,7 @@ class BackwardSlice {
   }
 
  private:
+  MaskBits mask() const { return recurrent_mask(shared_.mask, a_.dropconnect); }
   PanelSet<E> output_panels() const {
     const Range columns = slice_.columns(column_vectors<E>(s_.output));
     return {shared_.packed_hh, 4 * s_.hidden, columns.first, columns.last};
@@ -294,9 +300,9 @@ class BackwardSlice {
   }
 
   GradientProduct<E> product(int64_t columns, const WeightGradient<E>& gradient, const WeightGradient<E>& bias,
-                             const DropConnect& dropconnect) const {
-    return {shared_.grad_gates, s_.rows,         4 * s_.hidden,    columns,      gradient,        bias,
-            dropconnect,        shared_.product, scratch_.product, slice_.index, a_.grid.slices()};
+                             const MaskBits& bits) const {
+    return {shared_.grad_gates, s_.rows,          4 * s_.hidden, columns,         gradient, bias, bits,
+            shared_.product,    scratch_.product, slice_.index,  a_.grid.slices()};
   }
 
   const LstmBackward<E>& a_;
@@ -346,7 +352,7 @@ struct BackwardThread {
 
 template <typename E>
 int64_t backward_scratch(const LstmBackward<E>& args) {
-  return BackwardShared<E>().carve(args.sizes, nullptr) +
+  return BackwardShared<E>().carve(args.sizes, args.dropconnect.enabled(), nullptr) +
          args.grid.slices() * BackwardScratch<E>().carve(args.sizes, args.grid, nullptr);
 }
 
@@ -355,6 +361,10 @@ void backward(const LstmBackward<E>& args, Member member) {
   using Slice = BackwardSlice<E>;
   const FlushDenormals flush;
   BackwardThread<E> thread(args, member);
+  if (args.dropconnect.enabled()) {
+    thread.member.share(thread.any().mask_pieces(), [&](int64_t piece) { thread.any().draw_mask(piece); });
+    thread.member.wait();
+  }
   thread.for_own([](Slice& slice) { slice.pack(); });
   thread.member.wait();
   for (int64_t step = args.sizes.steps - 1; step >= 0; --step) {

@@ -26,8 +26,9 @@ template <typename E>
 struct ForwardShared {
   Word<E>*packed_ih, *packed_hh, *packed_hr;  // all panels
   E* cell_output;                             // [B, H] with a projection: o tanh(c) of the step
+  uint8_t* mask;                              // the mask's bits, of W_hh, if it is dropped
 
-  int64_t carve(const LstmSizes& sizes, std::byte* at) {
+  int64_t carve(const LstmSizes& sizes, bool dropped, std::byte* at) {
     const int64_t gate_vectors = column_vectors<E>(sizes.hidden) * 4;
     Carver carver(at);
     packed_ih = carver.take<Word<E>>(packed_words<E>(gate_vectors, sizes.input));
@@ -35,6 +36,7 @@ struct ForwardShared {
     packed_hr =
         carver.take<Word<E>>(sizes.projected ? packed_words<E>(column_vectors<E>(sizes.output), sizes.hidden) : 0);
     cell_output = carver.take<E>(sizes.projected ? sizes.batch * sizes.hidden : 0);
+    mask = carver.take<uint8_t>(dropped ? MaskBits::bytes(recurrent_elements(sizes)) : 0);
     return carver.taken();
   }
 };
@@ -100,7 +102,7 @@ class ForwardSlice {
   // that all of them take.
   int64_t carve(std::byte* at, int64_t index, int64_t thread) {
     const auto from = [&](int64_t offset) { return at == nullptr ? nullptr : at + offset; };
-    const int64_t own = shared_.carve(s_, at), own_bytes = own_.carve(s_, a_.grid, nullptr);
+    const int64_t own = shared_.carve(s_, a_.dropconnect.enabled(), at), own_bytes = own_.carve(s_, a_.grid, nullptr);
     own_.carve(s_, a_.grid, from(own + index * own_bytes));
     const int64_t scratch = own + a_.grid.slices() * own_bytes, bytes = scratch_.carve(s_, a_.grid, nullptr);
     scratch_.carve(s_, a_.grid, from(scratch + thread * bytes));
@@ -120,8 +122,12 @@ class ForwardSlice {
     }
   }
 
+  // Pieces of the mask of W_hh, before it is packed.
+  int64_t mask_pieces() const { return recurrent_mask_pieces(s_, a_.dropconnect); }
+  void draw_mask(int64_t piece) { MaskBits::draw(shared_.mask, a_.dropconnect, piece); }
+
   void pack_recurrent_weights() {
-    const DroppedWeight<E> hh{a_.weight_hh, s_.output, a_.dropconnect, scratch_.dropped};
+    const DroppedWeight<E> hh{a_.weight_hh, s_.output, mask(), scratch_.dropped};
     const Range packing = slice_.packing(panels_.first, panels_.last);
     for (int64_t p = packing.first; p < packing.last; ++p)
       pack_gate_panel(gate_panel(shared_.packed_hh, p, s_.output), hh, s_.hidden, p * kLanes<E>);
@@ -197,6 +203,7 @@ class ForwardSlice {
   }
 
  private:
+  MaskBits mask() const { return recurrent_mask(shared_.mask, a_.dropconnect); }
   Range step_rows(int64_t step) const { return slice_.rows(s_.batch_sizes[s_.step(step)]); }
 
   PanelSet<E> output_panels() const {
@@ -278,13 +285,15 @@ void forward(const LstmForward<E>& args, Member member) {
     for (int64_t index = member.first; index < member.last; ++index) work(slices[index]);
   };
   for_own([](ForwardSlice<E>& slice) { slice.pack_input_weights(); });
+  ForwardSlice<E>& any = slices[member.first];
+  member.share(any.mask_pieces(), [&](int64_t piece) { any.draw_mask(piece); });
   for (int64_t step = 0; step < args.sizes.steps; ++step) {
     bool begins = false;
     for (ForwardSlice<E>& slice : slices) {
       slice.begin_step(step);
       begins = begins || slice.begins_chunk(step);
     }
-    member.wait();  // the step before is complete, or the packing
+    member.wait();  // the step before is complete, or the packing and the mask
     if (begins) {
       member.steal([&](int64_t slice) { return slices[slice].begins_chunk(step) ? slices[slice].panels() : 0; },
                    [&](int64_t slice, int64_t first, int64_t last) { slices[slice].project(first, last); });

@@ -56,6 +56,17 @@ static inline int64_t first_ending_row(const LstmSizes& sizes, int64_t step) {
   return step + 1 < sizes.steps ? continuing_rows(sizes, step + 1) : 0;
 }
 
+// DropConnect's mask, of the recurrent weight.
+static inline int64_t recurrent_elements(const LstmSizes& sizes) {
+  return 4 * sizes.hidden * sizes.output;
+}
+static inline int64_t recurrent_mask_pieces(const LstmSizes& sizes, const DropConnect& dropconnect) {
+  return dropconnect.enabled() ? MaskBits::pieces(recurrent_elements(sizes)) : 0;
+}
+static inline MaskBits recurrent_mask(const uint8_t* bits, const DropConnect& dropconnect) {
+  return dropconnect.enabled() ? MaskBits{bits, dropconnect.scale()} : MaskBits();
+}
+
 // lstm_backward_kernel.cpp
 template <typename E>
 int64_t backward_scratch(const LstmBackward<E>& args);

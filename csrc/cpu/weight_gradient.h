@@ -73,7 +73,7 @@ struct GradientProduct {
   int64_t rows, left_columns, right_columns;
   WeightGradient<E> gradient;   // [left_columns, right_columns]
   WeightGradient<E> left_sums;  // [left_columns], the bias's gradient, or null
-  DropConnect dropconnect;      // applied to the gradient
+  MaskBits mask;                // applied to the gradient
   ProductShared<E> shared;
   ProductScratch<E> scratch;
   int64_t slice, slices;
@@ -140,12 +140,12 @@ struct GradientProduct {
     for (int64_t r = block.begin; r < block.begin + block.height; ++r) {
       const int64_t first = r * right_columns;
       if (own != nullptr) {
-        if (dropconnect.enabled()) drop(own + first, own + first, dropconnect, first, right_columns);
+        if (mask) drop(own + first, own + first, mask, first, right_columns);
         continue;
       }
       for (int64_t p = 0; p < set.count(); ++p)
         store_tile<Acc>(scratch.row, right_columns, set.column(p), panel_sums(set, p, r).to, 1, set.width(p));
-      if (dropconnect.enabled()) drop(scratch.row, scratch.row, dropconnect, first, right_columns);
+      if (mask) drop(scratch.row, scratch.row, mask, first, right_columns);
       copy_sums(gradient, first, scratch.row, right_columns);
     }
     if (left_sums) copy_sums(left_sums, block.begin, shared.left_sums + block.begin, block.height);
