@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.lstm import WeightDropLSTM
     from ulmfit_fast.optim import NTASGD, AveragedWeights
     from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
+    from ulmfit_fast.pretrained import import_language_model
     from ulmfit_fast.schedules import SlantedTriangularLR, slanted_triangular
     from ulmfit_fast.stage import TrainedClassifier, TrainedLanguageModel
     from ulmfit_fast.text.tokenizer import Tokenizer
@@ -55,6 +56,7 @@ _MODULES = {
     "discriminative_param_groups": "unfreezing",
     "finetune_classifier": "pipeline",
     "finetune_lm": "pipeline",
+    "import_language_model": "pretrained",
     "layer_groups": "unfreezing",
     "ops": "ops",
     "pretrain_lm": "pipeline",
@@ -87,6 +89,7 @@ __all__ = [
     "discriminative_param_groups",
     "finetune_classifier",
     "finetune_lm",
+    "import_language_model",
     "layer_groups",
     "ops",
     "pretrain_lm",

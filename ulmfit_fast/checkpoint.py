@@ -15,6 +15,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from ulmfit_fast.atomic_write import write_all_atomically
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
@@ -158,18 +159,25 @@ def remap_vocabulary(model: LanguageModel, old: Tokenizer, new: Tokenizer) -> La
         model: over the vocabulary of ``old``; not changed.
         old, new: tokenizers.
     """
-    row_of = {token: i for i, token in enumerate(old.vocabulary)}
-    source = torch.tensor([row_of.get(token, -1) for token in new.vocabulary])
     state = dict(model.state_dict())
     for name in ("encoder.encoder.weight", "decoder_bias"):
-        before = state[name]
-        after = before[source.clamp(min=0)]
-        after[source < 0] = before.mean(0)
-        state[name] = after
+        state[name] = rows_of_tokens(state[name], old.vocabulary, new.vocabulary)
     sizes = model.encoder.config.to_dict() | {"vocab_size": len(new), "pad_id": new.pad_id}
     remapped = LanguageModel(AWDLSTM(AWDLSTMConfig(**sizes)))  # type: ignore[arg-type]
     remapped.load_state_dict(state)
     return remapped
+
+
+def rows_of_tokens(rows: Tensor, old: Sequence[str], new: Sequence[str]) -> Tensor:
+    """Rows [len(new), ...] for the tokens ``new``, out of ``rows`` [len(old), ...] for ``old``.
+
+    A token that is not in ``old`` gets the mean of all rows; one that is there twice its first row.
+    """
+    row_of = {token: i for i, token in reversed(list(enumerate(old)))}
+    source = torch.tensor([row_of.get(token, -1) for token in new])
+    taken = rows[source.clamp(min=0)]
+    taken[source < 0] = rows.mean(0)
+    return taken
 
 
 def _to_json(value: Any) -> str:

@@ -39,7 +39,7 @@ class _Group(click.Group):
     """A command is imported when it is wanted: only some need torch."""
 
     _MODULES: ClassVar = {
-        "tokenize": "cli_corpus",
+        "tokenize": "cli_corpus", "import-lm": "cli_import",
         "pretrain-lm": "cli_training", "finetune-lm": "cli_training", "train": "cli_training",
         "predict": "cli_prediction", "evaluate": "cli_prediction", "info": "cli_prediction", "demo": "cli_prediction",
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,20 +59,13 @@ class Tokenizer:
             min_frequency: rarer words become ``xxunk``.
             marked: the texts have been through ``apply_rules`` already.
         """
-        backend = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
-        # The library's Split has no "find all", so: isolate the matches, then drop the white space between them.
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(tokenizers.Regex(_WORD_PATTERN), behavior="isolated"),
-                pre_tokenizers.Split(tokenizers.Regex(r"[^\S\n]+"), behavior="removed"),
-            ]
-        )
+        backend = _word_level("word", [])
         trainer = trainers.WordLevelTrainer(
             vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
         texts = map(encodable, texts)
         backend.train_from_iterator(texts if marked else map(apply_rules, texts), trainer)
-        return cls(_renumbered(backend))
+        return cls.from_vocabulary(_by_id(backend), "word")
 
     @classmethod
     def train_whitespace(cls, texts: Iterable[str], vocab_size: int = 1 << 30, min_frequency: int = 1) -> Tokenizer:
@@ -80,16 +73,12 @@ class Tokenizer:
 
         For text that is tokenized already, as the standard files of WikiText are; nothing else is changed.
         """
-        backend = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
-        backend.normalizer = normalizers.Replace("\n", " <eos> ")
-        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        backend = _word_level("whitespace", [])
         trainer = trainers.WordLevelTrainer(
             vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
         backend.train_from_iterator(map(encodable, texts), trainer)
-        trained = _renumbered(backend)
-        trained.normalizer = backend.normalizer
-        return cls(trained)
+        return cls.from_vocabulary(_by_id(backend), "whitespace")
 
     @classmethod
     def train_subwords(cls, texts: Iterable[str], vocab_size: int = 15_000) -> Tokenizer:
@@ -107,6 +96,13 @@ class Tokenizer:
         )
         backend.train_from_iterator(map(encodable, texts), trainer)
         return cls(backend)
+
+    @classmethod
+    def from_vocabulary(cls, vocabulary: Iterable[str], kind: str = "word") -> Tokenizer:
+        """A tokenizer over given words, "word" or "whitespace": the special tokens first, each word once."""
+        if kind not in ("word", "whitespace"):
+            raise InputError(f"tokenizer must be word or whitespace over a given vocabulary, got {kind!r}")
+        return cls(_word_level(kind, list(dict.fromkeys([*SPECIAL_TOKENS, *vocabulary]))))
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -128,8 +124,7 @@ class Tokenizer:
     @property
     def vocabulary(self) -> list[str]:
         """Tokens in the order of their ids."""
-        tokens = self.backend.get_vocab()
-        return sorted(tokens, key=tokens.__getitem__)
+        return _by_id(self.backend)
 
     def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Each text's token ids, int32 [length >= 1], the first being ``xxbos``. Reads texts as it goes."""
@@ -141,6 +136,10 @@ class Tokenizer:
     def tokens(self, text: str) -> list[str]:
         """One text's tokens, without ``xxbos``."""
         return self.backend.encode(apply_rules(text) if self.uses_rules else text, add_special_tokens=False).tokens
+
+    def splits_off(self, word: str) -> bool:
+        """Whether a text can have ``word`` as a token: another tokenizer's, such as ``u.s.``, may be cut here."""
+        return self.backend.encode(word, add_special_tokens=False).tokens == [word]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids as text, special tokens left out; for reading, not an exact inverse."""
@@ -161,10 +160,23 @@ def in_pieces(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
         yield piece
 
 
-def _renumbered(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """The same words in one order: the trainer numbers the rules' markers twice where they also occur as words."""
-    by_id = sorted(backend.get_vocab().items(), key=lambda item: item[1])
-    words = [*SPECIAL_TOKENS, *(word for word, _ in by_id if word not in SPECIAL_TOKENS)]
-    trained = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
-    trained.pre_tokenizer = backend.pre_tokenizer
-    return trained
+def _word_level(kind: str, vocabulary: Sequence[str]) -> tokenizers.Tokenizer:
+    """The library's tokenizer of whole words, "word" or "whitespace"."""
+    backend = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNK))
+    if kind == "whitespace":
+        backend.normalizer = normalizers.Replace("\n", " <eos> ")
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return backend
+    # The library's Split has no "find all", so: isolate the matches, then drop the white space between them.
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(_WORD_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(r"[^\S\n]+"), behavior="removed"),
+        ]
+    )
+    return backend
+
+
+def _by_id(backend: tokenizers.Tokenizer) -> list[str]:
+    tokens = backend.get_vocab()
+    return sorted(tokens, key=tokens.__getitem__)
