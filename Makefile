@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*') CMakeLists.txt setup.py pyproject.toml
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
-CUDA := $(wildcard csrc/cuda/*.cu)
+CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
 GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
 
@@ -34,12 +34,12 @@ demo: build  ## the three stages on text that every installation carries; prints
 test: build  ## run the tests
 	$(BIN)/python -m pytest -q tests
 
+# Which threads meet where is the same for every instruction set: the portable one is enough for them.
 native-test: $(VENV)/.ready  ## the kernels alone, without torch, under the sanitizers
-	@for sanitizers in address,undefined thread; do \
-	  build=build/native-test-$${sanitizers%%,*}; \
+	@for options in "address,undefined OFF" "thread ON"; do set -- $$options; build=build/native-test-$${1%%,*}; \
 	  PATH="$(abspath $(BIN)):$$PATH" && cmake -S . -B $$build -G Ninja -DULMFIT_FAST_NATIVE_TESTS=ON \
-	    -DULMFIT_FAST_SANITIZE=$$sanitizers -DCMAKE_CXX_FLAGS_RELEASE=-O1 >/dev/null && cmake --build $$build >/dev/null && \
-	  ctest --test-dir $$build --output-on-failure || exit 1; \
+	    -DULMFIT_FAST_SANITIZE=$$1 -DULMFIT_FAST_PORTABLE_ONLY=$$2 -DCMAKE_CXX_FLAGS_RELEASE=-O1 >/dev/null && \
+	  cmake --build $$build >/dev/null && ctest --test-dir $$build --output-on-failure || exit 1; \
 	done
 
 BENCH ?= build/bench/results
@@ -64,14 +64,18 @@ format: $(VENV)/.ready  ## rewrite files in the project's style
 
 cuda-compile: $(VENV)/.ready  ## compile csrc/cuda with nvcc for all architectures; needs no GPU; warnings, spilled registers too, are errors
 	@command -v $(NVCC) >/dev/null || { echo "cuda-compile: $(NVCC) is not on PATH; install the CUDA toolkit" >&2; exit 1; }
-	@$(MAKE) --no-print-directory -j$(shell nproc) $(CUDA:csrc/cuda/%.cu=build/cuda/%.o)
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(CUDA:csrc/%=build/%.o) \
+	  TORCH_INCLUDES="$$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths; print(*("-isystem " + p for p in include_paths()))')"
 
-build/cuda/%.o: csrc/cuda/%.cu $(NATIVE)
+define compile-cuda
 	@mkdir -p build/cuda && echo "$(NVCC) $<"
 	@$(NVCC) -std=c++20 -O3 $(GENCODE) --expt-relaxed-constexpr -Xcompiler -fPIC,-Wall -Werror all-warnings -Xptxas -warn-spills \
-	  -DC10_CUDA_NO_CMAKE_CONFIGURE_FILE -DC10_USING_CUSTOM_GENERATED_MACROS \
-	  $$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths; print(" ".join("-isystem " + p for p in include_paths()))') \
-	  -c $< -o $@
+	  -DC10_CUDA_NO_CMAKE_CONFIGURE_FILE -DC10_USING_CUSTOM_GENERATED_MACROS $(TORCH_INCLUDES) -c $< -o $@
+endef
+build/cuda/%.o: csrc/cuda/%.cu $(NATIVE)
+	$(compile-cuda)
+build/cuda/%.o: csrc/cuda/%.cpp $(NATIVE)
+	$(compile-cuda)
 
 CUDA_ON_HOST := build/cuda-on-host/libcuda_on_host.so
 cuda-on-host: build  ## compile csrc/cuda for the CPU, launches emulated, and test it there; needs neither GPU nor nvcc

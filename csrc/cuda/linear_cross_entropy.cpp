@@ -1,17 +1,15 @@
 // linear_cross_entropy on CUDA: a chunk of rows at a time through at::mm, one kernel from logits to loss and gradient.
 //
-// A block owns a row: largest logit, sum of exponentials, then the gradient in the logits' place. Sums are reduced in a
-// fixed order. Limit: the matrix products; the kernel reads each logit three times and writes its gradient once.
-// gradient_threshold is not used: gradients are exact. Ignored rows cost what others cost.
-#include <ATen/Functions.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/macros/Macros.h>
+// Limit: the matrix products. gradient_threshold is not used: gradients are exact. Ignored rows cost what others cost.
+#include "../linear_cross_entropy.h"
+
 #include <torch/library.h>
 
 #include <algorithm>
 
-#include "../linear_cross_entropy.h"
-#include "cross_entropy_kernel.cuh"
+#include "geometry.h"
+#include "linear_cross_entropy_kernel.h"
+#include "tensors.h"
 
 namespace ulmfit_fast {
 namespace {
@@ -42,6 +40,7 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
     const at::Tensor logits = multiply(x, weight.t(), sum_dtype);
     const at::Tensor grad = gradient ? at::empty({count, classes}, options) : at::Tensor();
     CrossEntropyRows<E> args{};
+    args.rows = count;
     args.classes = classes;
     args.ignore_index = a.ignore_index;
     args.label_smoothing = static_cast<Acc>(a.label_smoothing);
@@ -51,7 +50,7 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
     args.row_weight = row_weight.const_data_ptr<Acc>() + first;
     args.loss = loss.mutable_data_ptr<Acc>() + first;
     args.gradient = gradient ? grad.mutable_data_ptr<E>() : nullptr;
-    launch_blocks(cross_entropy_kernel<E>, count, kRowThreads, args);
+    cross_entropy<E>(c10::cuda::getCurrentCUDAStream(), args);
     if (needs[kNeedGradInput]) {
       at::Tensor to = grad_input.narrow(0, first, count);
       at::mm_out(to, grad, weight);

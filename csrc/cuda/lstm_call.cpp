@@ -1,12 +1,12 @@
 // lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step, the large products
 // around them at once. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it.
-#include <ATen/Functions.h>
-#include <c10/cuda/CUDAGuard.h>
+#include "lstm_call.h"
 
 #include <algorithm>
 
-#include "lstm_call.h"
-#include "lstm_kernels.cuh"
+#include "../common/philox.h"
+#include "lstm_kernels.h"
+#include "tensors.h"
 
 namespace ulmfit_fast {
 namespace {
@@ -32,20 +32,20 @@ at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
 
 // from o M / (1-p) as a tensor of its own, or `from` itself where nothing is dropped; E is its type.
 template <typename E>
-at::Tensor drop(const at::Tensor& from, const LstmInputs& a) {
+at::Tensor dropped(const at::Tensor& from, const LstmInputs& a) {
   if (a.weight_dropout == 0.0) return from;
   const at::Tensor to = at::empty_like(from);
   const at::Tensor seed = a.seed.to(from.device(), at::kLong, /*non_blocking=*/true);  // eight bytes, staged at once
-  launch(drop_kernel<E>, (from.numel() + 3) / 4, to.mutable_data_ptr<E>(), from.const_data_ptr<E>(),
-         seed.const_data_ptr<int64_t>(), keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout),
-         from.numel());
+  drop<E>(c10::cuda::getCurrentCUDAStream(), to.mutable_data_ptr<E>(), from.const_data_ptr<E>(),
+          seed.const_data_ptr<int64_t>(), keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout),
+          from.numel());
   return to;
 }
 
 // The recurrent weight as the products take it.
 template <typename E>
 at::Tensor dropped_weight(const LstmInputs& a) {
-  return drop<E>(a.weight_hh.to(a.input.scalar_type()).contiguous(), a);
+  return dropped<E>(a.weight_hh.to(a.input.scalar_type()).contiguous(), a);
 }
 
 // The steps in order of computation.
@@ -77,6 +77,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   const int64_t hidden = a.hidden();
   const bool projected = a.weight_hr.has_value(), keep_output = pool == nullptr || keep != Keep::kNothing;
   const Steps steps(a, reverse);
+  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
 
   ForwardResult result;
   const auto when = [&](bool kept, int64_t width, const at::TensorOptions& like) {
@@ -120,7 +121,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     step.gates = keep == Keep::kBackward ? result.gates.mutable_data_ptr<E>() : nullptr;
     step.cells = keep != Keep::kNothing ? result.cells.mutable_data_ptr<Acc>() : nullptr;
     step.pool = pool_step;
-    launch(forward_step_kernel<E>, rows * hidden, step);
+    forward_step<E>(stream, step);
     if (!projected) continue;
     at::Tensor h_rows = h.narrow(0, 0, rows);
     at::mm_out(h_rows, cell_output.narrow(0, 0, rows), a.weight_hr->to(dtype).t());
@@ -140,6 +141,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   const int64_t hidden = a.hidden(), width = a.output_size();
   const bool projected = a.weight_hr.has_value();
   const Steps steps(a, reverse);
+  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
 
   const at::Tensor gates = saved.gates.contiguous(), cells = saved.cells.to(state_dtype).contiguous();
   const at::Tensor output = saved.output.contiguous(), h0 = a.h0.contiguous();
@@ -184,7 +186,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     state.pool_from = pointer<int64_t>(pool_from);
     state.grad_h = grad_h.mutable_data_ptr<Acc>();
     state.stored = mutable_pointer<E>(grad_h_rows);
-    launch(state_gradient_kernel<E>, rows * width, state);
+    state_gradient<E>(stream, state);
     const at::Tensor grad_cell_output =
         projected ? multiply(grad_h_rows.narrow(0, first_row, rows), a.weight_hr->to(dtype), state_dtype) : grad_h;
     BackwardStep<E> step{};
@@ -200,7 +202,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     step.c0 = c0.const_data_ptr<Acc>();
     step.grad_c = grad_c.mutable_data_ptr<Acc>();
     step.grad_gates = grad_gates.mutable_data_ptr<E>();
-    launch(backward_step_kernel<E>, rows * hidden, step);
+    backward_step<E>(stream, step);
     if (needs[kNeedH0] && rows > continuing)  // rows whose first step of computation this is
       grad_h0.narrow(0, continuing, rows - continuing)
           .copy_(multiply(grad_gates.narrow(0, first_row + continuing, rows - continuing), weight_hh, state_dtype));
@@ -216,7 +218,8 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   at::Tensor grad_weight_hh = none, grad_weight_hr = none;
   if (needs[kNeedWeightHh]) {
     grad_weight_hh = multiply(grad_gates.t(), previous_h, a.weight_hh.scalar_type());
-    grad_weight_hh = a.weight_hh.scalar_type() == dtype ? drop<E>(grad_weight_hh, a) : drop<Acc>(grad_weight_hh, a);
+    grad_weight_hh =
+        a.weight_hh.scalar_type() == dtype ? dropped<E>(grad_weight_hh, a) : dropped<Acc>(grad_weight_hh, a);
   }
   if (needs[kNeedWeightHr]) {
     const at::Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);

@@ -1,23 +1,14 @@
-// From a row of logits to its loss and their gradient; a block a row.
-#pragma once
+// A block owns a row: largest logit, sum of exponentials, then the gradient. Sums are reduced in a fixed order. Each
+// logit is read three times, each gradient written once.
+#include <c10/macros/Macros.h>
 
 #include <limits>
 
-#include "elements.h"
+#include "launch.cuh"
+#include "linear_cross_entropy_kernel.h"
 
 namespace ulmfit_fast::cuda {
-
-template <typename E>
-struct CrossEntropyRows {
-  int64_t classes, ignore_index;
-  Accumulator<E> label_smoothing;
-  const Accumulator<E>* logits;      // [rows, classes] before the bias
-  const Accumulator<E>* bias;        // [classes] or null
-  const int64_t* target;             // [rows]
-  const Accumulator<E>* row_weight;  // [rows]
-  Accumulator<E>* loss;              // [rows] written
-  E* gradient;                       // [rows, classes] written, or null
-};
+namespace {
 
 // All threads' values combined, in every thread; in an order that does not change from run to run.
 template <typename T, typename Combine>
@@ -68,5 +59,15 @@ __global__ void __launch_bounds__(kRowThreads) cross_entropy_kernel(CrossEntropy
     gradient[j] = counts ? static_cast<E>((exp(logit(j) - normalizer) - expected) * weight) : static_cast<E>(0);
   }
 }
+
+}  // namespace
+
+template <typename E>
+void cross_entropy(cudaStream_t stream, const CrossEntropyRows<E>& rows) {
+  launch_blocks(stream, cross_entropy_kernel<E>, rows.rows, kRowThreads, rows);
+}
+
+#define INSTANTIATE(E) template void cross_entropy(cudaStream_t, const CrossEntropyRows<E>&);
+ULMFIT_FOR_ELEMENTS(INSTANTIATE)
 
 }  // namespace ulmfit_fast::cuda

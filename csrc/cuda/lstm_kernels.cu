@@ -1,11 +1,12 @@
 // The LSTM's pointwise kernels: one thread owns one unit of one row of one step. Matrix products come from outside.
 // Limit: memory bandwidth, and the launches themselves. Deterministic: no thread sums over others.
-#pragma once
-
 #include "../common/cell.h"
-#include "elements.h"
+#include "../common/philox.h"
+#include "launch.cuh"
+#include "lstm_kernels.h"
 
 namespace ulmfit_fast::cuda {
+namespace {
 
 template <typename Acc>
 struct Math {
@@ -13,7 +14,6 @@ struct Math {
   __device__ static Acc tanh(Acc x) { return ::tanh(x); }
 };
 
-// dropped = weight o M / (1-p); `seed` is read on the device, so that no call waits for it. May be in place.
 template <typename E>
 __global__ void drop_kernel(E* dropped, const E* weight, const int64_t* seed, uint64_t threshold, double scale,
                             int64_t elements) {
@@ -26,32 +26,6 @@ __global__ void drop_kernel(E* dropped, const E* weight, const int64_t* seed, ui
     dropped[i] = bits[i % 4] >= threshold ? static_cast<E>(value) : static_cast<E>(0);
   }
 }
-
-// Pooling of one step; total is null where nothing is pooled. Rows belong to documents of the same index.
-template <typename Acc>
-struct PoolStep {
-  double* total;             // [D, H]
-  Acc* maximum;              // [D, H]
-  int32_t* argmax;           // [D, H]
-  const int64_t* count;      // [D] steps before this call
-  const int64_t* pool_from;  // [D]
-};
-
-// One step forward of `rows` rows that begin at packed row `first_row`; null pointers are not written.
-template <typename E>
-struct ForwardStep {
-  using Acc = Accumulator<E>;
-  int64_t rows, first_row, hidden, step;
-  const Acc* from_input;  // [N, 4H] x W_ih^T
-  const Acc* from_state;  // [rows, 4H] h_{t-1} W_hh^T
-  const Acc* bias;        // [4H] or null
-  Acc* c;                 // [B, H] running
-  E* cell_output;         // [rows, H] o tanh(c): h without a projection
-  E* output;              // [N, H] or null: the same at its packed row
-  E* gates;               // [N, 4H] or null
-  Acc* cells;             // [N, H] or null
-  PoolStep<Acc> pool;
-};
 
 template <typename E>
 __global__ void forward_step_kernel(ForwardStep<E> a) {
@@ -90,24 +64,6 @@ __global__ void forward_step_kernel(ForwardStep<E> a) {
   }
 }
 
-// The gradient that flows into h of one step.
-template <typename E>
-struct StateGradient {
-  using Acc = Accumulator<E>;
-  int64_t rows, first_row, width, step;
-  int64_t continued;        // rows that the next step of computation also has
-  const Acc* from_next;     // [continued, P] grad a_{t+1} W_hh, or null: gradients stop here
-  const E* grad_output;     // [N, P] or null
-  const E* grad_h_n;        // [B, P] or null
-  const Acc* grad_total;    // [D, P] or null, as are the next
-  const Acc* grad_maximum;  // [D, P]
-  const int32_t* argmax;    // [D, P] null: no pooling
-  const int64_t* count;
-  const int64_t* pool_from;
-  Acc* grad_h;  // [rows, P] written
-  E* stored;    // [N, P] written at the packed row, or null
-};
-
 template <typename E>
 __global__ void state_gradient_kernel(StateGradient<E> a) {
   using Acc = Accumulator<E>;
@@ -131,21 +87,6 @@ __global__ void state_gradient_kernel(StateGradient<E> a) {
   if (a.stored != nullptr) a.stored[row * a.width + column] = static_cast<E>(grad);
 }
 
-// One step backward: from the gradient of o tanh(c) to that of the gates before their non-linearities.
-template <typename E>
-struct BackwardStep {
-  using Acc = Accumulator<E>;
-  int64_t rows, first_row, hidden;
-  int64_t continuing, previous_row;  // rows that the step of computation before also had, and where they begin
-  int64_t cut_rows;                  // rows below this one take no gradient of c from the next step
-  const Acc* grad_cell_output;       // [rows, H]
-  const E* gates;                    // [N, 4H]
-  const Acc* cells;                  // [N, H]
-  const Acc* c0;                     // [B, H]
-  Acc* grad_c;                       // [B, H] running
-  E* grad_gates;                     // [N, 4H] written
-};
-
 template <typename E>
 __global__ void backward_step_kernel(BackwardStep<E> a) {
   using Acc = Accumulator<E>;
@@ -166,5 +107,35 @@ __global__ void backward_step_kernel(BackwardStep<E> a) {
   out[2 * a.hidden] = static_cast<E>(grad.pre_activation.g);
   out[3 * a.hidden] = static_cast<E>(grad.pre_activation.o);
 }
+
+}  // namespace
+
+template <typename E>
+void drop(cudaStream_t stream, E* dropped, const E* weight, const int64_t* seed, uint64_t threshold, double scale,
+          int64_t elements) {
+  launch(stream, drop_kernel<E>, (elements + 3) / 4, dropped, weight, seed, threshold, scale, elements);
+}
+
+template <typename E>
+void forward_step(cudaStream_t stream, const ForwardStep<E>& step) {
+  launch(stream, forward_step_kernel<E>, step.rows * step.hidden, step);
+}
+
+template <typename E>
+void state_gradient(cudaStream_t stream, const StateGradient<E>& gradient) {
+  launch(stream, state_gradient_kernel<E>, gradient.rows * gradient.width, gradient);
+}
+
+template <typename E>
+void backward_step(cudaStream_t stream, const BackwardStep<E>& step) {
+  launch(stream, backward_step_kernel<E>, step.rows * step.hidden, step);
+}
+
+#define INSTANTIATE(E)                                                                       \
+  template void drop(cudaStream_t, E*, const E*, const int64_t*, uint64_t, double, int64_t); \
+  template void forward_step(cudaStream_t, const ForwardStep<E>&);                           \
+  template void state_gradient(cudaStream_t, const StateGradient<E>&);                       \
+  template void backward_step(cudaStream_t, const BackwardStep<E>&);
+ULMFIT_FOR_ELEMENTS(INSTANTIATE)
 
 }  // namespace ulmfit_fast::cuda

@@ -1,10 +1,10 @@
 // embedding on CUDA, from torch's own: an index and a product are at the memory's limit, and its backward sorts the
 // tokens instead of adding atomically.
+#include "../embedding.h"
+
 #include <ATen/Functions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
-
-#include "../embedding.h"
 
 namespace ulmfit_fast {
 namespace {
