@@ -145,29 +145,6 @@ def test_options_that_would_do_nothing_or_harm(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("option", [["--tokenizer", "subword"], ["--min-frequency", "2"], ["--valid", "train.csv"]])
-def test_options_that_a_corpus_folder_has_settled(
-    models: Path, option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    corpus = models / "lm" / "corpus"
-    assert main(["pretrain-lm", str(corpus), "--output", str(tmp_path / "lm"), *option]) == 2
-    assert_one_line(capsys, f"{option[0]} does nothing here: {corpus} is a corpus folder, tokenized before;")
-    assert not (tmp_path / "lm").exists()
-
-
-def test_a_test_text_is_read_as_the_corpus_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Perplexity is over the same tokens as training: here the newlines, too."""
-    text = tmp_path / "a.txt"
-    text.write_text("one two\n\nthree four\n" * 40)
-    tokenizing = ["--split", "file", "--tokenizer", "whitespace", "--min-frequency", "1"]
-    assert main(["tokenize", str(text), "--output", str(tmp_path / "c"), *tokenizing]) == 0
-    model = ["--output", str(tmp_path / "lm"), "--eval", str(text), *SIZES[:-2], "--batch-size", "2"]
-    assert main(["pretrain-lm", str(tmp_path / "c"), *model]) == 0
-    assert f"on {40 * (4 + 3):,} tokens" in capsys.readouterr().out
-    assert main(["pretrain-lm", str(tmp_path / "c"), *model, "--overwrite", "--split", "line"]) == 0
-    assert f"on {40 * 6 - 1:,} tokens" in capsys.readouterr().out
-
-
 def test_an_output_that_holds_a_model(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(models / "train.csv"), "--output", str(models / "clf")]) == 2
     assert_one_line(capsys, "already holds a model; choose another folder or pass --overwrite")

@@ -10,16 +10,19 @@ from ulmfit_fast import cli_options as options
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.progress import progress_bar
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
-from ulmfit_fast.text.tokenizer import TOKENIZERS
+from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
+
+OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency")
 
 
 @click.command("tokenize")
 @click.argument("source", metavar="TEXTS", type=Path)
-@click.option("--output", required=True, type=Path, help="corpus folder to write, for pretrain-lm")
+@click.option("--output", required=True, type=Path, help="corpus folder to write, for pretrain-lm and finetune-lm")
 @click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
 @click.option("--overwrite", is_flag=True, help="replace another corpus in the output folder")
 @options.text_column
 @options.split
+@click.option("--like", type=Path, help="folder of a language model whose tokenizer to use, for finetune-lm")
 @click.option("--tokenizer", default="word", type=click.Choice(TOKENIZERS), show_default=True, help="kind of tokens")
 @click.option("--vocab-size", default=60_000, type=click.IntRange(min=16), show_default=True, help="largest vocabulary")
 @click.option(
@@ -28,13 +31,17 @@ from ulmfit_fast.text.tokenizer import TOKENIZERS
 @options.processes
 @click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
 def tokenize_command(
-    source: Path, output: Path, valid: Path | None, overwrite: bool, text_column: str, split: str, tokenizer: str,
-    vocab_size: int, min_frequency: int, processes: int, seed: int,
+    source: Path, output: Path, valid: Path | None, overwrite: bool, text_column: str, split: str, like: Path | None,
+    tokenizer: str, vocab_size: int, min_frequency: int, processes: int, seed: int,
 ) -> None:  # fmt: skip
-    """Tokenize TEXTS of any size into a corpus folder that pretrain-lm reads from disk."""
+    """Tokenize TEXTS of any size into a corpus folder that pretrain-lm and finetune-lm read from disk."""
+    given = None
+    if like is not None:
+        options.refuse_given(OF_A_VOCABULARY, f"{like} has a vocabulary")
+        given = Tokenizer.load(like / "tokenizer.json")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the corpus")
-    files = Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed)
+    files = Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed, given)
     tokenize(files, output, processes, overwrite)
     click.echo(f"corpus in {output}")
 

@@ -9,19 +9,20 @@ import numpy as np
 
 from ulmfit_fast import cli_options as options
 from ulmfit_fast.checkpoint import check_output_folder
-from ulmfit_fast.cli_corpus import tokenize
+from ulmfit_fast.cli_corpus import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.cli_prediction import report_perplexity
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.pipeline import encode_labels, finetune_classifier, finetune_lm, list_classes, pretrain_lm
+from ulmfit_fast.stage import TrainedLanguageModel
 from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import Documents
 from ulmfit_fast.training import Record
 
 # What a corpus folder has settled; the second are also how --eval is read.
-_OF_TOKENIZING = ("valid", "max_texts", "processes", "tokenizer", "vocab_size", "min_frequency")
+_OF_TOKENIZING = ("valid", "max_texts", "processes", *OF_A_VOCABULARY)
 _OF_READING = ("text_column", "split")
-_OF_A_NEW_MODEL = ("embedding_size", "hidden_size", "num_layers", "tokenizer", "vocab_size", "min_frequency")
+_OF_A_NEW_MODEL = ("embedding_size", "hidden_size", "num_layers", *OF_A_VOCABULARY)
 
 
 @click.command("pretrain-lm")
@@ -47,24 +48,14 @@ def pretrain_lm_command(
     check_output_folder(output, overwrite, resume)
     if test is not None and not test.exists():
         raise InputError(f"{test}: no such file or folder")
-    corpus: Corpus | list[str]
-    is_corpus = (source / "train.tokens").exists()
-    if valid is not None and max_texts is not None:
-        raise InputError("--valid does not go with --max-texts")
-    if is_corpus:
-        settled = _OF_TOKENIZING if test is not None else _OF_TOKENIZING + _OF_READING
-        options.refuse_given(settled, f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize")
-        corpus = Corpus.load(source)
+    files = Source(
+        source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency, config.seed
+    )
+    corpus = _read_corpus(files, max_texts, output, processes, resume, () if test is not None else _OF_READING)
+    if isinstance(corpus, Corpus) and corpus.source and _is_corpus(source):
         # What --eval names is read as the corpus was, unless told otherwise.
         split = split if options.is_given("split") else corpus.source.get("split", split)
         text_column = text_column if options.is_given("text_column") else corpus.source.get("text_column", text_column)
-    elif max_texts is not None:
-        corpus = options.read_texts(source, text_column, None, max_texts, config.seed).texts
-    else:
-        corpus = tokenize(
-            Source(source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency,
-                   config.seed), output / "corpus", processes, overwrite=not resume,
-        )  # fmt: skip
     trained = pretrain_lm(corpus, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
     _print_written(output)
     if test is not None:
@@ -74,23 +65,33 @@ def pretrain_lm_command(
 @click.command("finetune-lm")
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--model", "language_model", required=True, type=Path, help="folder of a language model")
+@click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
 @options.output
 @options.overwrite
 @options.resume
 @options.text_column
+@options.split
 @options.max_texts
+@options.processes
 @options.config_options(FinetuneLMConfig)
 def finetune_lm_command(
-    source: Path, language_model: Path, output: Path, overwrite: bool, resume: bool, text_column: str,
-    max_texts: int | None, config: FinetuneLMConfig,
+    source: Path, language_model: Path, valid: Path | None, output: Path, overwrite: bool, resume: bool,
+    text_column: str, split: str, max_texts: int | None, processes: int, config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
-    """Stage two: go on with the task's TEXTS, labelled or not."""
+    """Stage two: go on with the task's TEXTS, labelled or not, or with a corpus folder that tokenize wrote.
+
+    Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    """
     check_output_folder(output, overwrite, resume)
-    documents = options.read_texts(source, text_column, None, max_texts, config.seed)
-    finetune_lm(
-        documents.texts, language_model, config, output=output, overwrite=overwrite, resume=resume,
-        on_epoch=_print_epoch,
-    )  # fmt: skip
+    base, given = TrainedLanguageModel.load(language_model), None
+    if not (config.new_vocabulary and base.tokenizer.uses_rules):
+        options.refuse_given(OF_A_VOCABULARY, f"the vocabulary of {language_model} is kept")
+        given = base.tokenizer
+    files = Source(
+        source, valid, text_column, split, "word", config.vocab_size, config.min_frequency, config.seed, given
+    )
+    corpus = _read_corpus(files, max_texts, output, processes, resume, _OF_READING)
+    finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
     _print_written(output)
 
 
@@ -139,6 +140,29 @@ def train_command(
         output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch,
     )  # fmt: skip
     _print_written(output)
+
+
+def _is_corpus(source: Path) -> bool:
+    return (source / "train.tokens").exists()
+
+
+def _read_corpus(
+    files: Source, max_texts: int | None, output: Path, processes: int, resume: bool, of_reading: tuple[str, ...]
+) -> Corpus | list[str]:
+    """A corpus folder, one made of the files in ``output``, or a sample of their texts.
+
+    Options that a corpus folder has settled are refused beside one; ``of_reading`` are more of them.
+    """
+    source = files.path
+    if files.valid_path is not None and max_texts is not None:
+        raise InputError("--valid does not go with --max-texts")
+    if _is_corpus(source):
+        settled = f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
+        options.refuse_given((*_OF_TOKENIZING, *of_reading), settled)
+        return Corpus.load(source)
+    if max_texts is not None:
+        return options.read_texts(source, files.text_column, None, max_texts, files.seed).texts
+    return tokenize(files, output / "corpus", processes, overwrite=not resume)
 
 
 def _hold_out(documents: Documents, fraction: float, seed: int) -> tuple[Documents, Documents]:

@@ -75,7 +75,7 @@ def pretrain_lm(
 
 
 def finetune_lm(
-    texts: Sequence[str],
+    texts: Sequence[str] | Corpus,
     language_model: str | Path | TrainedLanguageModel,
     config: FinetuneLMConfig | None = None,
     *,
@@ -89,7 +89,8 @@ def finetune_lm(
     """Stage two: a language model goes on with the task's texts, with discriminative rates.
 
     Args:
-        texts: the task's raw texts, labelled or not.
+        texts: the task's raw texts, labelled or not. Or a ``Corpus``, which may be larger than memory and brings its
+            tokenizer and validation texts; unless both are of words, its tokenizer must be the language model's.
         language_model: folder or result of ``pretrain_lm``; a given object is not changed.
         config: training, vocabulary.
         valid_texts, output, overwrite, resume, progress, on_epoch: as ``pretrain_lm``.
@@ -102,16 +103,28 @@ def finetune_lm(
     config = config or FinetuneLMConfig()
     torch.manual_seed(config.seed)
     _check_output(output, overwrite, resume)
-    texts = _as_training_texts("finetune_lm", texts)
-    base = _load(language_model)
-    train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
-    tokenizer = base.tokenizer
-    if config.new_vocabulary and tokenizer.uses_rules:
-        tokenizer = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
-    model = remap_vocabulary(base.model, base.tokenizer, tokenizer)
+    base: TrainedLanguageModel
+    if isinstance(texts, Corpus):
+        if valid_texts is not None:
+            raise InputError("finetune_lm: a Corpus brings its validation texts; give no valid_texts")
+        base, corpus = _load(language_model), texts
+        both_words = base.tokenizer.uses_rules and corpus.tokenizer.uses_rules
+        if not (both_words and config.new_vocabulary) and corpus.tokenizer.to_json() != base.tokenizer.to_json():
+            raise InputError(
+                "finetune_lm: the corpus has another vocabulary than the language model; tokenize it with the model's: "
+                "ulmfit-fast tokenize --like MODEL"
+            )
+    else:
+        texts = _as_training_texts("finetune_lm", texts)
+        base = _load(language_model)
+        train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
+        tokenizer = base.tokenizer
+        if config.new_vocabulary and tokenizer.uses_rules:
+            tokenizer = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
+        corpus = _in_memory(tokenizer, train_texts, valid_texts)
+    model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
     stage = Stage("fine-tune LM", config, output, progress, on_epoch, resume)
-    corpus = _in_memory(tokenizer, train_texts, valid_texts)
     return stage.train_language_model(model, corpus, config.discriminative_factor, config.alpha, config.beta)
 
 

@@ -76,6 +76,7 @@ class Source:
         tokenizer: one of ``TOKENIZERS``.
         vocab_size, min_frequency: of the vocabulary.
         seed: of the choice of held-out documents.
+        given: a tokenizer to use as it is, a language model's; the three above then mean nothing.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class Source:
     vocab_size: int = 60_000
     min_frequency: int = 3
     seed: int = 0
+    given: Tokenizer | None = None
 
     def description(self) -> dict[str, Any]:
         """All that the tokens depend on: equal descriptions, equal tokens."""
@@ -94,7 +96,7 @@ class Source:
             "path": _identity(self.path), "valid_path": None if self.valid_path is None else _identity(self.valid_path),
             "text_column": self.text_column, "split": self.split, "kind": self.tokenizer,
             "vocab_size": self.vocab_size, "min_frequency": self.min_frequency, "seed": self.seed,
-        }  # fmt: skip
+        } | ({} if self.given is None else {"given": zlib.crc32(self.given.to_json().encode())})  # fmt: skip
 
 
 def tokenize_corpus(
@@ -106,7 +108,8 @@ def tokenize_corpus(
 ) -> tuple[Corpus, dict[str, float]]:
     """Tokenize files into a corpus folder, or open it where it holds just these files tokenized just so.
 
-    The files are read once for the vocabulary and once for the tokens, twice if some documents are held out.
+    The files are read once for the vocabulary (with a given one, for the number of documents) and once for the tokens,
+    twice if some documents are held out.
 
     Args:
         source: what and how.
@@ -207,6 +210,10 @@ class _Reading:
 
 
 def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
+    if source.given is not None:
+        for _ in reading.counted("count"):
+            pass
+        return source.given
     texts, words = reading.counted("vocabulary"), source.tokenizer == "word"
     if words:
         texts = parallel.with_rules(texts, processes)
