@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -64,9 +65,19 @@ def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("whole", [True, False], ids=["with the optimizer", "state_dict"])
 def test_the_logits_of_fastai(tmp_path: Path, whole: bool) -> None:
+    """From what learn.save writes: after a step, its optimizer's state holds more than tensors."""
     theirs = fastai_model()
-    state = theirs.state_dict()
-    imported = import_language_model(*save(tmp_path, {"model": state, "opt": {"lr": [0.1]}} if whole else state))
+    from fastai.learner import save_model
+    from fastai.optimizer import Adam
+
+    optimizer = Adam(list(theirs.parameters()), lr=0.01)
+    optimizer.hypers[0]["lr"] = np.float64(0.01)  # as schedules leave it
+    theirs(torch.zeros(1, 2, dtype=torch.int64))[0].sum().backward()
+    optimizer.step()
+    theirs.reset()  # its state
+    paths = save(tmp_path, None)
+    save_model(paths[0], theirs, optimizer, with_opt=whole)
+    imported = import_language_model(*paths)
     tokenizer = imported.tokenizer
     # Ours holds the doubled token once, at its first row.
     assert tokenizer.vocabulary == WORDS[:-1]
@@ -102,6 +113,27 @@ def test_tokens_are_found_by_name(tmp_path: Path) -> None:
     assert torch.equal(imported.model.encoder.rnns[1].weight_hh_l0, state["rnns.1.module.weight_hh_l0_raw"])
 
 
+def test_the_unknown_word_of_a_tokenized_corpus(tmp_path: Path) -> None:
+    """It stays the word it was, and is what unknown words of other texts become."""
+    words = ["<unk>", "<eos>", "the"]
+    imported = import_language_model(*save(tmp_path, state_by_hand(3), words), "whitespace")
+    vocabulary, rows = imported.tokenizer.vocabulary, imported.model.decoder_weight
+    assert vocabulary == [*SPECIAL, *words]
+    assert torch.equal(rows[vocabulary.index("xxunk")], rows[vocabulary.index("<unk>")])
+    assert not torch.equal(rows[vocabulary.index("xxunk")], rows[vocabulary.index("the")])
+
+
+def test_a_classifier_of_fastai_is_refused(tmp_path: Path) -> None:
+    fastai_model()
+    from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config
+    from fastai.text.models.core import get_text_classifier
+
+    sizes = {"emb_sz": E, "n_hid": H, "n_layers": LAYERS}
+    state = get_text_classifier(AWD_LSTM, len(WORDS), 2, config=awd_lstm_clas_config | sizes).state_dict()
+    with pytest.raises(InputError, match="holds a classifier"):
+        import_language_model(*save(tmp_path, state))
+
+
 @pytest.mark.parametrize("form", ["list.json", "rows.json", "lines.txt", "list"])
 def test_forms_of_weights_and_vocabulary(tmp_path: Path, form: str) -> None:
     words, path = [f"w{i}" for i in range(7)], tmp_path / form
@@ -127,16 +159,17 @@ def without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     ("change", "message"),
     [
         (lambda s: s | {"0.rnns.0.layers.0.linear.weight_raw": torch.zeros(2)}, "belongs to a QRNN"),
-        (lambda s: s | {"1.layers.0.weight": torch.zeros(2)}, "holds a classifier"),
         (lambda s: s | {"attention.weight": torch.zeros(2)}, "no tensor attention.weight"),
         (lambda s: s | {"decoder.weight": torch.zeros(len(WORDS), E)}, "only tied weights"),
-        (lambda s: s | {"decoder.bias": torch.zeros(3)}, "the softmax has 3 classes"),
+        (lambda s: s | {"decoder.bias": torch.zeros(3)}, "the softmax's bias is [3]"),
+        (lambda s: s | {"decoder.bias": torch.zeros(())}, "the softmax's bias is []"),
+        (lambda s: s | {"rnns.0.module.weight_hh_l0_raw": torch.zeros(3)}, "layer 0 (0.rnns.0) are not an LSTM's"),
         (without("encoder.weight"), "holds no embedding"),
         (without("rnns.1.module.bias_hh"), "layer 1 (0.rnns.1) lacks bias_hh_l0"),
         (without("rnns.0"), "layer 0 (0.rnns.0) lacks weight_ih_l0"),
         (lambda s: s | {"rnns.2.module.weight_hh_l0_raw": torch.zeros(4 * H, H)}, "not those of an AWD-LSTM"),
         (lambda s: list(s.values()), "holds no state_dict"),
-        (lambda s: s | {"criterion": torch.nn.Linear(2, 2)}, "torch.save(model.state_dict(), ...)"),
+        (lambda s: s | {"criterion": torch.nn.Linear(2, 2)}, "holds a torch.nn.modules.linear.Linear,"),
     ],
 )
 def test_other_models_are_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -158,6 +191,7 @@ class _Trap:
         (pickle.dumps(WORDS[:-1]), "has 15 tokens, the embedding"),
         (pickle.dumps("".join(WORDS)), "is not a list of tokens"),
         (pickle.dumps({"a": 0, "b": 2}), "does not map tokens to the rows"),
+        (pickle.dumps({"a": 0, "b": None}), "does not map tokens to the rows"),
     ],
 )
 def test_vocabularies_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -180,7 +214,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert torch.equal(logits(loaded.eval(), tokens), logits(expected, tokens))
     assert main(["import-lm", weights, "--vocabulary", vocabulary, "--output", folder]) == 2
     assert_one_line(capsys, "already holds a model")
-    (tmp_path / "lm.pth").write_bytes(b"not weights")
-    assert main(["import-lm", weights, "--vocabulary", vocabulary, "--output", folder, "--overwrite"]) == 2
-    assert_one_line(capsys, "lm.pth")
+    for content in (b"not weights", b"the\nfilm\n", b""):
+        (tmp_path / "lm.pth").write_bytes(content)
+        assert main(["import-lm", weights, "--vocabulary", vocabulary, "--output", folder, "--overwrite"]) == 2
+        assert_one_line(capsys, "lm.pth: not a readable file of weights")
     assert load_language_model(folder)[1].vocabulary == WORDS[:-1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,12 @@ def save_model(
             os.replace(folder / f"{name}.new", folder / name)
 
 
+def remove_run(folder: str | Path) -> None:
+    """Remove what an earlier training left beside its model; a later ``resume`` would take it for the new model's."""
+    for name in (CHECKPOINT, "history.jsonl", "curves.png"):
+        (Path(folder) / name).unlink(missing_ok=True)
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """A model folder's ``config.json``. Raises InputError if the folder is not one of ours."""
     folder = Path(folder)
@@ -128,7 +134,8 @@ def load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     Raises:
         InputError: missing, truncated or foreign folder, or one of a classifier.
     """
-    config = _config_of_kind(folder, _LANGUAGE_MODEL, "a language model (made by pretrain-lm or finetune-lm)")
+    maker = "a language model (made by pretrain-lm, finetune-lm or import-lm)"
+    config = _config_of_kind(folder, _LANGUAGE_MODEL, maker)
     model = LanguageModel(AWDLSTM(_encoder_config(folder, config)))
     return model, _load_weights(folder, model, model.encoder)
 
@@ -159,22 +166,19 @@ def remap_vocabulary(model: LanguageModel, old: Tokenizer, new: Tokenizer) -> La
         model: over the vocabulary of ``old``; not changed.
         old, new: tokenizers.
     """
+    row_of = {token: row for row, token in enumerate(old.vocabulary)}
     state = dict(model.state_dict())
     for name in ("encoder.encoder.weight", "decoder_bias"):
-        state[name] = rows_of_tokens(state[name], old.vocabulary, new.vocabulary)
+        state[name] = rows_of_tokens(state[name], row_of, new.vocabulary)
     sizes = model.encoder.config.to_dict() | {"vocab_size": len(new), "pad_id": new.pad_id}
     remapped = LanguageModel(AWDLSTM(AWDLSTMConfig(**sizes)))  # type: ignore[arg-type]
     remapped.load_state_dict(state)
     return remapped
 
 
-def rows_of_tokens(rows: Tensor, old: Sequence[str], new: Sequence[str]) -> Tensor:
-    """Rows [len(new), ...] for the tokens ``new``, out of ``rows`` [len(old), ...] for ``old``.
-
-    A token that is not in ``old`` gets the mean of all rows; one that is there twice its first row.
-    """
-    row_of = {token: i for i, token in reversed(list(enumerate(old)))}
-    source = torch.tensor([row_of.get(token, -1) for token in new])
+def rows_of_tokens(rows: Tensor, row_of: Mapping[str, int], tokens: Sequence[str]) -> Tensor:
+    """``rows[row_of[token]]`` for each token, [len(tokens), ...]; the mean of all rows for those without one."""
+    source = torch.tensor([row_of.get(token, -1) for token in tokens])
     taken = rows[source.clamp(min=0)]
     taken[source < 0] = rows.mean(0)
     return taken

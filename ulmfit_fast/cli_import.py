@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ulmfit_fast import cli_options as options
-from ulmfit_fast.checkpoint import check_output_folder, save_model
+from ulmfit_fast.checkpoint import check_output_folder, remove_run, save_model
 from ulmfit_fast.pretrained import import_language_model
 from ulmfit_fast.text.rules import SPECIAL_TOKENS
 
@@ -31,9 +31,10 @@ def import_lm_command(weights: Path, vocabulary: Path, output: Path, overwrite: 
     check_output_folder(output, overwrite)
     trained = import_language_model(weights, vocabulary, tokenizer)
     source = {"stage": "import LM", "weights": weights.name, "vocabulary": vocabulary.name}
+    remove_run(output)
     save_model(output, trained.model, trained.tokenizer, training_args=source)
     config, words = trained.model.encoder.config, trained.tokenizer.vocabulary[len(SPECIAL_TOKENS) :]
-    found = sum(trained.tokenizer.splits_off(word) for word in words)
+    found = sum(trained.tokenizer.can_be_token(word) for word in words)
     click.echo(
         f"model in {output}: {config.num_layers} layers, embedding {config.embedding_size}, hidden "
         f"{config.hidden_size}, {len(trained.tokenizer):,} tokens ({len(words) - found:,} words are never met, as "

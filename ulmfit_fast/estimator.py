@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, save_model
+from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, remove_run, save_model
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.pipeline import (
     as_labels,
@@ -123,6 +123,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
         check_is_fitted(self)
         check_output_folder(folder, overwrite)
+        remove_run(folder)
         save_model(folder, self.model_, self.tokenizer_, self.classes_.tolist())
         if self.history_.records:
             self.history_.write(Path(folder))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -30,8 +30,10 @@ from ulmfit_fast.training import History
 _EMBEDDING = re.compile(r"(?:0\.)?(?:encoder|encoder_dp\.emb|encoder_with_dropout\.embed)\.weight")
 _LAYER = re.compile(r"(?:0\.)?rnns\.(\d+)\.(?:module\.)?((?:weight_ih|weight_hh|bias_ih|bias_hh)_l0)(_raw)?")
 _DECODER = re.compile(r"(?:1\.)?decoder\.(weight|bias)")
+_QRNN = re.compile(r"(?:0\.)?(?:module\.)?rnns\.\d+\..*\blinear\..*")
+_CLASSIFIER = re.compile(r"0\.module\.|1\.layers\.")
 _LAYER_TENSORS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-# fastai's special tokens before version 1, and those of the word-level corpora.
+# Special tokens of fastai before version 1 and of the word-level corpora, and what they are here.
 _OLD_NAMES = {
     "_unk_": UNK, "<unk>": UNK, "_pad_": PAD, "<pad>": PAD, "xbos": BOS, "<eos>": EOS, "xfld": FLD, "t_up": UP,
     "tk_rep": REP, "tk_wrep": WREP,
@@ -49,8 +51,9 @@ def import_language_model(
             the ``state_dict`` of a model whose tensors have those names, such as awd-lstm-lm's. Sizes are read off
             the tensors. An encoder alone gets a softmax bias of zero.
         vocabulary: the tokens in the order of the embedding's rows, or a file of them: fastai's ``.pkl``, a ``.json``
-            list or mapping to rows, or a text file, a token a line.
-        tokenizer: "word", or "whitespace" for vocabularies of text that is tokenized already, as WikiText's.
+            list or mapping to rows, or a text file, a token a line (which cannot hold fastai's newline token).
+        tokenizer: "word", or "whitespace" for vocabularies of text that is tokenized already, as WikiText's; those keep
+            ``<unk>`` and ``<eos>`` as words, too.
 
     Returns:
         Model, tokenizer and an empty history. Its first tokens are the special ones of ``Tokenizer``; those that the
@@ -70,15 +73,19 @@ def import_language_model(
             f"{source}: has {len(words):,} tokens, the embedding in {weights} {rows:,} rows; they do not belong "
             "together"
         )
-    if tokenizer == "word":
-        words = [_OLD_NAMES.get(word, word) for word in words]
-    backend = Tokenizer.from_vocabulary(words, tokenizer)
-    hidden = tensors.layers[0]["weight_hh_l0"].shape[1] if len(tensors.layers) > 1 else AWDLSTMConfig.hidden_size
+    row_of = {word: row for row, word in reversed(list(enumerate(words)))}
+    for word, name in _OLD_NAMES.items():
+        if word in row_of:
+            row_of[name] = min(row_of[word], row_of.get(name, rows))
+    backend = Tokenizer.from_vocabulary(
+        [word for word in words if word not in _OLD_NAMES or tokenizer == "whitespace"], tokenizer
+    )
+    hidden = tensors.layers[0]["weight_hh_l0"].shape[1]
     config = AWDLSTMConfig(len(backend), tensors.embedding.shape[1], hidden, len(tensors.layers), pad_id=backend.pad_id)
     model = LanguageModel(AWDLSTM(config))
     state = {
-        "encoder.encoder.weight": rows_of_tokens(tensors.embedding, words, backend.vocabulary),
-        "decoder_bias": rows_of_tokens(tensors.bias, words, backend.vocabulary),
+        "encoder.encoder.weight": rows_of_tokens(tensors.embedding, row_of, backend.vocabulary),
+        "decoder_bias": rows_of_tokens(tensors.bias, row_of, backend.vocabulary),
     }
     for i, layer in enumerate(tensors.layers):
         state |= {f"encoder.rnns.{i}.{name}": tensor for name, tensor in layer.items()}
@@ -98,6 +105,8 @@ class _Tensors(NamedTuple):
     @classmethod
     def find(cls, source: str, state: Mapping[str, Tensor]) -> _Tensors:
         """The tensors of an AWD-LSTM among those of a file. Raises InputError where they are another model's."""
+        if name := next(filter(_CLASSIFIER.match, state), None):
+            raise InputError(f"{source}: holds a classifier ({name}); import the language model it was made of")
         embedding: Tensor | None = None
         decoder: dict[str, Tensor] = {}
         layers: dict[int, dict[str, Tensor]] = {}
@@ -110,10 +119,8 @@ class _Tensors(NamedTuple):
                 layer = layers.setdefault(int(match[1]), {})
                 if match[3] or match[2] not in layer:  # the raw weight is the one that was trained
                     layer[match[2]] = tensor
-            elif ".linear." in name:
+            elif _QRNN.fullmatch(name):
                 raise InputError(f"{source}: {name} belongs to a QRNN; only LSTMs can be imported")
-            elif name.startswith("1.layers."):
-                raise InputError(f"{source}: holds a classifier ({name}); import the language model it was made of")
             else:
                 raise InputError(f"{source}: an AWD-LSTM language model has no tensor {name}")
         if embedding is None or embedding.dim() != 2:
@@ -121,12 +128,29 @@ class _Tensors(NamedTuple):
         for i in range(max(layers, default=0) + 1):
             if missing := [name for name in _LAYER_TENSORS if name not in layers.get(i, {})]:
                 raise InputError(f"{source}: layer {i} (0.rnns.{i}) lacks {', '.join(missing)}")
+            if any(layers[i][name].dim() != (2 if "weight" in name else 1) for name in _LAYER_TENSORS):
+                raise InputError(f"{source}: the tensors of layer {i} (0.rnns.{i}) are not an LSTM's")
         if "weight" in decoder and not torch.equal(decoder["weight"], embedding):
             raise InputError(f"{source}: the softmax has a weight of its own; only tied weights can be imported")
         bias = decoder.get("bias", embedding.new_zeros(len(embedding)))
         if bias.shape != embedding.shape[:1]:
-            raise InputError(f"{source}: the softmax has {len(bias):,} classes, the embedding {len(embedding):,} rows")
+            raise InputError(
+                f"{source}: the softmax's bias is {list(bias.shape)}, the embedding has {len(embedding):,} rows"
+            )
         return cls(embedding, bias, [layers[i] for i in range(len(layers))])
+
+
+class _Nothing:
+    """In place of what fastai's optimizer state holds besides tensors: of any arguments, without effect."""
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+_OF_THE_OPTIMIZER = (
+    "fastcore.foundation.L", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype",
+)  # fmt: skip
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -137,14 +161,17 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, AttributeError) as error:
-        raise InputError(
-            f"{path}: is damaged, or holds more than tensors, which would have to be unpickled and could run code; in "
-            f"the project that wrote it: torch.save(model.state_dict(), ...) ({_first_sentence(error)})"
-        ) from None
-    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable file of weights ({_first_sentence(error)})") from None
+            inert: Any = [(_Nothing, name) for name in _OF_THE_OPTIMIZER]
+            with torch.serialization.safe_globals(inert), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the pickle's version
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises whatever its bytes ask for
+        if name := re.search(r"GLOBAL (\S+)", str(error)):
+            raise InputError(
+                f"{path}: holds a {name[1]}, which would have to be unpickled and could run code; in the project that "
+                "wrote it: torch.save(model.state_dict(), ...)"
+            ) from None
+        raise InputError(f"{path}: not a readable file of weights, or a damaged one ({_shortened(error)})") from None
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # beside "opt", as learn.save writes it
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -152,8 +179,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor.detach().float() for name, tensor in state.items()}
 
 
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).split(". ")[0][:200]
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class _ForeignObjectError(Exception):
@@ -175,21 +202,22 @@ def _read_vocabulary(path: Path) -> list[str]:
             with path.open("rb") as file:
                 value = _PlainUnpickler(file).load()
         elif path.suffix == ".json":
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(path.read_text(encoding="utf-8-sig"))
         else:
-            value = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            value = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except _ForeignObjectError as error:
         raise InputError(
             f"{path}: holds more than a list of texts ({error}); there: json.dump(list(vocab), open('vocab.json', 'w'))"
         ) from None
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
-        raise InputError(f"{path}: not a readable vocabulary ({_first_sentence(error)})") from None
+        raise InputError(f"{path}: not a readable vocabulary ({_shortened(error)})") from None
     return _as_words(str(path), value)
 
 
 def _as_words(source: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
-        if sorted(value.values()) != list(range(len(value))):
+        rows = list(value.values())
+        if not all(type(row) is int for row in rows) or sorted(rows) != list(range(len(rows))):
             raise InputError(f"{source}: does not map tokens to the rows 0 to {len(value) - 1}")
         value = sorted(value, key=value.__getitem__)
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(word, str) for word in value):

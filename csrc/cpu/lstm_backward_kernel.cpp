@@ -91,7 +91,7 @@ class BackwardSlice {
 
   // Pieces of the mask of W_hh, before it is packed.
   int64_t mask_pieces() const { return recurrent_mask_pieces(s_, a_.dropconnect); }
-  void draw_mask(int64_t piece) { MaskBits::draw(shared_.mask, a_.dropconnect, piece); }
+  void draw_mask(int64_t piece) { MaskBits::draw(shared_.mask, a_.dropconnect, recurrent_elements(s_), piece); }
 
   void pack() {
     const PanelSet<E> output = output_panels();

@@ -124,7 +124,7 @@ class ForwardSlice {
 
   // Pieces of the mask of W_hh, before it is packed.
   int64_t mask_pieces() const { return recurrent_mask_pieces(s_, a_.dropconnect); }
-  void draw_mask(int64_t piece) { MaskBits::draw(shared_.mask, a_.dropconnect, piece); }
+  void draw_mask(int64_t piece) { MaskBits::draw(shared_.mask, a_.dropconnect, recurrent_elements(s_), piece); }
 
   void pack_recurrent_weights() {
     const DroppedWeight<E> hh{a_.weight_hh, s_.output, mask(), scratch_.dropped};

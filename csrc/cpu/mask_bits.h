@@ -4,6 +4,7 @@
 // and finishing its gradient read the bits. The random words cost more than all the rest of it.
 #pragma once
 
+#include <bit>
 #include <type_traits>
 
 #include "../common/philox.h"
@@ -115,11 +116,11 @@ static inline void keep_bits(uint8_t* keep, const DropConnect& drop, int64_t fir
 
 // The mask of a weight as the kernels read it.
 struct MaskBits {
-  const uint8_t* bits =
-      nullptr;  // element e of the flattened weight: bit e % 8 of byte e / 8. Null: nothing is dropped
+  // Element e of the flattened weight: bit e % 8 of byte e / 8. Null: nothing is dropped.
+  const uint8_t* bits = nullptr;
   double scale = 1;
 
-  static constexpr int64_t kPiece = 1 << 14;  // elements drawn at a time
+  static constexpr int64_t kPiece = 1 << 12;  // elements drawn at a time, at most
 
   explicit operator bool() const { return bits != nullptr; }
 
@@ -127,12 +128,14 @@ struct MaskBits {
   // Of all bits; three more than they need, which `kept` reads.
   static int64_t bytes(int64_t elements) { return pieces(elements) * (kPiece / 8) + 3; }
 
-  // Draws piece `index` of the bits at `to`.
-  static void draw(uint8_t* to, const DropConnect& drop, int64_t index) {
+  // Draws piece `index` of the bits at `to`, of a weight with so many elements.
+  static void draw(uint8_t* to, const DropConnect& drop, int64_t elements, int64_t index) {
     static_assert(kPhiloxWords % 32 == 0 && kPiece % kPhiloxWords == 0);
+    static_assert(std::endian::native == std::endian::little);  // words are stored and read as bytes
     const uint32_t limit = drop_limit(drop);
     uint32_t words[kPhiloxWords];
-    for (int64_t e = index * kPiece; e < (index + 1) * kPiece; e += kPhiloxWords) {
+    const int64_t end = smaller((index + 1) * kPiece, elements);
+    for (int64_t e = index * kPiece; e < end; e += kPhiloxWords) {
       philox_block(words, drop.seed, static_cast<uint64_t>(e / 4));
       for (int64_t i = 0; i < kPhiloxWords; i += 32) {
         uint32_t kept = 0;

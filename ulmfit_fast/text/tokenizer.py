@@ -137,9 +137,9 @@ class Tokenizer:
         """One text's tokens, without ``xxbos``."""
         return self.backend.encode(apply_rules(text) if self.uses_rules else text, add_special_tokens=False).tokens
 
-    def splits_off(self, word: str) -> bool:
-        """Whether a text can have ``word`` as a token: another tokenizer's, such as ``u.s.``, may be cut here."""
-        return self.backend.encode(word, add_special_tokens=False).tokens == [word]
+    def can_be_token(self, word: str) -> bool:
+        """Whether texts can have ``word`` as a token: another tokenizer's, such as ``u.s.``, may be cut here."""
+        return self.tokens(word) == [word]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids as text, special tokens left out; for reading, not an exact inverse."""
