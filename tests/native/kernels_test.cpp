@@ -232,7 +232,7 @@ int main() {
       {std::vector<int64_t>(120, 13), 5, 19, 0, false, 0.3, {2, 2}, 4},  // slices whose chunks begin at different steps
       {std::vector<int64_t>(120, 13), 5, 19, 4, true, 0.3, {2, 2}, 3},
       {{2, 2}, 70, 80, 0, false, 0.5, {1, 3}, 3},
-      {{14, 13, 2}, 3, 67, 0, false, 0.5, {2, 2}, 3},  // several pieces of the mask, rows split, a thread with two slices
+      {{14, 13, 2}, 3, 67, 0, false, 0.5, {2, 2}, 3},  // a mask in pieces, a thread with two slices
       {{5, 4, 4, 2, 1, 1, 1}, 6, 19, 0, false, 0.3, {1, 2}, 2, true, 3},
       {{9, 9, 8, 8, 3}, 6, 37, 0, false, 0.3, {2, 2}, 4, true, 2},
       {{6, 6, 5, 2}, 9, 21, 0, false, 0.0, {1, 1}, 1, false, 1},
