@@ -56,7 +56,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "0.03",
         "--drop-mult",
         "0.1",
-        "--no-gradual-unfreezing",
+        "--unfreezing",
+        "all",
         "--discriminative-factor",
         "1",
     ]

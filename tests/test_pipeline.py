@@ -98,10 +98,33 @@ def test_predictions_do_not_depend_on_the_batch(language_model: TrainedLanguageM
 
 def test_gradual_unfreezing_is_recorded(language_model: TrainedLanguageModel) -> None:
     texts, labels = make_task(40)
-    config = replace(CLASSIFY, epochs=5, gradual_unfreezing=True)
+    config = replace(CLASSIFY, epochs=5, unfreezing="gradual")
     trained = finetune_classifier(texts, labels, language_model, config)
     assert [record["trainable_groups"] for record in trained.history.records] == [1, 2, 3, 4, 4]
     assert all(p.requires_grad for p in trained.model.parameters())
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize(
+    ("unfreezing", "epochs", "trained"),
+    [("last", 2, {"head"}), ("chain-thaw", 2, {"head", "embedding"}), ("all", 1, {"head", "embedding", "rnns"})],
+)
+def test_what_each_way_of_unfreezing_trains(
+    language_model: TrainedLanguageModel, unfreezing: str, epochs: int, trained: set[str], memory: str
+) -> None:
+    texts, labels = make_task(40)
+    config = replace(CLASSIFY, epochs=epochs, unfreezing=unfreezing, memory=memory, weight_decay=0.0)
+    before = language_model.model.encoder
+    after = finetune_classifier(texts, labels, language_model, config).model.bpt3c.encoder
+    changed = {"head"}  # which was not there before
+    if not torch.equal(before.encoder.weight, after.encoder.weight):
+        changed.add("embedding")
+    pairs = list(zip(before.rnns.parameters(), after.rnns.parameters(), strict=True))
+    different = [not torch.equal(old, new) for old, new in pairs]
+    assert all(different) or not any(different)
+    if all(different):
+        changed.add("rnns")
+    assert changed == trained
 
 
 def test_averaging_needs_validation_texts() -> None:
@@ -193,7 +216,8 @@ TEXTS, LABELS = make_task(8)
         ),
         (lambda: pretrain_lm(["a", None], PRETRAIN), TypeError, r"texts\[1\] must be a str, got NoneType"),
         (lambda: replace(PRETRAIN, epochs=2.5), InputError, "epochs must be a whole number, got 2.5"),
-        (lambda: replace(CLASSIFY, gradual_unfreezing=1), InputError, "must be True or False, got 1"),
+        (lambda: replace(CLASSIFY, variable_bptt=1), InputError, "must be True or False, got 1"),
+        (lambda: replace(CLASSIFY, unfreezing="none"), InputError, "must be one of gradual, chain-thaw, last, all"),
         (lambda: finetune_classifier(TEXTS, LABELS, "gone", CLASSIFY), InputError, "gone: no such model folder"),
         (lambda: pretrain_lm(["a"], PRETRAIN), InputError, "too few for 4 lanes"),
         (lambda: replace(PRETRAIN, epochs=0), InputError, "epochs must be at least 1, got 0"),

@@ -51,7 +51,7 @@ def tune(output: Path | None, resume: bool) -> Any:
 
 def classify(output: Path | None, resume: bool) -> Any:
     config = replace(
-        CLASSIFY, epochs=3, gradual_unfreezing=True, variable_bptt=True, drop_mult=0.5, checkpoint_minutes=EVERY_STEP
+        CLASSIFY, epochs=3, unfreezing="gradual", variable_bptt=True, drop_mult=0.5, checkpoint_minutes=EVERY_STEP
     )
     return finetune_classifier(
         TEXTS, LABELS, None, config, valid_texts=VALID_TEXTS, valid_labels=VALID_LABELS, output=output, resume=resume
@@ -199,7 +199,7 @@ def test_a_checkpoint_without_its_best_model(tmp_path: Path) -> None:
 
 def test_other_labels_or_texts_are_refused(tmp_path: Path) -> None:
     classify(tmp_path, False)
-    config = replace(CLASSIFY, epochs=3, gradual_unfreezing=True, variable_bptt=True, drop_mult=0.5)
+    config = replace(CLASSIFY, epochs=3, unfreezing="gradual", variable_bptt=True, drop_mult=0.5)
     for texts, labels, valid in ((TEXTS, LABELS[::-1], VALID_TEXTS), (TEXTS, LABELS, VALID_TEXTS[::-1])):
         with pytest.raises(InputError, match="made on other texts, labels or words"):
             finetune_classifier(

@@ -9,6 +9,7 @@ from torch import nn
 from ulmfit_fast import (
     AWDLSTM,
     AWDLSTMConfig,
+    ChainThaw,
     GradualUnfreezing,
     LanguageModel,
     TextClassifier,
@@ -77,6 +78,24 @@ def test_gradual_unfreezing_and_batch_norm() -> None:
     assert trainable() == [False, True, True]
 
 
+def test_chain_thaw() -> None:
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    unfreezing = ChainThaw(layer_groups(model))
+    seen = []
+    for epoch in range(6):
+        count = unfreezing.start_epoch(epoch)
+        seen.append([i for i in range(3) if model[i].weight.requires_grad and model[i].bias.requires_grad])
+        assert count == len(seen[-1])
+    assert seen == [[2], [0], [1], [2], [0, 1, 2], [0, 1, 2]]
+
+
+def test_a_parameter_shared_with_a_frozen_group_trains() -> None:
+    first, last = nn.Linear(2, 2), nn.Linear(2, 2)
+    last.weight = first.weight
+    ChainThaw([first, last]).start_epoch(1)
+    assert (first.weight.requires_grad, first.bias.requires_grad, last.bias.requires_grad) == (True, True, False)
+
+
 def test_frozen_groups_are_left_alone_by_the_optimizer() -> None:
     model = foreign_model()
     groups = layer_groups(model)
@@ -95,6 +114,7 @@ def test_frozen_groups_are_left_alone_by_the_optimizer() -> None:
         (lambda: discriminative_param_groups([nn.Linear(1, 1)], 0), "lr must be positive, got 0"),
         (lambda: discriminative_param_groups([nn.Linear(1, 1)], 1, 0.5), "factor must be at least 1, got 0.5"),
         (lambda: GradualUnfreezing([]), "groups is empty"),
+        (lambda: ChainThaw([]), "groups is empty"),
         (lambda: GradualUnfreezing([nn.Linear(1, 1)], 0), "groups_per_epoch must be at least 1, got 0"),
     ],
 )

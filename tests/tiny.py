@@ -10,7 +10,7 @@ SIZES = {"embedding_size": 12, "hidden_size": 16, "num_layers": 2, "min_frequenc
 PRETRAIN = PretrainConfig(**SIZES, batch_size=4, bptt=10, lr=0.02)
 FINETUNE = FinetuneLMConfig(batch_size=4, bptt=10, min_frequency=1)
 CLASSIFY = ClassifierConfig(
-    **SIZES, epochs=8, batch_size=16, bptt=10, lr=0.03, drop_mult=0.1, gradual_unfreezing=False,
+    **SIZES, epochs=8, batch_size=16, bptt=10, lr=0.03, drop_mult=0.1, unfreezing="all",
     discriminative_factor=1.0,
 )  # fmt: skip
 

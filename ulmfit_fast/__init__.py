@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.schedules import SlantedTriangularLR, slanted_triangular
     from ulmfit_fast.stage import TrainedClassifier, TrainedLanguageModel
     from ulmfit_fast.text.tokenizer import Tokenizer
-    from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
+    from ulmfit_fast.unfreezing import ChainThaw, GradualUnfreezing, discriminative_param_groups, layer_groups
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,7 @@ _MODULES = {
     "AWDLSTMConfig": "awd_lstm",
     "AveragedWeights": "optim",
     "BPT3C": "bpt3c",
+    "ChainThaw": "unfreezing",
     "ClassifierConfig": "config",
     "DocumentStream": "classifier",
     "FinetuneLMConfig": "config",
@@ -69,6 +70,7 @@ __all__ = [
     "NTASGD",
     "AWDLSTMConfig",
     "AveragedWeights",
+    "ChainThaw",
     "ClassifierConfig",
     "DocumentStream",
     "FinetuneLMConfig",

@@ -185,7 +185,12 @@ class ClassifierConfig(NewModelConfig):
         "was better)",
         at_least=1,
     )
-    gradual_unfreezing: bool = setting(True, "train the head first, one more layer group with each epoch")
+    unfreezing: str = setting(
+        "gradual",
+        "gradual: train the head first, one more layer group with each epoch; chain-thaw: the head, then each group "
+        "alone, then all (from epoch 7 on with three LSTM layers); last: the head alone; all: everything at once",
+        choices=("gradual", "chain-thaw", "last", "all"),
+    )
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
     max_tokens: int = setting(1_000_000, "tokens in a batch, unless two documents alone have more", at_least=1)
     backprop: str = setting(

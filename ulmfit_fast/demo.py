@@ -58,9 +58,7 @@ FINETUNE = FinetuneLMConfig(
 # A language model this small has less to protect than the paper's: rates fall by 1.3 a layer instead of 2.6.
 CLASSIFY = ClassifierConfig(**_SIZES, epochs=16, batch_size=24, lr=1e-2, drop_mult=1.0, discriminative_factor=1.3)
 # From scratch there is nothing to protect and more to learn: all layers at one rate, half the dropout, more epochs.
-FROM_SCRATCH = replace(
-    CLASSIFY, epochs=24, drop_mult=0.5, discriminative_factor=1.0, gradual_unfreezing=False, min_frequency=1
-)
+FROM_SCRATCH = replace(CLASSIFY, epochs=24, drop_mult=0.5, discriminative_factor=1.0, unfreezing="all", min_frequency=1)
 
 
 @dataclass(frozen=True)

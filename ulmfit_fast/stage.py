@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -33,9 +33,17 @@ from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import BestWeights, History, Loop, Record, StepLoss, choose_device, diverged
-from ulmfit_fast.unfreezing import GradualUnfreezing, discriminative_param_groups, layer_groups
+from ulmfit_fast.unfreezing import ChainThaw, GradualUnfreezing, discriminative_param_groups, layer_groups, train_only
 
 _SAMPLE = 4  # training texts that every epoch is checked with
+
+# What ``ClassifierConfig.unfreezing`` does to the layer groups as an epoch starts; returns how many train.
+_START_EPOCH: dict[str, Callable[[list[nn.Module], int], int]] = {
+    "gradual": lambda groups, epoch: GradualUnfreezing(groups).start_epoch(epoch),
+    "chain-thaw": lambda groups, epoch: ChainThaw(groups).start_epoch(epoch),
+    "last": lambda groups, _: train_only(groups, [len(groups) - 1]),
+    "all": lambda groups, _: train_only(groups, range(len(groups))),
+}
 
 EpochCallback = Callable[[Record], None]
 
@@ -147,7 +155,7 @@ class Stage:
         checksum = zlib.crc32(
             repr((classes, targets.tolist(), valid and valid[1].tolist())).encode(), corpus.checksum()
         )
-        unfreezing = GradualUnfreezing(layer_groups(model)) if config.gradual_unfreezing else None
+        groups = layer_groups(model)
         # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
         sample = sorted(range(len(ids)), key=lambda i: len(ids[i]))[:_SAMPLE]
 
@@ -161,7 +169,7 @@ class Stage:
             return StepLoss(loss, loss, len(documents.data))
 
         def start_epoch(epoch: int) -> Record:
-            return {} if unfreezing is None else {"trainable_groups": unfreezing.start_epoch(epoch)}
+            return {"trainable_groups": _START_EPOCH[config.unfreezing](groups, epoch)}
 
         def validate(title: str) -> Record:
             sample_loss, _ = evaluate_classifier(model, [ids[i] for i in sample], targets[sample])

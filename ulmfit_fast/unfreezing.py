@@ -1,4 +1,4 @@
-"""Which layers train, and how fast: layer groups, discriminative rates, gradual unfreezing. For any ``nn.Module``."""
+"""Which layers train, and how fast: layer groups, discriminative rates, unfreezing. For any ``nn.Module``."""
 
 from __future__ import annotations
 
@@ -95,13 +95,47 @@ class GradualUnfreezing:
 
     def start_epoch(self, epoch: int) -> int:
         """Freeze and unfreeze for ``epoch``, counted from 0; returns how many groups train."""
-        trainable = self.trainable_groups(epoch)
-        first = len(self.groups) - trainable
-        for group in self.groups[:first]:
+        first = len(self.groups) - self.trainable_groups(epoch)
+        return train_only(self.groups, range(first, len(self.groups)))
+
+
+class ChainThaw:
+    """Trains one layer group at a time: the last, then each from first to last, then all of them together.
+
+    With n groups the first n + 1 epochs train one each. Otherwise as ``GradualUnfreezing``.
+
+    Args:
+        groups: first to last, as ``layer_groups`` gives them.
+
+    Source: Felbo et al., arXiv 1708.00524, section 3.3; beside gradual unfreezing in arXiv 1801.06146, section 5.
+    """
+
+    def __init__(self, groups: Sequence[nn.Module]) -> None:
+        if not groups:
+            raise ValueError("ChainThaw: groups is empty")
+        self.groups = list(groups)
+
+    def trainable_groups(self, epoch: int) -> range:
+        """Which groups train in ``epoch``, counted from 0."""
+        count = len(self.groups)
+        if epoch > count:
+            return range(count)
+        alone = count - 1 if epoch == 0 else epoch - 1
+        return range(alone, alone + 1)
+
+    def start_epoch(self, epoch: int) -> int:
+        """Freeze and unfreeze for ``epoch``, counted from 0; returns how many groups train."""
+        return train_only(self.groups, self.trainable_groups(epoch))
+
+
+def train_only(groups: Sequence[nn.Module], trainable: Sequence[int]) -> int:
+    """Freeze all groups but these, by their positions; returns how many train."""
+    for position, group in enumerate(groups):
+        if position not in trainable:
             set_trainable(group, False)
-        for group in self.groups[first:]:
-            set_trainable(group, True)
-        return trainable
+    for position in trainable:  # last: a parameter shared with a frozen group trains
+        set_trainable(groups[position], True)
+    return len(trainable)
 
 
 def set_trainable(group: nn.Module, trainable: bool) -> None:
