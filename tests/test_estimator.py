@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
-from ulmfit_fast import InputError, ULMFiTClassifier, pretrain_lm
+from ulmfit_fast import ClassifierConfig, InputError, ULMFiTClassifier, pretrain_lm
 
 
 def make_estimator(**parameters: object) -> ULMFiTClassifier:
@@ -29,6 +31,30 @@ def test_parameters_and_clone() -> None:
     assert copy.get_params() == parameters
     assert estimator.set_params(batch_size=5).batch_size == 5
     assert is_classifier(estimator)
+
+
+def test_fields_of_configurations() -> None:
+    estimator = ULMFiTClassifier(finetune_config=FINETUNE)
+    assert estimator.get_params()["classifier_config__epochs"] == ClassifierConfig().epochs
+    assert "classifier_config__epochs" not in estimator.get_params(deep=False)
+    estimator.set_params(classifier_config__lr=0.5, classifier_config__epochs=2, finetune_config__bptt=7, seed=4)
+    assert estimator.classifier_config == replace(ClassifierConfig(), lr=0.5, epochs=2)
+    assert (estimator.finetune_config, estimator.seed) == (replace(FINETUNE, bptt=7), 4)
+    assert estimator.set_params(classifier_config__lr=0.1, classifier_config=CLASSIFY).classifier_config == replace(
+        CLASSIFY, lr=0.1
+    )
+    with pytest.raises(ValueError, match="no parameter 'classifier_config__rate'"):
+        estimator.set_params(classifier_config__rate=1)
+    with pytest.raises(InputError, match="lr must be above 0"):
+        estimator.set_params(classifier_config__lr=-1)
+
+
+def test_grid_search() -> None:
+    texts, labels = make_task(60)
+    grid = {"classifier_config__lr": [1e-9, CLASSIFY.lr]}
+    search = GridSearchCV(make_estimator(seed=1), grid, cv=2, error_score="raise").fit(texts, labels)
+    assert search.best_params_ == {"classifier_config__lr": CLASSIFY.lr}
+    assert search.best_estimator_.classifier_config == CLASSIFY
 
 
 def test_fit_predict_score_save_load(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def import_lm_command(weights: Path, vocabulary: Path, output: Path, overwrite: 
     check_output_folder(output, overwrite)
     trained = import_language_model(weights, vocabulary, tokenizer)
     source = {"stage": "import LM", "weights": weights.name, "vocabulary": vocabulary.name}
-    remove_run(output)
     save_model(output, trained.model, trained.tokenizer, training_args=source)
+    remove_run(output)
     config, words = trained.model.encoder.config, trained.tokenizer.vocabulary[len(SPECIAL_TOKENS) :]
     found = sum(trained.tokenizer.can_be_token(word) for word in words)
     click.echo(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.training import History, choose_device
 
 _NAME = "ULMFiTClassifier"  # in messages
+_CONFIGURATIONS: dict[str, type[PretrainConfig | FinetuneLMConfig | ClassifierConfig]] = {
+    "pretrain_config": PretrainConfig, "finetune_config": FinetuneLMConfig, "classifier_config": ClassifierConfig,
+}  # fmt: skip
 
 
 class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
@@ -72,6 +75,31 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         self.precision = precision
         self.seed = seed
         self.progress = progress
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments; with ``deep`` also the configurations' fields, as ``classifier_config__lr``."""
+        parameters: dict[str, Any] = super().get_params(deep=False)
+        if deep:
+            for name, default in _CONFIGURATIONS.items():
+                config = parameters[name] or default()
+                parameters |= {f"{name}__{field.name}": getattr(config, field.name) for field in fields(config)}
+        return parameters
+
+    def set_params(self, **parameters: Any) -> ULMFiTClassifier:
+        """Set arguments by name, single fields of configurations by ``classifier_config__lr``, as GridSearchCV does."""
+        changes: dict[str, dict[str, Any]] = {}
+        unknown = sorted(parameters.keys() - self.get_params().keys())
+        if unknown:
+            raise ValueError(f"{_NAME} has no parameter {unknown[0]!r}; get_params() lists them")
+        for parameter, value in parameters.items():
+            name, _, field = parameter.partition("__")
+            if field:
+                changes.setdefault(name, {})[field] = value
+            else:
+                setattr(self, name, value)
+        for name, values in changes.items():  # of a configuration that the same call may have set
+            setattr(self, name, replace(getattr(self, name) or _CONFIGURATIONS[name](), **values))
+        return self
 
     def fit(
         self, texts: Sequence[str], labels: Sequence[Label], unlabeled: Sequence[str] | None = None
@@ -123,8 +151,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
         check_is_fitted(self)
         check_output_folder(folder, overwrite)
-        remove_run(folder)
         save_model(folder, self.model_, self.tokenizer_, self.classes_.tolist())
+        remove_run(folder)
         if self.history_.records:
             self.history_.write(Path(folder))
 
