@@ -89,20 +89,62 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 
 #endif
 
-// How far ahead of the first rows a panel is fetched to L2, in bytes; panels (but for slabs) lie one after the other.
-// Zen 3's own prefetcher leaves an AVX2 tile waiting for L3: 6 to 16 rows reach 0.9 of the FMA peak instead of 0.6 to
-// 0.7. With AVX-512 on Zen 4 nothing was gained.
-constexpr int64_t kFetchAhead = kTileVectors == 2 ? 8 << 10 : 0;
+// Panels are fetched to L2 before they are needed: an AVX2 tile would take one from L3 at 34 GB/s a core, which Zen 3's
+// own prefetcher does not reach. While several tiles of rows pass over a panel, each fetches its part of the next one;
+// alone, a tile fetches its own panel so many bytes ahead. On two busy cores 8 to 64 rows gained 10 to 35 %. With
+// AVX-512 on Zen 4 fetching whole panels brought nothing; parts are untried.
+constexpr bool kFetchesPanels = kTileVectors == 2;
+constexpr int64_t kFetchAhead = 8 << 10;
 
-// One tile over `groups` groups, and half a group more with `half`. Meanwhile the panel is fetched to L2 `ahead` words
-// on, `prefetch`, too, and for the next tile the same elements of `next_count` rows further on and what its sums start
-// from. Never inlined: within a larger function its registers are spilled.
+// Groups that take one cache line of a row.
+template <typename E>
+constexpr int64_t kLineGroups = Prefetch::kLine / sizeof(E) / kGroup<E>;
+
+// What a tile fetches of panels: `lines` cache lines from `next` on for each kLineGroups groups, or with each group the
+// lines `ahead` words on.
+template <typename E>
+struct PanelFetch {
+  const Word<E>* next = nullptr;
+  int64_t lines = 0, ahead = 0;
+};
+
+// The fetching while so many tiles of rows, one after the other, pass over `groups` groups of a panel.
+template <typename E>
+class PanelFetches {
+ public:
+  // `next` is what is multiplied afterwards, about as many words as now.
+  PanelFetches(const Word<E>* next, int64_t words, int64_t groups, int64_t tiles) : tiles_(tiles), next_(next) {
+    if (!kFetchesPanels || tiles < 2) return;
+    const int64_t lines = words / kLineWords, rounds = parts(groups, kLineGroups<E>);
+    lines_ = larger(1, parts(lines, tiles * rounds));
+    words_ = lines_ * rounds * kLineWords;
+    first_ = tiles - parts(lines, lines_ * rounds);  // late, as rows may push it out again
+  }
+
+  PanelFetch<E> of(int64_t tile) const {
+    if (!kFetchesPanels) return {};
+    if (tiles_ == 1) return {nullptr, 0, kFetchAhead / static_cast<int64_t>(sizeof(Word<E>))};
+    return tile < first_ ? PanelFetch<E>{} : PanelFetch<E>{next_ + (tile - first_) * words_, lines_, 0};
+  }
+
+ private:
+  static constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>);
+  static int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+  int64_t tiles_, first_ = 0, lines_ = 0, words_ = 0;
+  const Word<E>* next_;
+};
+
+// One tile over `groups` groups, and half a group more with `half`. Meanwhile panels are fetched, `prefetch`, too, and
+// for the next tile the same elements of `next_count` rows further on and what its sums start from. Never inlined:
+// within a larger function its registers are spilled.
 template <typename E, int R, int V>
 __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, int64_t next_count,
-                                             int64_t offset, int64_t step, const Word<E>* words, int64_t ahead,
+                                             int64_t offset, int64_t step, const Word<E>* words, PanelFetch<E> panels,
                                              int64_t groups, bool half, const Prefetch& prefetch) {
   using Acc = Accumulator<E>;
   constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>;
+  constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>);
   Vec<Acc> sum[R][V];
   const E* row[R];
 #pragma GCC unroll 8
@@ -118,19 +160,20 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
       for (int v = 0; v < V; ++v) __builtin_prefetch(start.from + (R + r) * start.stride + v * kLanes<E>, 1, 2);
     }
   }
-  constexpr int64_t kLineGroups = Prefetch::kLine / sizeof(E) / kGroup<E>;
-  const int64_t rounds = larger(1, (groups + kLineGroups - 1) / kLineGroups);
+  const int64_t rounds = larger(1, (groups + kLineGroups<E> - 1) / kLineGroups<E>);
   const int64_t at_a_time = (prefetch.count + rounds - 1) / rounds;
   for (int64_t g = 0, fetched = 0; g < groups;) {
     for (int64_t r = 0; r < next_count; ++r) __builtin_prefetch(rows[R + r] + offset, 0, 2);
+    for (int64_t i = 0; kFetchesPanels && i < panels.lines; ++i, panels.next += kLineWords)
+      __builtin_prefetch(panels.next, 0, 2);
     for (const int64_t until = smaller(fetched + at_a_time, prefetch.count); fetched < until; ++fetched)
       __builtin_prefetch(prefetch.lines[fetched], 0, 2);
-    const int64_t end = g + kLineGroups < groups ? g + kLineGroups : groups;
-    if (kFetchAhead > 0 && ahead > 0) {
+    const int64_t end = smaller(g + kLineGroups<E>, groups);
+    if (kFetchesPanels && panels.ahead > 0) {
       for (; g < end; ++g, offset += step, words += kAdvance) {
 #pragma GCC unroll 4
-        for (int64_t word = 0; word < kAdvance; word += Prefetch::kLine / sizeof(Word<E>))
-          __builtin_prefetch(words + ahead + word, 0, 2);
+        for (int64_t word = 0; word < kAdvance; word += kLineWords)
+          __builtin_prefetch(words + panels.ahead + word, 0, 2);
         multiply_group<R, V>(sum, row, offset, words);
       }
     } else {
@@ -196,7 +239,8 @@ constexpr int64_t kSlabBytes = 300 << 10;
 template <typename E>
 void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel, Prefetch prefetch) {
   const int64_t groups = panel.depth / kGroup<E>, all_groups = depth_groups<E>(panel.depth);
-  const int64_t group_bytes = PanelFormat<E>::kWords * panel.width * ULMFIT_VECTOR_BYTES;
+  constexpr int64_t kWords = PanelFormat<E>::kWords;
+  const int64_t group_bytes = kWords * panel.width * ULMFIT_VECTOR_BYTES;
   const int64_t slabs = (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
   const int64_t row_tiles = (block.count + kTileRows - 1) / kTileRows;
   const int64_t tile_lines = row_tiles == 0 ? 0 : prefetch.count / (slabs * panel.tiles() * row_tiles) + 1;
@@ -204,8 +248,14 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
     const int64_t begin = groups * slab / slabs, end = groups * (slab + 1) / slabs;
     const bool half = slab + 1 == slabs && all_groups > groups;
     for (int tile = 0; tile < panel.tiles(); ++tile) {
-      const Word<E>* words = panel.at(tile * kTileVectors, begin * PanelFormat<E>::kWords);
+      const Word<E>* words = panel.at(tile * kTileVectors, begin * kWords);
       const int64_t column = tile * kTileVectors * kLanes<E>;
+      // A panel's last tile of vectors is followed by the next panel.
+      const Word<E>* after = tile + 1 < panel.tiles() ? panel.at((tile + 1) * kTileVectors, begin * kWords)
+                             : slab + 1 < slabs       ? panel.at(0, end * kWords)
+                                                      : panel.words + packed_words<E>(panel.width, panel.depth);
+      const PanelFetches<E> fetches(after, (end - begin) * kWords * panel.tile_width(tile) * kLanes<E>, end - begin,
+                                    row_tiles);
       for (int64_t i = 0; i < row_tiles; ++i) {
         const int64_t r = tile_begin(block.count, i, row_tiles), next = tile_begin(block.count, i + 1, row_tiles);
         // A block that was turned round is in L2 already.
@@ -215,8 +265,7 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
         const Start<E> from = slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : to;
         const int64_t now = smaller(tile_lines, prefetch.count);
         multiply_vectors<E>(panel.tile_width(tile), next - r, to, from, block.rows + r, next_rows, begin * block.step,
-                            block.step, words, i == 0 ? kFetchAhead / sizeof(Word<E>) : 0, end - begin, half,
-                            Prefetch{prefetch.lines, now, now});
+                            block.step, words, fetches.of(i), end - begin, half, Prefetch{prefetch.lines, now, now});
         prefetch.lines += now;
         prefetch.count -= now;
       }
