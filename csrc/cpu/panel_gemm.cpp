@@ -91,7 +91,7 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 
 // Panels are fetched to L2 before they are needed: an AVX2 tile would take one from L3 at 34 GB/s a core, which Zen 3's
 // own prefetcher does not reach. While several tiles of rows pass over a panel, each fetches its part of the next one;
-// alone, a tile fetches its own panel so many bytes ahead. On two busy cores 8 to 64 rows gained 10 to 35 %. With
+// alone, a tile fetches its own panel so many bytes ahead. Beside a busy process 8 to 64 rows gained 8 to 31 %. With
 // AVX-512 on Zen 4 fetching whole panels brought nothing; parts are untried.
 constexpr bool kFetchesPanels = kTileVectors == 2;
 constexpr int64_t kFetchAhead = 8 << 10;
