@@ -114,7 +114,7 @@ class PanelFetches {
  public:
   // `next` is what is multiplied afterwards, about as many words as now.
   PanelFetches(const Word<E>* next, int64_t words, int64_t groups, int64_t tiles) : tiles_(tiles), next_(next) {
-    if (!kFetchesPanels || tiles < 2) return;
+    if (!kFetchesPanels || tiles < 2 || groups == 0) return;
     const int64_t lines = words / kLineWords, rounds = parts(groups, kLineGroups<E>);
     lines_ = larger(1, parts(lines, tiles * rounds));
     words_ = lines_ * rounds * kLineWords;

@@ -222,6 +222,7 @@ int main() {
   check_cuda_geometry();
   const Problem problems[] = {
       {{1}, 1, 1, 0, false, 0.0, {1, 1}, 1},
+      {{9, 8}, 1, 1, 0, false, 0.5, {1, 1}, 1},  // half a group of bfloat16, several tiles of rows
       {{3, 2, 1}, 5, 7, 0, false, 0.5, {1, 1}, 1},
       {{9, 9, 4, 1, 1}, 3, 33, 0, true, 0.3, {1, 2}, 2},
       {{7, 7, 7, 2}, 17, 19, 5, false, 0.5, {1, 2}, 2},
