@@ -52,7 +52,7 @@ def pretrain_lm_command(
         source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency, config.seed
     )
     corpus = _read_corpus(files, max_texts, output, processes, resume, () if test is not None else _OF_READING)
-    if isinstance(corpus, Corpus) and corpus.source and _is_corpus(source):
+    if isinstance(corpus, Corpus):
         # What --eval names is read as the corpus was, unless told otherwise.
         split = split if options.is_given("split") else corpus.source.get("split", split)
         text_column = text_column if options.is_given("text_column") else corpus.source.get("text_column", text_column)
@@ -142,10 +142,6 @@ def train_command(
     _print_written(output)
 
 
-def _is_corpus(source: Path) -> bool:
-    return (source / "train.tokens").exists()
-
-
 def _read_corpus(
     files: Source, max_texts: int | None, output: Path, processes: int, resume: bool, of_reading: tuple[str, ...]
 ) -> Corpus | list[str]:
@@ -156,7 +152,7 @@ def _read_corpus(
     source = files.path
     if files.valid_path is not None and max_texts is not None:
         raise InputError("--valid does not go with --max-texts")
-    if _is_corpus(source):
+    if (source / "train.tokens").exists():
         settled = f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
         options.refuse_given((*_OF_TOKENIZING, *of_reading), settled)
         return Corpus.load(source)

@@ -76,7 +76,7 @@ class Source:
         tokenizer: one of ``TOKENIZERS``.
         vocab_size, min_frequency: of the vocabulary.
         seed: of the choice of held-out documents.
-        given: a tokenizer to use as it is, a language model's; the three above then mean nothing.
+        given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
     """
 
     path: Path
