@@ -139,7 +139,7 @@ class CrossEntropySlice {
         const Panel<E> panel = right.panel(p);
         Acc* sums = panel_sums(set, p);
         multiply_panel<E>(sums, empty ? zeros<E>() : Start<E>{sums, panel.width * kLane},
-                          {scratch_.left_rows, columns, kTileRows * kGroup<E>}, panel);
+                          {scratch_.left_rows, columns, true}, panel);
       }
       empty = false;
     }

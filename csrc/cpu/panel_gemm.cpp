@@ -9,19 +9,56 @@
 namespace ulmfit_fast::ULMFIT_ISA {
 namespace {
 
+#if defined(__FMA__) && ULMFIT_VECTOR_BYTES == 32
+
+// The innermost loop's instructions in the order written: with 15 of 16 registers in use GCC 12 reorders loads and
+// spills as soon as groups are unrolled.
+template <typename T>
+inline void load_weight(Vec<T>& weight, const T* from) {
+  asm volatile("vmovups %1, %0" : "=x"(weight) : "m"(*reinterpret_cast<const Vec<T>*>(from)));
+}
+inline void broadcast_value(Vec<float>& value, const float* from) {
+  asm volatile("vbroadcastss %1, %0" : "=x"(value) : "m"(*from));
+}
+inline void broadcast_value(Vec<double>& value, const double* from) {
+  asm volatile("vbroadcastsd %1, %0" : "=x"(value) : "m"(*from));
+}
+inline void fused_multiply_add(Vec<float>& sum, Vec<float> value, Vec<float> weight) {
+  asm volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(value), "x"(weight));
+}
+inline void fused_multiply_add(Vec<double>& sum, Vec<double> value, Vec<double> weight) {
+  asm volatile("vfmadd231pd %2, %1, %0" : "+x"(sum) : "x"(value), "x"(weight));
+}
+
+#else
+
+template <typename T>
+inline void load_weight(Vec<T>& weight, const T* from) {
+  weight = load(from);
+  ULMFIT_PIN(weight);
+}
+template <typename T>
+inline void broadcast_value(Vec<T>& value, const T* from) {
+  value = broadcast(*from);
+  ULMFIT_PIN(value);
+}
+template <typename Vector>
+inline void fused_multiply_add(Vector& sum, Vector value, Vector weight) {
+  sum += value * weight;
+}
+
+#endif
+
 template <int V, typename T>
 inline void load_weights(Vec<T> (&weight)[V], const T* from) {
 #pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) {
-    weight[v] = load(from + v * kLanes<T>);
-    ULMFIT_PIN(weight[v]);
-  }
+  for (int v = 0; v < V; ++v) load_weight(weight[v], from + v * kLanes<T>);
 }
 
 template <int V, typename Vector>
 inline void multiply_add(Vector (&sum)[V], Vector value, const Vector (&weight)[V]) {
 #pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) sum[v] += value * weight[v];
+  for (int v = 0; v < V; ++v) fused_multiply_add(sum[v], value, weight[v]);
 }
 
 // sum[r] += one group of row r, at row[r] + offset, times the panel's words of it.
@@ -31,8 +68,8 @@ inline void multiply_group(Vec<T> (&sum)[R][V], const T* const (&row)[R], int64_
   load_weights<V>(weight, words);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    Vec<T> value = broadcast(row[r][offset]);
-    ULMFIT_PIN(value);
+    Vec<T> value;
+    broadcast_value(value, row[r] + offset);
     multiply_add<V>(sum[r], value, weight);
   }
 }
@@ -52,8 +89,8 @@ inline void multiply_add_pairs(Vec<float>& sum, WordVec value, WordVec weight) {
 #if defined(__AVX512BF16__)
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(value), "v"(weight));
 #else
-  sum += bit_cast<Vec<float> >(value << 16) * bit_cast<Vec<float> >(weight << 16);
-  sum += bit_cast<Vec<float> >(value & 0xFFFF0000u) * bit_cast<Vec<float> >(weight & 0xFFFF0000u);
+  sum += bit_cast<Vec<float>>(value << 16) * bit_cast<Vec<float>>(weight << 16);
+  sum += bit_cast<Vec<float>>(value & 0xFFFF0000u) * bit_cast<Vec<float>>(weight & 0xFFFF0000u);
 #endif
 }
 
@@ -82,69 +119,84 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const WordVec pair = broadcast(load_pair<Half>(row[r] + offset));
-      multiply_add<V>(sum[r], bit_cast<Vec<float> >(element == 0 ? pair << 16 : pair & 0xFFFF0000u), weight);
+      multiply_add<V>(sum[r], bit_cast<Vec<float>>(element == 0 ? pair << 16 : pair & 0xFFFF0000u), weight);
     }
   }
 }
 
 #endif
 
-// Panels are fetched to L2 before they are needed: an AVX2 tile would take one from L3 at 34 GB/s a core, which Zen 3's
-// own prefetcher does not reach. While several tiles of rows pass over a panel, each fetches its part of the next one;
-// alone, a tile fetches its own panel so many bytes ahead. Beside a busy process 8 to 64 rows gained 8 to 31 %. With
-// AVX-512 on Zen 4 fetching whole panels brought nothing; parts are untried.
-constexpr bool kFetchesPanels = kTileVectors == 2;
+// A tile multiplies some groups at a time, a slot, and then fetches, always as much, what is needed later: on a core
+// that shares its branch predictor and load ports with a busy neighbour a loop over a few addresses costs more than all
+// of its prefetches.
+//
+// Narrow tiles (AVX2) fetch panels to L2: they would take one from L3 at 34 GB/s a core, which Zen 3's own prefetcher
+// does not reach. While several tiles of rows pass over a panel, the last of them fetch the next one; alone, a tile
+// fetches its own panel so many bytes ahead. Wide tiles (AVX-512) fetch the next tile's rows, which costs narrow ones a
+// fifth; with whole panels Zen 4 gained nothing, parts are untried.
+constexpr bool kNarrow = kTileVectors == 2;
+constexpr int kUnroll = kNarrow ? 4 : 1;
 constexpr int64_t kFetchAhead = 8 << 10;
 
-// Groups that take one cache line of a row.
+// Groups of a slot.
 template <typename E>
-constexpr int64_t kLineGroups = Prefetch::kLine / sizeof(E) / kGroup<E>;
+constexpr int64_t kSlotGroups = kNarrow ? kUnroll : Prefetch::kLine / sizeof(E) / kGroup<E>;
 
-// What a tile fetches of panels: `lines` cache lines from `next` on for each kLineGroups groups, or with each group the
-// lines `ahead` words on.
+// Cache lines of a panel of V vectors that a slot multiplies.
+template <typename E>
+constexpr int64_t slot_lines(int V) {
+  return kSlotGroups<E> * PanelFormat<E>::kWords * V * ULMFIT_VECTOR_BYTES / Prefetch::kLine;
+}
+
+// What a tile fetches of panels, from `from` on: with each slot one `share`-th of the lines that it multiplies, at
+// least one, which may be the same again.
 template <typename E>
 struct PanelFetch {
-  const Word<E>* next = nullptr;
-  int64_t lines = 0, ahead = 0;
+  const Word<E>* from;
+  int64_t advance;  // words a slot
+  int share;        // 1, 2 or 4
 };
 
-// The fetching while so many tiles of rows, one after the other, pass over `groups` groups of a panel.
+// The fetching while so many tiles of rows, one after the other, pass over a panel.
 template <typename E>
 class PanelFetches {
  public:
-  // `next` is what is multiplied afterwards, about as many words as now.
-  PanelFetches(const Word<E>* next, int64_t words, int64_t groups, int64_t tiles) : tiles_(tiles), next_(next) {
-    if (!kFetchesPanels || tiles < 2 || groups == 0) return;
-    const int64_t lines = words / kLineWords, rounds = parts(groups, kLineGroups<E>);
-    lines_ = larger(1, parts(lines, tiles * rounds));
-    words_ = lines_ * rounds * kLineWords;
-    first_ = tiles - parts(lines, lines_ * rounds);  // late, as rows may push it out again
-  }
+  // `now` is multiplied in so many slots of so many lines, and `next`, as large, afterwards.
+  PanelFetches(const Word<E>* now, const Word<E>* next, int64_t slots, int64_t lines, int64_t tiles)
+      : now_(now),
+        next_(next),
+        slots_(slots),
+        ahead_(tiles == 1),
+        share_(static_cast<int>(smaller(lines, tiles < 2   ? 1
+                                               : tiles < 4 ? 2
+                                                           : 4))),
+        advance_(lines / share_ * (Prefetch::kLine / static_cast<int64_t>(sizeof(Word<E>)))),
+        first_(tiles - share_) {}
 
   PanelFetch<E> of(int64_t tile) const {
-    if (!kFetchesPanels) return {};
-    if (tiles_ == 1) return {nullptr, 0, kFetchAhead / static_cast<int64_t>(sizeof(Word<E>))};
-    return tile < first_ ? PanelFetch<E>{} : PanelFetch<E>{next_ + (tile - first_) * words_, lines_, 0};
+    if (ahead_) return {now_ + kFetchAhead / static_cast<int64_t>(sizeof(Word<E>)), advance_, 1};
+    if (tile < first_) return {now_, 0, 4};
+    return {next_ + (tile - first_) * slots_ * advance_, advance_, share_};
   }
 
  private:
-  static constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>);
-  static int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
-  int64_t tiles_, first_ = 0, lines_ = 0, words_ = 0;
-  const Word<E>* next_;
+  const Word<E>*now_, *next_;
+  int64_t slots_;
+  bool ahead_;
+  int share_;
+  int64_t advance_, first_;  // the last tiles fetch: rows may push a panel out again
 };
 
-// One tile over `groups` groups, and half a group more with `half`. Meanwhile panels are fetched, `prefetch`, too, and
-// for the next tile the same elements of `next_count` rows further on and what its sums start from. Never inlined:
-// within a larger function its registers are spilled.
-template <typename E, int R, int V>
-__attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, int64_t next_count,
-                                             int64_t offset, int64_t step, const Word<E>* words, PanelFetch<E> panels,
-                                             int64_t groups, bool half, const Prefetch& prefetch) {
+// One tile over `groups` groups, and half a group more with `half`; element k of row r stands at rows[r] + offset + (k
+// / kGroup) * Step + k % kGroup. Meanwhile panels are fetched, what `prefetch` lists and, with `more`, what the next R
+// rows need. Never inlined, and with one loop: in a larger function, or with several, its registers are spilled.
+template <typename E, int Step, int R, int V, int Share>
+__attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, bool more,
+                                             int64_t offset, const Word<E>* words, PanelFetch<E> panels, int64_t groups,
+                                             bool half, const Prefetch& prefetch) {
   using Acc = Accumulator<E>;
-  constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>;
-  constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>);
+  constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>, kSlot = kSlotGroups<E>;
+  constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>), kLines = larger(1, slot_lines<E>(V) / Share);
   Vec<Acc> sum[R][V];
   const E* row[R];
 #pragma GCC unroll 8
@@ -153,33 +205,34 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = load(start.from + r * start.stride + v * kLanes<E>);
   }
-  if (start.stride != 0) {
+  if (more && start.stride != 0) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) __builtin_prefetch(start.from + (R + r) * start.stride + v * kLanes<E>, 1, 2);
     }
   }
-  const int64_t rounds = larger(1, (groups + kLineGroups<E> - 1) / kLineGroups<E>);
-  const int64_t at_a_time = (prefetch.count + rounds - 1) / rounds;
-  for (int64_t g = 0, fetched = 0; g < groups;) {
-    for (int64_t r = 0; r < next_count; ++r) __builtin_prefetch(rows[R + r] + offset, 0, 2);
-    for (int64_t i = 0; kFetchesPanels && i < panels.lines; ++i, panels.next += kLineWords)
-      __builtin_prefetch(panels.next, 0, 2);
-    for (const int64_t until = smaller(fetched + at_a_time, prefetch.count); fetched < until; ++fetched)
-      __builtin_prefetch(prefetch.lines[fetched], 0, 2);
-    const int64_t end = smaller(g + kLineGroups<E>, groups);
-    if (kFetchesPanels && panels.ahead > 0) {
-      for (; g < end; ++g, offset += step, words += kAdvance) {
-#pragma GCC unroll 4
-        for (int64_t word = 0; word < kAdvance; word += kLineWords)
-          __builtin_prefetch(words + panels.ahead + word, 0, 2);
-        multiply_group<R, V>(sum, row, offset, words);
-      }
-    } else {
-      for (; g < end; ++g, offset += step, words += kAdvance) multiply_group<R, V>(sum, row, offset, words);
+  const int64_t slots = groups / kSlot;
+  const void* const* line = prefetch.lines;
+  const void* const* const last_line = line + prefetch.count;
+  for (; last_line - line > slots; ++line) __builtin_prefetch(*line, 0, 2);
+  for (const Word<E>* const end = words + slots * kSlot * kAdvance; words < end;) {
+    if (line != last_line) __builtin_prefetch(*line++, 0, 2);
+    if constexpr (kNarrow) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kLines; ++i) __builtin_prefetch(panels.from + i * kLineWords, 0, 2);
+      panels.from += panels.advance;
+    } else if (Step == kGroup<E> && more) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) __builtin_prefetch(rows[R + r] + offset, 0, 2);
     }
+#pragma GCC unroll kUnroll
+    for (int64_t i = 0; i < kSlot; ++i) multiply_group<R, V>(sum, row, offset + i * Step, words + i * kAdvance);
+    offset += kSlot * Step;
+    words += kSlot * kAdvance;
   }
+  for (int64_t g = slots * kSlot; g < groups; ++g, offset += Step, words += kAdvance)
+    multiply_group<R, V>(sum, row, offset, words);
   if constexpr (kGroup<E> > 1) {
     if (half) multiply_group<R, V, true>(sum, row, offset, words);
   }
@@ -190,37 +243,53 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
   }
 }
 
-template <typename E, int V, typename... Args>
+template <typename E, int Step, int Share, int V, typename... Args>
 inline void multiply_rows(int64_t count, Args... args) {
   switch (count) {
     case 1:
-      return multiply_tile<E, 1, V>(args...);
+      return multiply_tile<E, Step, 1, V, Share>(args...);
     case 2:
-      return multiply_tile<E, 2, V>(args...);
+      return multiply_tile<E, Step, 2, V, Share>(args...);
     case 3:
-      return multiply_tile<E, 3, V>(args...);
+      return multiply_tile<E, Step, 3, V, Share>(args...);
     case 4:
-      return multiply_tile<E, 4, V>(args...);
+      return multiply_tile<E, Step, 4, V, Share>(args...);
     case 5:
-      return multiply_tile<E, 5, V>(args...);
+      return multiply_tile<E, Step, 5, V, Share>(args...);
     default:
-      return multiply_tile<E, kTileRows, V>(args...);
+      return multiply_tile<E, Step, kTileRows, V, Share>(args...);
   }
 }
 
-template <typename E, typename... Args>
+template <typename E, int Step, int Share, typename... Args>
 inline void multiply_vectors(int width, Args... args) {
   switch (width) {
     case 1:
-      return multiply_rows<E, 1>(args...);
+      return multiply_rows<E, Step, Share, 1>(args...);
     case 2:
-      return multiply_rows<E, 2>(args...);
+      return multiply_rows<E, Step, Share, 2>(args...);
 #if ULMFIT_VECTOR_BYTES == 64
     case 3:
-      return multiply_rows<E, 3>(args...);
+      return multiply_rows<E, Step, Share, 3>(args...);
     case 4:
-      return multiply_rows<E, 4>(args...);
+      return multiply_rows<E, Step, Share, 4>(args...);
 #endif
+  }
+}
+
+template <typename E, int Step, typename... Args>
+inline void multiply_fetching(int share, Args... args) {
+  if constexpr (kNarrow) {
+    switch (share) {
+      case 1:
+        return multiply_vectors<E, Step, 1>(args...);
+      case 2:
+        return multiply_vectors<E, Step, 2>(args...);
+      default:
+        return multiply_vectors<E, Step, 4>(args...);
+    }
+  } else {
+    multiply_vectors<E, Step, 1>(args...);
   }
 }
 
@@ -254,18 +323,24 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
       const Word<E>* after = tile + 1 < panel.tiles() ? panel.at((tile + 1) * kTileVectors, begin * kWords)
                              : slab + 1 < slabs       ? panel.at(0, end * kWords)
                                                       : panel.words + packed_words<E>(panel.width, panel.depth);
-      const PanelFetches<E> fetches(after, (end - begin) * kWords * panel.tile_width(tile) * kLanes<E>, end - begin,
+      const int width = panel.tile_width(tile);
+      const PanelFetches<E> fetches(words, after, (end - begin) / kSlotGroups<E>, larger(1, slot_lines<E>(width)),
                                     row_tiles);
       for (int64_t i = 0; i < row_tiles; ++i) {
         const int64_t r = tile_begin(block.count, i, row_tiles), next = tile_begin(block.count, i + 1, row_tiles);
-        // A block that was turned round is in L2 already.
-        const int64_t next_rows =
-            block.step == kGroup<E> && i + 1 < row_tiles ? tile_begin(block.count, i + 2, row_tiles) - next : 0;
+        const bool more = next + (next - r) <= block.count;
         const Sums<E> to = {out.to + r * out.stride + column, out.stride};
         const Start<E> from = slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : to;
         const int64_t now = smaller(tile_lines, prefetch.count);
-        multiply_vectors<E>(panel.tile_width(tile), next - r, to, from, block.rows + r, next_rows, begin * block.step,
-                            block.step, words, fetches.of(i), end - begin, half, Prefetch{prefetch.lines, now, now});
+        const PanelFetch<E> fetch = fetches.of(i);
+        const auto multiply = [&]<int Step>() {
+          multiply_fetching<E, Step>(fetch.share, width, next - r, to, from, block.rows + r, more, begin * Step, words,
+                                     fetch, end - begin, half, Prefetch{prefetch.lines, now, now});
+        };
+        if (block.turned)
+          multiply.template operator()<kTileRows * kGroup<E>>();
+        else
+          multiply.template operator()<kGroup<E>>();
         prefetch.lines += now;
         prefetch.count -= now;
       }

@@ -84,12 +84,13 @@ struct Panel {
   }
 };
 
-// The left operand: element k of row r stands at rows[r] + (k / kGroup) * step + k % kGroup. Row-major: step = kGroup.
+// The left operand: element k of row r stands at rows[r][k] or, in tiles that were turned round (pack_tiles), at
+// rows[r] + k / kGroup * kTileRows * kGroup + k % kGroup.
 template <typename E>
 struct RowBlock {
   const E* const* rows;
   int64_t count;
-  int64_t step = kGroup<E>;
+  bool turned = false;
 };
 
 // Where sums start from: row r at from + r * stride. One row for all (a bias) has stride 0.

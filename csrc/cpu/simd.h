@@ -208,10 +208,10 @@ static inline Vec<T> sum_of_lanes(Vec<T> v) {
   return v;
 }
 
-static inline int64_t smaller(int64_t a, int64_t b) {
+static constexpr int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
-static inline int64_t larger(int64_t a, int64_t b) {
+static constexpr int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
 

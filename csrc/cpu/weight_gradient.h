@@ -116,7 +116,7 @@ struct GradientProduct {
       const Range part(next.depth, p, set.count());
       for (int64_t k = part.first; k < part.last; ++k) prefetch.add(left_row(next, k), next.height);
       const Sums<E> sums = panel_sums(set, p, block.begin);
-      multiply_panel<E>(sums, chunk == 0 ? zeros<E>() : sums, {scratch.tile_rows, block.height, kTileRows * kGroup<E>},
+      multiply_panel<E>(sums, chunk == 0 ? zeros<E>() : sums, {scratch.tile_rows, block.height, true},
                         chunk_panel(p, chunk), prefetch);
     }
     if (chunk + 1 == chunks()) store_block(block);
