@@ -312,7 +312,6 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
   const int64_t group_bytes = kWords * panel.width * ULMFIT_VECTOR_BYTES;
   const int64_t slabs = (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
   const int64_t row_tiles = (block.count + kTileRows - 1) / kTileRows;
-  const int64_t tile_lines = row_tiles == 0 ? 0 : prefetch.count / (slabs * panel.tiles() * row_tiles) + 1;
   for (int64_t slab = 0; slab < slabs; ++slab) {
     const int64_t begin = groups * slab / slabs, end = groups * (slab + 1) / slabs;
     const bool half = slab + 1 == slabs && all_groups > groups;
@@ -324,14 +323,16 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
                              : slab + 1 < slabs       ? panel.at(0, end * kWords)
                                                       : panel.words + packed_words<E>(panel.width, panel.depth);
       const int width = panel.tile_width(tile);
-      const PanelFetches<E> fetches(words, after, (end - begin) / kSlotGroups<E>, larger(1, slot_lines<E>(width)),
-                                    row_tiles);
+      const int64_t slots = (end - begin) / kSlotGroups<E>;
+      const PanelFetches<E> fetches(words, after, slots, larger(1, slot_lines<E>(width)), row_tiles);
       for (int64_t i = 0; i < row_tiles; ++i) {
         const int64_t r = tile_begin(block.count, i, row_tiles), next = tile_begin(block.count, i + 1, row_tiles);
         const bool more = next + (next - r) <= block.count;
         const Sums<E> to = {out.to + r * out.stride + column, out.stride};
         const Start<E> from = slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : to;
-        const int64_t now = smaller(tile_lines, prefetch.count);
+        // As late as a line a slot allows: what comes earlier, rows and panels have pushed out of L2 again.
+        const int64_t tiles_left = ((slabs - slab) * panel.tiles() - tile) * row_tiles - i - 1;
+        const int64_t now = larger(0, prefetch.count - tiles_left * slots);
         const PanelFetch<E> fetch = fetches.of(i);
         const auto multiply = [&]<int Step>() {
           multiply_fetching<E, Step>(fetch.share, width, next - r, to, from, block.rows + r, more, begin * Step, words,
