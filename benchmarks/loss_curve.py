@@ -1,12 +1,14 @@
 """Training losses of ours and of plain PyTorch, step by step, on the same tokens with the same masks.
 
 `python -m benchmarks.loss_curve TEXT [--steps 300] [--small]` prints the largest differences and writes the curves.
+At full size it takes an hour or more of two cores; stopped, it goes on where its checkpoint beside the curves left it.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,8 +72,12 @@ def losses(
     names: tuple[str, ...],
     dtype: torch.dtype,
     lr: float,
+    checkpoint: Path | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Each step's cross-entropy by name: "plain", "ours", "ours, bfloat16"; the rate rises to ``lr`` and falls."""
+    """Each step's cross-entropy by name: "plain", "ours", "ours, bfloat16"; the rate rises to ``lr`` and falls.
+
+    With ``checkpoint``, a file that holds everything each 20 steps, the steps go on after the last that it knows.
+    """
     torch.manual_seed(0)
     first = LanguageModel(AWDLSTM(config)).to(dtype).train()
     models: dict[str, nn.Module] = {
@@ -83,9 +89,20 @@ def losses(
     }
     schedules = {name: SlantedTriangularLR(optimizer, steps) for name, optimizer in optimizers.items()}
     states: dict[str, State | None] = dict.fromkeys(names)
-    batches = stream.epoch()
-    for step in range(steps):
-        tokens, targets = next(batches)
+    of = {"steps": steps, "lr": lr, "models": list(names)}
+    done: list[dict[str, float]] = []
+    if checkpoint is not None and checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        if saved["of"] != of:
+            raise ValueError(f"{checkpoint} is of another run, {saved['of']}, not {of}: delete it")
+        done, states = saved["losses"], saved["states"]
+        for holders, kind in ((models, "models"), (optimizers, "optimizers"), (schedules, "schedules")):
+            for name, holder in holders.items():  # type: ignore[attr-defined]
+                holder.load_state_dict(saved[kind][name])
+        yield from done
+    for step, (tokens, targets) in enumerate(itertools.islice(stream.epoch(), steps)):
+        if step < len(done):
+            continue
         result = {}
         for name, model in models.items():
             torch.manual_seed(step)  # the same masks for all
@@ -102,6 +119,14 @@ def losses(
             optimizers[name].step()
             schedules[name].step()
             result[name] = float(cross_entropy.detach())
+        done.append(result)
+        if checkpoint is not None and len(done) % 20 == 0:
+            whole = {"of": of, "losses": done, "states": states}
+            for holders, kind in ((models, "models"), (optimizers, "optimizers"), (schedules, "schedules")):
+                whole[kind] = {name: holder.state_dict() for name, holder in holders.items()}  # type: ignore[attr-defined]
+            partial = checkpoint.with_suffix(".partial")
+            torch.save(whole, partial)
+            partial.replace(checkpoint)
         yield result
 
 
@@ -125,7 +150,8 @@ def main() -> None:
     curves: dict[str, list[float]] = {name: [] for name in names}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     config = AWDLSTMConfig(len(tokenizer), *sizes)
-    for result in losses(config, stream, arguments.steps, names, torch.float32, arguments.lr):
+    checkpoint = arguments.output.with_suffix(".checkpoint")
+    for result in losses(config, stream, arguments.steps, names, torch.float32, arguments.lr, checkpoint):
         for name, loss in result.items():
             curves[name].append(loss)
         arguments.output.write_text(json.dumps(curves))

@@ -179,6 +179,7 @@ class ForwardSlice {
       for (int64_t r = rows.first; r < rows.last; ++r) prefetch_cell(prefetch, p, step, r);
       multiply_panel<E>(gates, {gates, 4 * kLanes<E>}, {scratch_.rows, rows.count()},
                         gate_panel(shared_.packed_hh, p, s_.output), prefetch);
+      for (int64_t r = 0; r < rows.count(); ++r) activate_gates(gates + r * 4 * kLanes<E>);
       for (int64_t r = rows.first; r < rows.last; ++r)
         update_cell(p, step, r, gates + (r - rows.first) * 4 * kLanes<E>, r >= ending);
     }
@@ -238,11 +239,22 @@ class ForwardSlice {
     for (int gate = 0; gate < 4; ++gate) add(a_.gates + (row * 4 + gate) * s_.hidden + unit);
   }
 
-  // Row `r` of a step: gates, cell and output of one vector of units.
+  // A row's gates of one vector of units, in place. Apart from what follows: each of its chains of dependent
+  // instructions is as long as half a core's window, and in one loop they overlap little.
+  static void activate_gates(Acc* a) {
+    constexpr int kCount = kLanes<E>;
+    const Gates<Vec<E>> gate = activate<Math>(load(a), load(a + kCount), load(a + 2 * kCount), load(a + 3 * kCount));
+    store(a, gate.i);
+    store(a + kCount, gate.f);
+    store(a + 2 * kCount, gate.g);
+    store(a + 3 * kCount, gate.o);
+  }
+
+  // Row `r` of a step: cell and output of one vector of units from their gates `a`.
   void update_cell(int64_t p, int64_t step, int64_t r, const Acc* a, bool ending) {
     constexpr int kCount = kLanes<E>;
     const int64_t unit = p * kCount, units = s_.hidden - unit, row = s_.offsets[s_.step(step)] + r;
-    const Gates<Vec<E>> gate = activate<Math>(load(a), load(a + kCount), load(a + 2 * kCount), load(a + 3 * kCount));
+    const Gates<Vec<E>> gate = {load(a), load(a + kCount), load(a + 2 * kCount), load(a + 3 * kCount)};
     Acc* running = a_.c + r * s_.hidden + unit;
     const Vec<E> cell = cell_state(gate, load(running, units)), h = gate.o * Math::tanh(cell);
     store(running, cell, units);

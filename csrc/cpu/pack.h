@@ -164,10 +164,12 @@ static inline void pair_up(Bfloat16* to, const Bfloat16* low, const Bfloat16* hi
 // to[tile][group][row of the tile][element of the group]. Elements beyond the last row are zero.
 template <typename E>
 static inline void pack_tiles(E* to, const E* const* rows, int64_t row_count, int64_t count) {
-  constexpr int64_t kTile = kTileRows * kGroup<E>;
+  constexpr int64_t kTile = kTileRows * kGroup<E>, kRowsAhead = 6 * kGroup<E>;
   const int64_t groups = depth_groups<E>(row_count), whole = count / kTileRows, rest = count % kTileRows;
   for (int64_t group = 0; group < groups; ++group) {
     const E* from = rows[group * kGroup<E>];
+    for (int64_t k = group * kGroup<E> + kRowsAhead; k < smaller((group + 1) * kGroup<E> + kRowsAhead, row_count); ++k)
+      for (int64_t j = 0; j < count; j += Prefetch::kLine / sizeof(E)) __builtin_prefetch(rows[k] + j, 0, 3);
     E pairs[kGroup<E> == 1 ? 1 : kTileRows * kGroup<E> * 64];  // at most 64 tiles at a time
     for (int64_t tile = 0; tile < whole; ++tile) {
       if constexpr (kGroup<E> == 2) {

@@ -131,6 +131,12 @@ struct Prefetch {
       lines[count++] = reinterpret_cast<const void*>(line);
     }
   }
+
+  // Brings a part of the list on to L1, just before it is used.
+  void to_l1(int64_t part, int64_t parts) const {
+    for (int64_t i = count * part / parts; i < smaller(count * (part + 1) / parts, count); ++i)
+      __builtin_prefetch(lines[i], 0, 3);
+  }
 };
 
 // out[r] = start[r] + rows[r] x panel, panel.width vectors of them. `start` may be `out` itself.
