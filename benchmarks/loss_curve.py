@@ -10,14 +10,17 @@ import argparse
 import copy
 import itertools
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel, SlantedTriangularLR, ops
+from ulmfit_fast import _C, AWDLSTM, AWDLSTMConfig, LanguageModel, SlantedTriangularLR, ops
+from ulmfit_fast.atomic_write import write_atomically
 from ulmfit_fast.awd_lstm import scaled_mask
 from ulmfit_fast.language_model import language_model_loss
 from ulmfit_fast.text.batching import LanguageModelStream
@@ -89,16 +92,22 @@ def losses(
     }
     schedules = {name: SlantedTriangularLR(optimizer, steps) for name, optimizer in optimizers.items()}
     states: dict[str, State | None] = dict.fromkeys(names)
-    of = {"steps": steps, "lr": lr, "models": list(names)}
+    parts: dict[str, Any] = {"models": models, "optimizers": optimizers, "schedules": schedules}
+    run = {
+        "steps": steps, "lr": lr, "models": list(names), "dtype": str(dtype), "sizes": repr(config),
+        "text": stream.corpus.checksum, "batch": [stream.batch_size, stream.bptt], "torch": str(torch.__version__),
+        "isa": ops.build_info()["isa"], "module": zlib.crc32(Path(_C.__file__).read_bytes()),
+    }  # fmt: skip
     done: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
-        if saved["of"] != of:
-            raise ValueError(f"{checkpoint} is of another run, {saved['of']}, not {of}: delete it")
+        if saved["run"] != run:
+            raise ValueError(f"{checkpoint} is of another run, {saved['run']}, not {run}: delete it to start anew")
         done, states = saved["losses"], saved["states"]
-        for holders, kind in ((models, "models"), (optimizers, "optimizers"), (schedules, "schedules")):
-            for name, holder in holders.items():  # type: ignore[attr-defined]
-                holder.load_state_dict(saved[kind][name])
+        for kind, holders in parts.items():
+            for name in names:
+                holders[name].load_state_dict(saved[kind][name])
+        del saved
         yield from done
     for step, (tokens, targets) in enumerate(itertools.islice(stream.epoch(), steps)):
         if step < len(done):
@@ -121,13 +130,13 @@ def losses(
             result[name] = float(cross_entropy.detach())
         done.append(result)
         if checkpoint is not None and len(done) % 20 == 0:
-            whole = {"of": of, "losses": done, "states": states}
-            for holders, kind in ((models, "models"), (optimizers, "optimizers"), (schedules, "schedules")):
-                whole[kind] = {name: holder.state_dict() for name, holder in holders.items()}  # type: ignore[attr-defined]
+            whole = {kind: {name: holders[name].state_dict() for name in names} for kind, holders in parts.items()}
             partial = checkpoint.with_suffix(".partial")
-            torch.save(whole, partial)
+            torch.save(whole | {"run": run, "losses": done, "states": states}, partial)
             partial.replace(checkpoint)
         yield result
+    if len(done) < steps:
+        raise ValueError(f"the text has {len(done)} batches, {steps} steps were asked for")
 
 
 def main() -> None:
@@ -154,7 +163,8 @@ def main() -> None:
     for result in losses(config, stream, arguments.steps, names, torch.float32, arguments.lr, checkpoint):
         for name, loss in result.items():
             curves[name].append(loss)
-        arguments.output.write_text(json.dumps(curves))
+        write_atomically(arguments.output, json.dumps(curves))
+    checkpoint.unlink(missing_ok=True)
     plain = torch.tensor(curves["plain"])
     for name in names[1:]:
         difference = (torch.tensor(curves[name]) / plain - 1).abs()

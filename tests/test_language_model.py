@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -31,3 +33,14 @@ def test_bfloat16_follows_within_a_percent() -> None:
     curves = list(losses(CONFIG, stream(), 60, ("plain", "ours, bfloat16"), torch.float32, lr=6e-3))
     for result in curves:
         assert result["ours, bfloat16"] == pytest.approx(result["plain"], rel=1e-2)
+
+
+def test_a_stopped_loss_curve_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    names, checkpoint = ("plain", "ours, bfloat16"), tmp_path / "curve.checkpoint"
+    whole = list(losses(CONFIG, stream(), 30, names, torch.float32, lr=6e-3))
+    first = losses(CONFIG, stream(), 30, names, torch.float32, 6e-3, checkpoint)
+    for _ in range(23):
+        next(first)
+    assert list(losses(CONFIG, stream(), 30, names, torch.float32, 6e-3, checkpoint)) == whole
+    with pytest.raises(ValueError, match="of another run"):
+        list(losses(CONFIG, stream(), 30, names, torch.float32, 5e-3, checkpoint))
