@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.command_line import SIZES, SMALL, assert_one_line, write_task
-from ulmfit_fast import Tokenizer
+from ulmfit_fast import InputError, Tokenizer
 from ulmfit_fast.cli import main
 from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.files import iterate_texts, sample_texts
 
 
 @pytest.fixture
@@ -94,7 +96,66 @@ def test_options_that_would_do_nothing_in_finetuning(
     assert_one_line(capsys, "--min-frequency does nothing here")
     assert main([*arguments, "--max-texts", "9", "--valid", str(texts)]) == 2
     assert_one_line(capsys, "--valid does not go with --max-texts")
+    assert main([*arguments, "--max-texts", "9", "--processes", "2"]) == 2
+    assert_one_line(capsys, "--processes does nothing here")
+    assert main([*arguments, "--split", "line"]) == 2
+    assert_one_line(capsys, "--split does nothing here")
     arguments[1] = str(models / "lm" / "corpus")
     assert main([*arguments, "--text-column", "body"]) == 2
     assert_one_line(capsys, "--text-column does nothing here")
     assert not (tmp_path / "tuned").exists()
+
+
+def test_texts_that_change_below_a_run(
+    models: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on with the corpus it has; only --overwrite, without a run that goes on, replaces it."""
+    output = tmp_path / "tuned"
+    rest = ["--model", str(models / "lm"), "--output", str(output), *SMALL, "--min-frequency", "1"]
+    assert main(["finetune-lm", str(texts), *rest]) == 0
+    before = (output / "corpus" / "train.tokens").read_bytes()
+    os.utime(texts, ns=(1, 1))
+    for more in (["--resume"], ["--resume", "--overwrite"]):
+        capsys.readouterr()
+        assert main(["finetune-lm", str(texts), *rest, *more]) == 2
+        assert_one_line(capsys, f"to go on with those, give {output / 'corpus'} in its place")
+    assert (output / "corpus" / "train.tokens").read_bytes() == before
+    assert main(["finetune-lm", str(output / "corpus"), *rest, "--resume"]) == 0
+    assert main(["finetune-lm", str(texts), *rest, "--overwrite"]) == 0
+    assert Corpus.load(output / "corpus").source["path"][2] == 1
+
+
+def test_bad_texts_leave_what_is_there(models: Path, texts: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "c"
+    assert main(["tokenize", str(texts), "--output", str(corpus)]) == 0
+    before = {path.name: path.read_bytes() for path in corpus.iterdir()}
+    assert main(["tokenize", str(texts), "--output", str(corpus), "--overwrite", "--text-column", "body"]) == 2
+    assert {path.name: path.read_bytes() for path in corpus.iterdir()} == before
+    arguments = ["--model", str(models / "lm"), "--output", str(tmp_path / "out"), *SMALL, "--text-column", "body"]
+    assert main(["finetune-lm", str(texts), *arguments]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_corpus_is_replaced_only_if_asked(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["tokenize", str(texts), "--output", str(tmp_path / "c")]
+    assert main(arguments) == 0
+    tokens = tmp_path / "c" / "train.tokens"
+    tokens.write_bytes(tokens.read_bytes()[:-1])
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert_one_line(capsys, "holds a corpus that cannot be read")
+    with pytest.raises(InputError):
+        Corpus.load(tmp_path / "c")
+    assert main([*arguments, "--overwrite"]) == 0
+    assert len(Corpus.load(tmp_path / "c").train.offsets) > 1
+
+
+def test_a_sample_is_of_the_documents_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"first {i}\nsecond {i}\n\n" for i in range(5000)))
+    lines, documents = (sample_texts(path, 3, 0, split=split) for split in ("line", "blank"))
+    assert [text.count("\n") for text in lines] == [0, 0, 0]
+    assert [text.count("\n") for text in documents] == [1, 1, 1]
+    assert sample_texts(path, 20_000, 0, split="blank") == list(iterate_texts(path, split="blank"))

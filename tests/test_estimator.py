@@ -47,6 +47,9 @@ def test_fields_of_configurations() -> None:
         estimator.set_params(classifier_config__rate=1)
     with pytest.raises(InputError, match="lr must be above 0"):
         estimator.set_params(classifier_config__lr=-1)
+    with pytest.raises(ValueError, match="no parameter 'classifier_config__hidden_size'"):
+        estimator.set_params(classifier_config__hidden_size=64)  # the encoder is the language model's
+    assert estimator.set_params(**estimator.get_params()).get_params() == estimator.get_params()
 
 
 def test_grid_search() -> None:
@@ -92,6 +95,8 @@ def test_not_fitted() -> None:
 
 
 def test_bad_input() -> None:
+    with pytest.raises(TypeError, match="classifier_config must be a ClassifierConfig, got PretrainConfig"):
+        make_estimator().set_params(classifier_config=PRETRAIN).fit(["a", "b"], ["a", "b"])
     estimator = make_estimator()
     with pytest.raises(TypeError, match="put it into a list"):
         estimator.fit("one text", ["a"])

@@ -104,6 +104,18 @@ def test_gradual_unfreezing_is_recorded(language_model: TrainedLanguageModel) ->
     assert all(p.requires_grad for p in trained.model.parameters())
 
 
+def test_a_folder_and_the_same_model_in_memory_train_alike(tmp_path: Path) -> None:
+    texts, labels = make_task(40)
+    pretrain_lm(texts, PRETRAIN, output=tmp_path / "lm")
+    given = TrainedLanguageModel.load(tmp_path / "lm")
+    for first, second in (
+        [finetune_lm(texts, base, FINETUNE).model for base in (tmp_path / "lm", given)],
+        [finetune_classifier(texts, labels, base, CLASSIFY).model for base in (tmp_path / "lm", given)],
+    ):
+        for one, other in zip(first.parameters(), second.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 @pytest.mark.parametrize(
     ("unfreezing", "epochs", "trained"),

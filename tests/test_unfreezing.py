@@ -86,7 +86,7 @@ def test_chain_thaw() -> None:
         count = unfreezing.start_epoch(epoch)
         seen.append([i for i in range(3) if model[i].weight.requires_grad and model[i].bias.requires_grad])
         assert count == len(seen[-1])
-    assert seen == [[2], [0], [1], [2], [0, 1, 2], [0, 1, 2]]
+    assert seen == [[2], [0], [1], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
 
 
 def test_a_parameter_shared_with_a_frozen_group_trains() -> None:

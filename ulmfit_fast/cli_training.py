@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from ulmfit_fast import cli_options as options
-from ulmfit_fast.checkpoint import check_output_folder
+from ulmfit_fast.checkpoint import CHECKPOINT, check_output_folder
 from ulmfit_fast.cli_corpus import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.cli_prediction import report_perplexity
 from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
@@ -16,11 +16,11 @@ from ulmfit_fast.errors import InputError
 from ulmfit_fast.pipeline import encode_labels, finetune_classifier, finetune_lm, list_classes, pretrain_lm
 from ulmfit_fast.stage import TrainedLanguageModel
 from ulmfit_fast.text.corpus import Corpus, Source
-from ulmfit_fast.text.files import Documents
+from ulmfit_fast.text.files import Documents, is_plain_text, sample_texts
 from ulmfit_fast.training import Record
 
 # What a corpus folder has settled; the second are also how --eval is read.
-_OF_TOKENIZING = ("valid", "max_texts", "processes", *OF_A_VOCABULARY)
+_OF_TOKENIZING = ("valid", "max_texts", "processes")
 _OF_READING = ("text_column", "split")
 _OF_A_NEW_MODEL = ("embedding_size", "hidden_size", "num_layers", *OF_A_VOCABULARY)
 
@@ -51,7 +51,8 @@ def pretrain_lm_command(
     files = Source(
         source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency, config.seed
     )
-    corpus = _read_corpus(files, max_texts, output, processes, resume, () if test is not None else _OF_READING)
+    of_reading = () if test is not None else _OF_READING
+    corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, of_reading)
     if isinstance(corpus, Corpus):
         # What --eval names is read as the corpus was, unless told otherwise.
         split = split if options.is_given("split") else corpus.source.get("split", split)
@@ -90,7 +91,7 @@ def finetune_lm_command(
     files = Source(
         source, valid, text_column, split, "word", config.vocab_size, config.min_frequency, config.seed, given
     )
-    corpus = _read_corpus(files, max_texts, output, processes, resume, _OF_READING)
+    corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, _OF_READING)
     finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
     _print_written(output)
 
@@ -143,11 +144,13 @@ def train_command(
 
 
 def _read_corpus(
-    files: Source, max_texts: int | None, output: Path, processes: int, resume: bool, of_reading: tuple[str, ...]
-) -> Corpus | list[str]:
+    files: Source, max_texts: int | None, output: Path, processes: int, overwrite: bool, resume: bool,
+    of_reading: tuple[str, ...],
+) -> Corpus | list[str]:  # fmt: skip
     """A corpus folder, one made of the files in ``output``, or a sample of their texts.
 
-    Options that a corpus folder has settled are refused beside one; ``of_reading`` are more of them.
+    Options that do nothing are refused: what a corpus folder has settled otherwise, and of ``of_reading`` what it or
+    the files' kind has.
     """
     source = files.path
     if files.valid_path is not None and max_texts is not None:
@@ -155,10 +158,23 @@ def _read_corpus(
     if (source / "train.tokens").exists():
         settled = f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
         options.refuse_given((*_OF_TOKENIZING, *of_reading), settled)
-        return Corpus.load(source)
+        corpus = Corpus.load(source)
+        asked = {"tokenizer": files.tokenizer, "vocab_size": files.vocab_size, "min_frequency": files.min_frequency}
+        made = {"tokenizer": corpus.source.get("kind")} | corpus.source
+        options.refuse_given([name for name in OF_A_VOCABULARY if asked[name] != made.get(name)], settled)
+        return corpus
+    if "split" in of_reading and source.exists() and not is_plain_text(source):
+        options.refuse_given(("split",), f"{source} is not a .txt file")
     if max_texts is not None:
-        return options.read_texts(source, files.text_column, None, max_texts, files.seed).texts
-    return tokenize(files, output / "corpus", processes, overwrite=not resume)
+        options.refuse_given(("processes",), "the texts of --max-texts are tokenized in memory")
+        return sample_texts(source, max_texts, files.seed, files.text_column, files.split)
+    folder, goes_on = output / "corpus", resume and (output / CHECKPOINT).exists()
+    if goes_on and (folder / "train.tokens").exists() and Corpus.load(folder).source != files.description():
+        raise InputError(
+            f"{source}: not the texts and options that {output} began with (paths, sizes, times of change); to go on "
+            f"with those, give {folder} in its place"
+        )
+    return tokenize(files, folder, processes, overwrite and not goes_on)
 
 
 def _hold_out(documents: Documents, fraction: float, seed: int) -> tuple[Documents, Documents]:

@@ -187,8 +187,8 @@ class ClassifierConfig(NewModelConfig):
     )
     unfreezing: str = setting(
         "gradual",
-        "gradual: train the head first, one more layer group with each epoch; chain-thaw: the head, then each group "
-        "alone, then all (from epoch 7 on with three LSTM layers); last: the head alone; all: everything at once",
+        "gradual: train the head first, one more layer group with each epoch; chain-thaw: the head, then each other "
+        "group alone, then all (from epoch 6 on with three LSTM layers); last: the head alone; all: everything at once",
         choices=("gradual", "chain-thaw", "last", "all"),
     )
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)

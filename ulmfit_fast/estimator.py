@@ -30,20 +30,22 @@ _NAME = "ULMFiTClassifier"  # in messages
 _CONFIGURATIONS: dict[str, type[PretrainConfig | FinetuneLMConfig | ClassifierConfig]] = {
     "pretrain_config": PretrainConfig, "finetune_config": FinetuneLMConfig, "classifier_config": ClassifierConfig,
 }  # fmt: skip
+# Of a new encoder, which fit never makes in stage three: it comes from the language model.
+_OF_A_NEW_ENCODER = ("embedding_size", "hidden_size", "num_layers", "tokenizer", "vocab_size", "min_frequency")
 
 
 class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     """Text classifier by universal language model fine-tuning.
 
     ``fit`` fine-tunes a language model on all texts it is given, labelled and unlabelled, then trains the classifier on
-    the labelled ones, gradually unfreezing it. Without a pretrained model the language model starts from nothing on the
-    same texts.
+    the labelled ones, by default gradually unfreezing it. Without a pretrained model the language model starts from
+    nothing on the same texts.
 
     Args:
         pretrained: folder of a language model (``pretrain-lm`` or ``finetune-lm``), or None.
         pretrain_config: of the language model that is made where ``pretrained`` is None; ``PretrainConfig()`` if None.
-        finetune_config: of the language model's fine-tuning; ``FinetuneLMConfig()`` if None.
-        classifier_config: of the classifier; ``ClassifierConfig()`` if None.
+        finetune_config: of its fine-tuning where ``pretrained`` is given; ``FinetuneLMConfig()`` if None.
+        classifier_config: of the classifier, whose encoder is the language model's; ``ClassifierConfig()`` if None.
         batch_size: texts at a time in prediction; has no influence on the result.
         precision: of prediction, "float32" or "bfloat16" (autocast); of training it is in the configurations.
         seed: overrides the configurations' seeds, if not None.
@@ -79,10 +81,10 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments; with ``deep`` also the configurations' fields, as ``classifier_config__lr``."""
         parameters: dict[str, Any] = super().get_params(deep=False)
-        if deep:
-            for name, default in _CONFIGURATIONS.items():
-                config = parameters[name] or default()
-                parameters |= {f"{name}__{field.name}": getattr(config, field.name) for field in fields(config)}
+        for name in _CONFIGURATIONS if deep else ():
+            config = self._configuration(name)
+            unused = _OF_A_NEW_ENCODER if name == "classifier_config" else ()
+            parameters |= {f"{name}__{f.name}": getattr(config, f.name) for f in fields(config) if f.name not in unused}
         return parameters
 
     def set_params(self, **parameters: Any) -> ULMFiTClassifier:
@@ -98,7 +100,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             else:
                 setattr(self, name, value)
         for name, values in changes.items():  # of a configuration that the same call may have set
-            setattr(self, name, replace(getattr(self, name) or _CONFIGURATIONS[name](), **values))
+            setattr(self, name, replace(self._configuration(name), **values))
         return self
 
     def fit(
@@ -110,16 +112,18 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             InputError: fewer than two labels, lengths that differ, too little text, an unusable pretrained model.
             TrainingDivergedError: the loss became NaN or infinite.
         """
+        for name in _CONFIGURATIONS:
+            self._configuration(name)
         texts, labels = as_texts(_NAME, texts), as_labels(labels)
         list_classes(texts, labels)  # before the long work
         every_text = [*texts, *as_texts(_NAME, unlabeled if unlabeled is not None else [])]
         if self.pretrained is None:
-            config = self._seeded(self.pretrain_config or PretrainConfig())
+            config = self._seeded(self._configuration("pretrain_config"))
             language_model: TrainedLanguageModel = pretrain_lm(every_text, config, progress=self.progress)
         else:
-            config = self._seeded(self.finetune_config or FinetuneLMConfig())
+            config = self._seeded(self._configuration("finetune_config"))
             language_model = finetune_lm(every_text, self.pretrained, config, progress=self.progress)
-        classifier_config = self._seeded(self.classifier_config or ClassifierConfig())
+        classifier_config = self._seeded(self._configuration("classifier_config"))
         trained = finetune_classifier(texts, labels, language_model, classifier_config, progress=self.progress)
         history = History(language_model.history.records + trained.history.records)
         self._take(trained.model, trained.tokenizer, trained.labels, history)
@@ -171,6 +175,13 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+    def _configuration(self, name: str) -> Any:
+        """The given configuration or the default one. Raises TypeError where it is of another kind."""
+        config, kind = getattr(self, name), _CONFIGURATIONS[name]
+        if config is not None and not isinstance(config, kind):
+            raise TypeError(f"{_NAME}: {name} must be a {kind.__name__}, got {type(config).__name__}")
+        return kind() if config is None else config
 
     def _seeded(self, config: Any) -> Any:
         return config if self.seed is None else replace(config, seed=self.seed)

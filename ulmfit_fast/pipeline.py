@@ -2,7 +2,7 @@
 
 1. ``pretrain_lm``: a language model of general text.
 2. ``finetune_lm``: the same on the task's texts, labelled or not.
-3. ``finetune_classifier``: a classifier on top of its encoder, gradually unfrozen.
+3. ``finetune_classifier``: a classifier on top of its encoder, by default gradually unfrozen.
 """
 
 from __future__ import annotations
@@ -101,13 +101,13 @@ def finetune_lm(
     Source: Howard and Ruder, arXiv 1801.06146, section 3.2.
     """
     config = config or FinetuneLMConfig()
-    torch.manual_seed(config.seed)
     _check_output(output, overwrite, resume)
-    base: TrainedLanguageModel
+    base = _load(language_model)
+    torch.manual_seed(config.seed)  # loading draws
     if isinstance(texts, Corpus):
         if valid_texts is not None:
             raise InputError("finetune_lm: a Corpus brings its validation texts; give no valid_texts")
-        base, corpus = _load(language_model), texts
+        corpus = texts
         both_words = base.tokenizer.uses_rules and corpus.tokenizer.uses_rules
         if not (both_words and config.new_vocabulary) and corpus.tokenizer.to_json() != base.tokenizer.to_json():
             raise InputError(
@@ -116,7 +116,6 @@ def finetune_lm(
             )
     else:
         texts = _as_training_texts("finetune_lm", texts)
-        base = _load(language_model)
         train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
         tokenizer = base.tokenizer
         if config.new_vocabulary and tokenizer.uses_rules:
@@ -160,8 +159,9 @@ def finetune_classifier(
     Source: Howard and Ruder, arXiv 1801.06146, section 3.3.
     """
     config = config or ClassifierConfig()
-    torch.manual_seed(config.seed)
     _check_output(output, overwrite, resume)
+    base = None if language_model is None else _load(language_model)
+    torch.manual_seed(config.seed)  # loading draws
     texts, labels = _as_training_texts("finetune_classifier", texts), as_labels(labels)
     classes = list_classes(texts, labels)
     targets = encode_labels(labels, classes, "labels")
@@ -178,11 +178,10 @@ def finetune_classifier(
     if valid_labels is not None:
         valid_targets = encode_labels(as_labels(valid_labels, "valid_labels"), classes, "valid_labels")
 
-    if language_model is None:
+    if base is None:
         tokenizer = config.train_tokenizer(texts)
         encoder = config.new_encoder(tokenizer)
     else:
-        base = _load(language_model)
         tokenizer = base.tokenizer
         encoder = AWDLSTM(base.model.encoder.config)
         encoder.load_state_dict(base.model.encoder.state_dict())

@@ -100,14 +100,15 @@ class GradualUnfreezing:
 
 
 class ChainThaw:
-    """Trains one layer group at a time: the last, then each from first to last, then all of them together.
+    """Trains one layer group at a time: the last, the first, the second and so on; then all of them together.
 
-    With n groups the first n + 1 epochs train one each. Otherwise as ``GradualUnfreezing``.
+    With n groups the first n epochs train one each. Otherwise as ``GradualUnfreezing``.
 
     Args:
         groups: first to last, as ``layer_groups`` gives them.
 
-    Source: Felbo et al., arXiv 1708.00524, section 3.3; beside gradual unfreezing in arXiv 1801.06146, section 5.
+    Source: Felbo et al., arXiv 1708.00524, section 3.3, in the order of its authors' code; beside gradual unfreezing
+    in arXiv 1801.06146, section 5.
     """
 
     def __init__(self, groups: Sequence[nn.Module]) -> None:
@@ -118,7 +119,7 @@ class ChainThaw:
     def trainable_groups(self, epoch: int) -> range:
         """Which groups train in ``epoch``, counted from 0."""
         count = len(self.groups)
-        if epoch > count:
+        if epoch >= count:
             return range(count)
         alone = count - 1 if epoch == 0 else epoch - 1
         return range(alone, alone + 1)

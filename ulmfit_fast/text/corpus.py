@@ -94,9 +94,11 @@ class Source:
         return {
             "rules": RULES_VERSION, "tokenizers": tokenizers.__version__,
             "path": _identity(self.path), "valid_path": None if self.valid_path is None else _identity(self.valid_path),
-            "text_column": self.text_column, "split": self.split, "kind": self.tokenizer,
-            "vocab_size": self.vocab_size, "min_frequency": self.min_frequency, "seed": self.seed,
-        } | ({} if self.given is None else {"given": zlib.crc32(self.given.to_json().encode())})  # fmt: skip
+            "text_column": self.text_column, "split": self.split, "seed": self.seed,
+        } | (
+            {"kind": self.tokenizer, "vocab_size": self.vocab_size, "min_frequency": self.min_frequency}
+            if self.given is None else {"given": zlib.crc32(self.given.to_json().encode())}
+        )  # fmt: skip
 
 
 def tokenize_corpus(
@@ -116,7 +118,8 @@ def tokenize_corpus(
         folder: corpus folder to write.
         processes: cores to use; see ``parallel.encode`` about more than one.
         on_progress: called now and then with what is being done and the bytes of text read since.
-        overwrite: allow ``folder`` to hold a corpus of other texts or options.
+        overwrite: allow ``folder`` to hold a corpus of other texts or options, or a damaged one; it is replaced when
+            the new texts have been read once.
 
     Returns:
         The corpus, and figures on how it was made: megabytes, seconds, documents, tokens (empty if it was there).
@@ -131,21 +134,18 @@ def tokenize_corpus(
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")
     description = source.description()
-    present = None
-    try:
-        present = TokenFile(folder / "train.tokens").source.get("source")
-        if present == description:
-            return Corpus.load(folder), {}
-    except InputError:
-        pass  # none there, or a damaged one
     if (folder / "config.json").exists():
         raise InputError(f"{folder}: holds a model; choose another folder for the corpus")
-    if present not in (None, description) and not overwrite:
-        raise InputError(
-            f"{folder}: holds a corpus of other texts or options; choose another folder or pass --overwrite"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "train.tokens").unlink(missing_ok=True)  # until the new one is there the folder is no corpus
+    if (folder / "train.tokens").exists():
+        try:
+            corpus = Corpus.load(folder)
+            if corpus.source == description:
+                return corpus, {}
+            refusal = "holds a corpus of other texts or options"
+        except InputError as error:
+            refusal = f"holds a corpus that cannot be read ({error})"
+        if not overwrite:
+            raise InputError(f"{folder}: {refusal}; choose another folder or pass --overwrite")
     start = time.perf_counter()
     reading = _Reading(source, on_progress)
     tokenizer = _train(source, reading, processes)
@@ -154,6 +154,8 @@ def tokenize_corpus(
     holds_out = source.valid_path is None and reading.documents >= _HELD_OUT
     has_valid = holds_out or source.valid_path is not None
     megabytes = reading.bytes / 1e6
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.tokens").unlink(missing_ok=True)  # until the new one is there the folder is no corpus
     write_atomically(folder / "tokenizer.json", tokenizer.to_json())
     facts = {"tokenizer": zlib.crc32(tokenizer.to_json().encode()), "source": description}
 

@@ -66,6 +66,16 @@ def read_documents(path: str | Path, text_column: str = "text", label_column: st
     return _joined(list(iterate_documents(path, text_column, label_column, others=False)))
 
 
+def sample_texts(path: str | Path, count: int, seed: int, text_column: str = "text", split: str = "auto") -> list[str]:
+    """``count`` texts drawn at random, in their order; the file is read twice, and only they are held in memory."""
+
+    def pieces() -> Iterator[Documents]:
+        return iterate_documents(path, text_column, split=split, others=False)
+
+    places = draw(sum(map(len, pieces())), count, seed)
+    return [text for piece in take_documents(pieces(), places) for text in piece.texts]
+
+
 def iterate_texts(path: str | Path, text_column: str = "text", split: str = "auto") -> Iterator[str]:
     """The texts alone, one after the other; memory does not grow with the file."""
     for piece in iterate_documents(path, text_column, split=split, others=False):
