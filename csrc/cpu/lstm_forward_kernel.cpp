@@ -53,7 +53,7 @@ struct ForwardOwn {
 
   int64_t chunk_rows;  // most_chunk_rows
   Acc* bias;           // [its panels][4 * lanes]
-  Acc* gates;          // [its panels][chunk_rows][4 * lanes], before the non-linearities
+  Acc* gates;          // [its panels][chunk_rows][4 * lanes], activated when their step is computed
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
     const int64_t panels = most_columns(grid, column_vectors<E>(sizes.hidden)), width = 4 * kLanes<E>;
@@ -239,8 +239,8 @@ class ForwardSlice {
     for (int gate = 0; gate < 4; ++gate) add(a_.gates + (row * 4 + gate) * s_.hidden + unit);
   }
 
-  // A row's gates of one vector of units, in place. Apart from what follows: each of its chains of dependent
-  // instructions is as long as half a core's window, and in one loop they overlap little.
+  // A row's gates of one vector of units, in place. In a loop of its own: a gate's chain of dependent instructions
+  // fills half of a core's window, and rows overlap little when the cell's stands between them.
   static void activate_gates(Acc* a) {
     constexpr int kCount = kLanes<E>;
     const Gates<Vec<E>> gate = activate<Math>(load(a), load(a + kCount), load(a + 2 * kCount), load(a + 3 * kCount));
@@ -250,7 +250,7 @@ class ForwardSlice {
     store(a + 3 * kCount, gate.o);
   }
 
-  // Row `r` of a step: cell and output of one vector of units from their gates `a`.
+  // Row `r` of a step: cell and output of one vector of units from their activated gates `a`.
   void update_cell(int64_t p, int64_t step, int64_t r, const Acc* a, bool ending) {
     constexpr int kCount = kLanes<E>;
     const int64_t unit = p * kCount, units = s_.hidden - unit, row = s_.offsets[s_.step(step)] + r;

@@ -9,10 +9,17 @@
 namespace ulmfit_fast::ULMFIT_ISA {
 namespace {
 
-#if defined(__FMA__) && ULMFIT_VECTOR_BYTES == 32
+// With AVX2 the innermost loop's instructions stand in the order written: with 15 of 16 registers in use GCC 12
+// reorders loads and spills as soon as groups are unrolled. Not under AddressSanitizer, which does not see what they
+// read.
+#if defined(__FMA__) && ULMFIT_VECTOR_BYTES == 32 && !defined(__SANITIZE_ADDRESS__)
+#define ULMFIT_ORDERED 1
+#else
+#define ULMFIT_ORDERED 0
+#endif
 
-// The innermost loop's instructions in the order written: with 15 of 16 registers in use GCC 12 reorders loads and
-// spills as soon as groups are unrolled.
+#if ULMFIT_ORDERED
+
 template <typename T>
 inline void load_weight(Vec<T>& weight, const T* from) {
   asm volatile("vmovups %1, %0" : "=x"(weight) : "m"(*reinterpret_cast<const Vec<T>*>(from)));
@@ -126,21 +133,21 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 
 #endif
 
-// A tile multiplies some groups at a time, a slot, and then fetches, always as much, what is needed later: on a core
-// that shares its branch predictor and load ports with a busy neighbour a loop over a few addresses costs more than all
-// of its prefetches.
+// A tile multiplies some groups at a time, a slot, and before each fetches, always as much, what is needed later: on a
+// core that shares its branch predictor and load ports with a busy neighbour a loop over a few addresses costs more
+// than all of its prefetches.
 //
 // Narrow tiles (AVX2) fetch panels to L2: they would take one from L3 at 34 GB/s a core, which Zen 3's own prefetcher
 // does not reach. While several tiles of rows pass over a panel, the last of them fetch the next one; alone, a tile
 // fetches its own panel so many bytes ahead. Wide tiles (AVX-512) fetch the next tile's rows, which costs narrow ones a
 // fifth; with whole panels Zen 4 gained nothing, parts are untried.
 constexpr bool kNarrow = kTileVectors == 2;
-constexpr int kUnroll = kNarrow ? 4 : 1;
+constexpr int kUnroll = ULMFIT_ORDERED ? 4 : 1;
 constexpr int64_t kFetchAhead = 8 << 10;
 
 // Groups of a slot.
 template <typename E>
-constexpr int64_t kSlotGroups = kNarrow ? kUnroll : Prefetch::kLine / sizeof(E) / kGroup<E>;
+constexpr int64_t kSlotGroups = kNarrow ? 4 : Prefetch::kLine / sizeof(E) / kGroup<E>;
 
 // Cache lines of a panel of V vectors that a slot multiplies.
 template <typename E>
@@ -161,7 +168,7 @@ struct PanelFetch {
 template <typename E>
 class PanelFetches {
  public:
-  // `now` is multiplied in so many slots of so many lines, and `next`, as large, afterwards.
+  // `now` is multiplied in so many slots of so many lines (a power of two), and `next`, about as large, afterwards.
   PanelFetches(const Word<E>* now, const Word<E>* next, int64_t slots, int64_t lines, int64_t tiles)
       : now_(now),
         next_(next),
@@ -175,7 +182,7 @@ class PanelFetches {
 
   PanelFetch<E> of(int64_t tile) const {
     if (ahead_) return {now_ + kFetchAhead / static_cast<int64_t>(sizeof(Word<E>)), advance_, 1};
-    if (tile < first_) return {now_, 0, 4};
+    if (tile < first_) return {now_, 0, 4};  // the same line again and again
     return {next_ + (tile - first_) * slots_ * advance_, advance_, share_};
   }
 
@@ -188,10 +195,11 @@ class PanelFetches {
 };
 
 // One tile over `groups` groups, and half a group more with `half`; element k of row r stands at rows[r] + offset + (k
-// / kGroup) * Step + k % kGroup. Meanwhile panels are fetched, what `prefetch` lists and, with `more`, what the next R
-// rows need. Never inlined, and with one loop: in a larger function, or with several, its registers are spilled.
+// / kGroup) * Step + k % kGroup. Meanwhile panels are fetched, what `prefetch` lists and, where as many rows follow,
+// their sums and (wide tiles) their elements. Never inlined, and with one loop over slots: in a larger function, or
+// with several, its registers are spilled.
 template <typename E, int Step, int R, int V, int Share>
-__attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, bool more,
+__attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, bool as_many_follow,
                                              int64_t offset, const Word<E>* words, PanelFetch<E> panels, int64_t groups,
                                              bool half, const Prefetch& prefetch) {
   using Acc = Accumulator<E>;
@@ -205,7 +213,7 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = load(start.from + r * start.stride + v * kLanes<E>);
   }
-  if (more && start.stride != 0) {
+  if (as_many_follow && start.stride != 0) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -215,16 +223,20 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
   const int64_t slots = groups / kSlot;
   const void* const* line = prefetch.lines;
   const void* const* const last_line = line + prefetch.count;
-  for (; last_line - line > slots; ++line) __builtin_prefetch(*line, 0, 2);
+  const int64_t at_a_time = kNarrow || slots == 0 ? 1 : (prefetch.count + slots - 1) / slots;
+  for (; last_line - line > slots * at_a_time; ++line) __builtin_prefetch(*line, 0, 2);
   for (const Word<E>* const end = words + slots * kSlot * kAdvance; words < end;) {
-    if (line != last_line) __builtin_prefetch(*line++, 0, 2);
     if constexpr (kNarrow) {
+      if (line != last_line) __builtin_prefetch(*line++, 0, 2);
 #pragma GCC unroll 8
       for (int i = 0; i < kLines; ++i) __builtin_prefetch(panels.from + i * kLineWords, 0, 2);
       panels.from += panels.advance;
-    } else if (Step == kGroup<E> && more) {
+    } else {
+      for (int64_t i = 0; i < at_a_time && line != last_line; ++i) __builtin_prefetch(*line++, 0, 2);
+      if (Step == kGroup<E> && as_many_follow) {  // a block that was turned round is in L2 already
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) __builtin_prefetch(rows[R + r] + offset, 0, 2);
+        for (int r = 0; r < R; ++r) __builtin_prefetch(rows[R + r] + offset, 0, 2);
+      }
     }
 #pragma GCC unroll kUnroll
     for (int64_t i = 0; i < kSlot; ++i) multiply_group<R, V>(sum, row, offset + i * Step, words + i * kAdvance);
@@ -297,7 +309,7 @@ inline void multiply_fetching(int share, Args... args) {
 // to hide the multiply-adds' latency: rows are cut into tiles as equal as possible. Wide ones are cut into whole tiles
 // and a rest, which measured 1 to 3 % faster.
 inline int64_t tile_begin(int64_t count, int64_t index, int64_t tiles) {
-  return kTileVectors == 2 ? count * index / tiles : smaller(index * kTileRows, count);
+  return kNarrow ? count * index / tiles : smaller(index * kTileRows, count);
 }
 
 // A slab of a panel that stays in L2 while all rows pass: depth is cut into equal slabs of at most this.
@@ -310,8 +322,9 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
   const int64_t groups = panel.depth / kGroup<E>, all_groups = depth_groups<E>(panel.depth);
   constexpr int64_t kWords = PanelFormat<E>::kWords;
   const int64_t group_bytes = kWords * panel.width * ULMFIT_VECTOR_BYTES;
-  const int64_t slabs = (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
   const int64_t row_tiles = (block.count + kTileRows - 1) / kTileRows;
+  const int64_t slabs = row_tiles < 2 ? 1 : (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
+  const int64_t listed = prefetch.count;
   for (int64_t slab = 0; slab < slabs; ++slab) {
     const int64_t begin = groups * slab / slabs, end = groups * (slab + 1) / slabs;
     const bool half = slab + 1 == slabs && all_groups > groups;
@@ -324,19 +337,21 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
                                                       : panel.words + packed_words<E>(panel.width, panel.depth);
       const int width = panel.tile_width(tile);
       const int64_t slots = (end - begin) / kSlotGroups<E>;
+      const int64_t all_slots = larger(1, slabs * panel.tiles() * row_tiles * slots);
+      const int64_t at_a_time = kNarrow ? 1 : larger(1, (listed + all_slots - 1) / all_slots);
       const PanelFetches<E> fetches(words, after, slots, larger(1, slot_lines<E>(width)), row_tiles);
       for (int64_t i = 0; i < row_tiles; ++i) {
         const int64_t r = tile_begin(block.count, i, row_tiles), next = tile_begin(block.count, i + 1, row_tiles);
-        const bool more = next + (next - r) <= block.count;
+        const bool as_many_follow = next + (next - r) <= block.count;
         const Sums<E> to = {out.to + r * out.stride + column, out.stride};
         const Start<E> from = slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : to;
-        // As late as a line a slot allows: what comes earlier, rows and panels have pushed out of L2 again.
+        // As late as so many lines a slot allow: what comes earlier, rows and panels have pushed out of L2 again.
         const int64_t tiles_left = ((slabs - slab) * panel.tiles() - tile) * row_tiles - i - 1;
-        const int64_t now = larger(0, prefetch.count - tiles_left * slots);
+        const int64_t now = larger(0, prefetch.count - tiles_left * slots * at_a_time);
         const PanelFetch<E> fetch = fetches.of(i);
         const auto multiply = [&]<int Step>() {
-          multiply_fetching<E, Step>(fetch.share, width, next - r, to, from, block.rows + r, more, begin * Step, words,
-                                     fetch, end - begin, half, Prefetch{prefetch.lines, now, now});
+          multiply_fetching<E, Step>(fetch.share, width, next - r, to, from, block.rows + r, as_many_follow,
+                                     begin * Step, words, fetch, end - begin, half, Prefetch{prefetch.lines, now, now});
         };
         if (block.turned)
           multiply.template operator()<kTileRows * kGroup<E>>();
