@@ -10,6 +10,7 @@ from ulmfit_fast import cli_options as options
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.progress import progress_bar
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
+from ulmfit_fast.text.files import is_plain_text
 from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
 
 OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency")
@@ -39,6 +40,8 @@ def tokenize_command(
     if like is not None:
         options.refuse_given(OF_A_VOCABULARY, f"{like} has a vocabulary")
         given = Tokenizer.load(like / "tokenizer.json")
+    if source.exists() and not is_plain_text(source):
+        options.refuse_given(("split",), f"{source} is not a .txt file")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the corpus")
     files = Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed, given)

@@ -86,7 +86,8 @@ def finetune_lm_command(
     check_output_folder(output, overwrite, resume)
     base, given = TrainedLanguageModel.load(language_model), None
     if not (config.new_vocabulary and base.tokenizer.uses_rules):
-        options.refuse_given(OF_A_VOCABULARY, f"the vocabulary of {language_model} is kept")
+        asked = ("new_vocabulary",) if config.new_vocabulary else ()
+        options.refuse_given((*OF_A_VOCABULARY, *asked), f"the vocabulary of {language_model} is kept")
         given = base.tokenizer
     files = Source(
         source, valid, text_column, split, "word", config.vocab_size, config.min_frequency, config.seed, given

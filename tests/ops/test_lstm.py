@@ -124,22 +124,26 @@ def test_weight_drop_leaves_the_first_step_alone() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_rows_do_not_influence_each_other(dtype: torch.dtype) -> None:
-    """A sequence alone gives the same bits as in any batch."""
-    lengths = (23, 20, 20, 11, 8, 8, 8, 3)
-    a = Case("alone", lengths, 50, 70).arguments(dtype, requires_grad=False)
-    together, h_n, c_n = ops.lstm(**a)
+@pytest.mark.parametrize(
+    ("lengths", "inputs"),
+    [((23, 20, 20, 11, 8, 8, 8, 3), 50), ((7,) * 5 + (5,) * 8, 51), ((4,) * 19 + (3,) * 83, 33)],
+    ids=["8 rows", "13 rows", "102 rows"],  # several tiles of rows, whose number decides what is fetched ahead
+)
+def test_rows_do_not_influence_each_other(dtype: torch.dtype, lengths: tuple[int, ...], inputs: int) -> None:
+    """A sequence alone gives the same bits as in any batch, its gradients too."""
+    a = Case("alone", lengths, inputs, 71).arguments(dtype)
+    of = ("input", "h0", "c0")
+    together = ops.lstm(**a)
+    given = [torch.linspace(-1, 1, out.numel()).view_as(out).sin().to(out.dtype) for out in together]
+    gradients = torch.autograd.grad(together, [a[name] for name in of], given)
     starts = torch.cumsum(a["batch_sizes"], 0) - a["batch_sizes"]
     for row, length in enumerate(lengths):
-        rows = starts[:length] + row
-        alone = a | {
-            "input": a["input"][rows], "batch_sizes": batch_sizes_of((length,)),
-            "h0": a["h0"][row : row + 1], "c0": a["c0"][row : row + 1],
-        }  # fmt: skip
-        output, h, c = ops.lstm(**alone)
-        assert torch.equal(output, together[rows])
-        assert torch.equal(h[0], h_n[row])
-        assert torch.equal(c[0], c_n[row])
+        rows = (starts[:length] + row, slice(row, row + 1), slice(row, row + 1))
+        own = {name: a[name].detach()[part].requires_grad_() for name, part in zip(of, rows, strict=True)}
+        alone = ops.lstm(**a | own | {"batch_sizes": batch_sizes_of((length,))})
+        own_gradients = torch.autograd.grad(alone, list(own.values()), [g[r] for g, r in zip(given, rows, strict=True)])
+        for ours, whole, part in zip((*alone, *own_gradients), (*together, *gradients), (*rows, *rows), strict=True):
+            assert torch.equal(ours, whole[part])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
