@@ -11,7 +11,7 @@ from ulmfit_fast import cli_options as options
 from ulmfit_fast.checkpoint import CHECKPOINT, check_output_folder
 from ulmfit_fast.cli_corpus import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.cli_prediction import report_perplexity
-from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.pipeline import encode_labels, finetune_classifier, finetune_lm, list_classes, pretrain_lm
 from ulmfit_fast.stage import TrainedLanguageModel
@@ -22,7 +22,6 @@ from ulmfit_fast.training import Record
 # What a corpus folder has settled; the second are also how --eval is read.
 _OF_TOKENIZING = ("valid", "max_texts", "processes")
 _OF_READING = ("text_column", "split")
-_OF_A_NEW_MODEL = ("embedding_size", "hidden_size", "num_layers", *OF_A_VOCABULARY)
 
 
 @click.command("pretrain-lm")
@@ -123,7 +122,7 @@ def train_command(
     --num-layers, --tokenizer, --vocab-size and --min-frequency are for training from scratch, without --model.
     """
     if language_model is not None:
-        options.refuse_given(_OF_A_NEW_MODEL, f"the language model {language_model} has settled it; leave it out")
+        options.refuse_given(OF_A_NEW_MODEL, f"the language model {language_model} has settled it; leave it out")
     if valid is not None and valid_fraction is not None:
         raise InputError("--valid-fraction does not go with --valid")
     check_output_folder(output, overwrite, resume)

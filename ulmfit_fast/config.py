@@ -112,6 +112,9 @@ class NewModelConfig(TrainingConfig):
         return AWDLSTM(AWDLSTMConfig(*sizes, pad_id=tokenizer.pad_id))
 
 
+OF_A_NEW_MODEL = tuple(NewModelConfig.__annotations__)  # the fields that a given language model has settled
+
+
 @dataclass(frozen=True)
 class LanguageModelConfig(TrainingConfig):
     """What both trainings of a language model share."""

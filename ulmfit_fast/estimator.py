@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, remove_run, save_model
-from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.pipeline import (
     as_labels,
     as_texts,
@@ -30,8 +30,6 @@ _NAME = "ULMFiTClassifier"  # in messages
 _CONFIGURATIONS: dict[str, type[PretrainConfig | FinetuneLMConfig | ClassifierConfig]] = {
     "pretrain_config": PretrainConfig, "finetune_config": FinetuneLMConfig, "classifier_config": ClassifierConfig,
 }  # fmt: skip
-# Of a new encoder, which fit never makes in stage three: it comes from the language model.
-_OF_A_NEW_ENCODER = ("embedding_size", "hidden_size", "num_layers", "tokenizer", "vocab_size", "min_frequency")
 
 
 class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
@@ -83,7 +81,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         parameters: dict[str, Any] = super().get_params(deep=False)
         for name in _CONFIGURATIONS if deep else ():
             config = self._configuration(name)
-            unused = _OF_A_NEW_ENCODER if name == "classifier_config" else ()
+            unused = OF_A_NEW_MODEL if name == "classifier_config" else ()  # its encoder is the language model's
             parameters |= {f"{name}__{f.name}": getattr(config, f.name) for f in fields(config) if f.name not in unused}
         return parameters
 
