@@ -47,7 +47,7 @@ text_column = click.option("--text-column", default="text", show_default=True, h
 label_column = click.option("--label-column", default="label", show_default=True, help="column with the labels")
 max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use this many, drawn at random by the seed")
 output = click.option("--output", required=True, type=Path, help="model folder to write")
-overwrite = click.option("--overwrite", is_flag=True, help="replace the model in the output folder")
+overwrite = click.option("--overwrite", is_flag=True, help="replace what the output folder holds: model, run, corpus")
 resume = click.option(
     "--resume", is_flag=True, help="go on from the checkpoint in the output folder, if there is one; same options"
 )

@@ -134,8 +134,7 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 #endif
 
 // A tile multiplies some groups at a time, a slot, and before each fetches, always as much, what is needed later: on a
-// core that shares its branch predictor and load ports with a busy neighbour a loop over a few addresses costs more
-// than all of its prefetches.
+// core with busy neighbours a loop over a few addresses cost more than all of its prefetches.
 //
 // Narrow tiles (AVX2) fetch panels to L2: they would take one from L3 at 34 GB/s a core, which Zen 3's own prefetcher
 // does not reach. While several tiles of rows pass over a panel, the last of them fetch the next one; alone, a tile
@@ -155,16 +154,15 @@ constexpr int64_t slot_lines(int V) {
   return kSlotGroups<E> * PanelFormat<E>::kWords * V * ULMFIT_VECTOR_BYTES / Prefetch::kLine;
 }
 
-// What a tile fetches of panels, from `from` on: with each slot one `share`-th of the lines that it multiplies, at
-// least one, which may be the same again.
+// What a tile fetches of panels: with each slot some lines from `from` on, which then moves so many words.
 template <typename E>
 struct PanelFetch {
   const Word<E>* from;
-  int64_t advance;  // words a slot
-  int share;        // 1, 2 or 4
+  int64_t advance;
 };
 
-// The fetching while so many tiles of rows, one after the other, pass over a panel.
+// The fetching while so many tiles of rows, one after the other, pass over a panel: the last `share` of them fetch the
+// next panel, as rows may push it out again.
 template <typename E>
 class PanelFetches {
  public:
@@ -173,25 +171,23 @@ class PanelFetches {
       : now_(now),
         next_(next),
         slots_(slots),
-        ahead_(tiles == 1),
-        share_(static_cast<int>(smaller(lines, tiles < 2   ? 1
-                                               : tiles < 4 ? 2
-                                                           : 4))),
-        advance_(lines / share_ * (Prefetch::kLine / static_cast<int64_t>(sizeof(Word<E>)))),
-        first_(tiles - share_) {}
+        tiles_(tiles),
+        share_(smaller(lines, tiles < 2 ? 1 : smaller(tiles / 2 * 2, 4))),
+        advance_(lines / share_ * (Prefetch::kLine / static_cast<int64_t>(sizeof(Word<E>)))) {}
+
+  // The slots' lines over those that each of the panel's tiles fetches: 1, 2 or 4.
+  int64_t share() const { return share_; }
 
   PanelFetch<E> of(int64_t tile) const {
-    if (ahead_) return {now_ + kFetchAhead / static_cast<int64_t>(sizeof(Word<E>)), advance_, 1};
-    if (tile < first_) return {now_, 0, 4};  // the same line again and again
-    return {next_ + (tile - first_) * slots_ * advance_, advance_, share_};
+    const int64_t first = tiles_ - share_;
+    if (tiles_ == 1) return {now_ + kFetchAhead / static_cast<int64_t>(sizeof(Word<E>)), advance_};
+    if (tile < first) return {now_, 0};  // the same lines again and again
+    return {next_ + (tile - first) * slots_ * advance_, advance_};
   }
 
  private:
   const Word<E>*now_, *next_;
-  int64_t slots_;
-  bool ahead_;
-  int share_;
-  int64_t advance_, first_;  // the last tiles fetch: rows may push a panel out again
+  int64_t slots_, tiles_, share_, advance_;
 };
 
 // One tile over `groups` groups, and half a group more with `half`; element k of row r stands at rows[r] + offset + (k
@@ -204,7 +200,7 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
                                              bool half, const Prefetch& prefetch) {
   using Acc = Accumulator<E>;
   constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>, kSlot = kSlotGroups<E>;
-  constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>), kLines = larger(1, slot_lines<E>(V) / Share);
+  constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>), kLines = slot_lines<E>(V) / Share;
   Vec<Acc> sum[R][V];
   const E* row[R];
 #pragma GCC unroll 8
@@ -290,7 +286,7 @@ inline void multiply_vectors(int width, Args... args) {
 }
 
 template <typename E, int Step, typename... Args>
-inline void multiply_fetching(int share, Args... args) {
+inline void multiply_fetching(int64_t share, Args... args) {
   if constexpr (kNarrow) {
     switch (share) {
       case 1:
@@ -339,7 +335,7 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
       const int64_t slots = (end - begin) / kSlotGroups<E>;
       const int64_t all_slots = larger(1, slabs * panel.tiles() * row_tiles * slots);
       const int64_t at_a_time = kNarrow ? 1 : larger(1, (listed + all_slots - 1) / all_slots);
-      const PanelFetches<E> fetches(words, after, slots, larger(1, slot_lines<E>(width)), row_tiles);
+      const PanelFetches<E> fetches(words, after, slots, slot_lines<E>(width), row_tiles);
       for (int64_t i = 0; i < row_tiles; ++i) {
         const int64_t r = tile_begin(block.count, i, row_tiles), next = tile_begin(block.count, i + 1, row_tiles);
         const bool as_many_follow = next + (next - r) <= block.count;
@@ -348,10 +344,10 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
         // As late as so many lines a slot allow: what comes earlier, rows and panels have pushed out of L2 again.
         const int64_t tiles_left = ((slabs - slab) * panel.tiles() - tile) * row_tiles - i - 1;
         const int64_t now = larger(0, prefetch.count - tiles_left * slots * at_a_time);
-        const PanelFetch<E> fetch = fetches.of(i);
         const auto multiply = [&]<int Step>() {
-          multiply_fetching<E, Step>(fetch.share, width, next - r, to, from, block.rows + r, as_many_follow,
-                                     begin * Step, words, fetch, end - begin, half, Prefetch{prefetch.lines, now, now});
+          multiply_fetching<E, Step>(fetches.share(), width, next - r, to, from, block.rows + r, as_many_follow,
+                                     begin * Step, words, fetches.of(i), end - begin, half,
+                                     Prefetch{prefetch.lines, now, now});
         };
         if (block.turned)
           multiply.template operator()<kTileRows * kGroup<E>>();
