@@ -87,12 +87,16 @@ cuda-on-host: build  ## compile csrc/cuda for the CPU, launches emulated, and te
 
 GPU_PYTHON ?= python3
 GPU_OUT ?= build/gpu
+GPU_ARCHITECTURES ?= native
 # Each step has a time limit; after some 90 seconds of building on 16 cores they end within ten minutes.
 gpu: gpu-build gpu-test gpu-bench gpu-sanitize  ## on a machine with a GPU: build, test and benchmark with GPU_PYTHON's torch; results in GPU_OUT
 
+# CMake alone: setup() wants a newer setuptools than some machines that have all the rest.
 gpu-build:
 	@mkdir -p $(GPU_OUT)
-	ULMFIT_FAST_CUDA=1 CMAKE_ARGS="-DULMFIT_FAST_CUDA_ARCHITECTURES=native" $(GPU_PYTHON) setup.py build_ext --inplace >$(GPU_OUT)/build.log 2>&1 || { tail -40 $(GPU_OUT)/build.log; exit 1; }
+	{ arguments="$$(ULMFIT_FAST_CUDA=1 $(GPU_PYTHON) setup.py --print-cmake-arguments)" && \
+	  eval cmake -S . -B build/native-gpu -DULMFIT_FAST_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES) "$$arguments" && \
+	  cmake --build build/native-gpu --parallel $(shell nproc) && cp build/native-gpu/_C*.so ulmfit_fast/; } >$(GPU_OUT)/build.log 2>&1 || { tail -40 $(GPU_OUT)/build.log; exit 1; }
 
 # The ops on the GPU against the reference and the CPU, then the CPU's own tests of ops and layers.
 gpu-test:

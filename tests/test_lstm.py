@@ -183,6 +183,7 @@ def test_compiles_without_a_graph_break(weight_dropout: float) -> None:
     assert compiled(x)[0].shape == expected[0].shape  # seeds drawn inside the graph
 
 
+@pytest.mark.xfail(torch.__version__.startswith("2.12."), reason="torch 2.12 compiles no PackedSequence at all")
 def test_compiles_with_packed_input() -> None:
     layer = WeightDropLSTM(4, 6)
 

@@ -245,9 +245,8 @@ class AWDLSTM(nn.Module):
     def activation_bytes(self) -> int:
         """About how much one token's activations take that are kept for backward, with autocast as it is now."""
         weight = self.encoder.weight
-        device, item = weight.device.type, weight.element_size()
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            item = min(item, torch.get_autocast_dtype(device).itemsize)
+        dtype = ops.autocast_dtype(weight.device.type)
+        item = weight.element_size() if dtype is None else min(weight.element_size(), dtype.itemsize)
         cell = max(4, item)
         # Of each layer the gates, the output, the cell state and the dropped input.
         return sum((5 * r.hidden_size + r.input_size) * item + r.hidden_size * cell for r in self._layers)

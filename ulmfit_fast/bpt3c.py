@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import two_pass
 from ulmfit_fast.awd_lstm import AWDLSTM
-from ulmfit_fast.ops import sequence_lengths
+from ulmfit_fast.ops import autocast_dtype, sequence_lengths
 from ulmfit_fast.two_pass import Block, Plan, Progress
 
 # Rows (tokens) run at a time: enough for wide matrix products. Where they are recomputed, their activations are most of
@@ -178,21 +178,21 @@ class _TwoPass(torch.autograd.Function):
         ctx.pool_from = bpt3c._pool_from(documents)
         ctx.pooled = two_pass.encode(ctx.encoder, ctx.weights, documents, ctx.plan, ctx.pool_from, blocks, ctx.progress)
         device = documents.data.device.type
-        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        ctx.autocast = device, autocast_dtype(device)
         ctx.save_for_backward(*parameters)  # a change of theirs before backward is then an error
         return ctx.pooled.pooled()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_pooled: Tensor) -> tuple[Tensor | None, ...]:
-        device, dtype, enabled = ctx.autocast
+        device, dtype = ctx.autocast
         parameters = ctx.saved_tensors
         if ctx.blocks is None:
             raise RuntimeError(
                 "BPT3C: backward a second time; its states are freed after the first: call forward again"
             )
         blocks, ctx.blocks = ctx.blocks, None
-        with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
+        with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             grads = two_pass.gradients(
                 ctx.encoder, ctx.weights, blocks, ctx.plan, ctx.pool_from, ctx.pooled, grad_pooled, ctx.progress
             )

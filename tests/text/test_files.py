@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,13 @@ def test_compressed_frames_one_after_the_other(tmp_path: Path) -> None:
     path = tmp_path / "a.txt.zst"
     path.write_bytes(b"".join(zstandard.ZstdCompressor().compress(line) for line in (b"one\n", b"two\n")))
     assert read_documents(path).texts == ["one", "two"]
+
+
+def test_zstandard_is_asked_for_where_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (tmp_path / "texts.txt.zst").write_bytes(b"")
+    with pytest.raises(InputError, match="pip install zstandard"):
+        read_documents(tmp_path / "texts.txt.zst")
 
 
 def test_line_ends_are_newlines_alone(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from ulmfit_fast.ops.linear_cross_entropy import linear_cross_entropy
 from ulmfit_fast.ops.locked_dropout import locked_dropout
 from ulmfit_fast.ops.lstm import lstm, lstm_with_cells
 from ulmfit_fast.ops.lstm_pool import LSTMPoolOutput, PooledState, lstm_pool
-from ulmfit_fast.ops.shared import build_info, draw_seed, sequence_lengths
+from ulmfit_fast.ops.shared import autocast_dtype, build_info, draw_seed, sequence_lengths
 
 __all__ = [
     "LSTMPoolOutput",
     "PooledState",
+    "autocast_dtype",
     "build_info",
     "draw_seed",
     "dropconnect_mask",

@@ -56,6 +56,16 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """What autocast computes in on a device that has kernels, None where it is off.
+
+    torch.amp.is_autocast_available would ask for any device, but torch 2.11 cannot compile it.
+    """
+    if device_type not in ("cpu", "cuda") or not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
+
+
 def cast_for_autocast(
     device: torch.device, inputs: tuple[Tensor, ...], weights: tuple[Tensor | None, ...] = ()
 ) -> tuple[Any, ...]:
@@ -63,9 +73,9 @@ def cast_for_autocast(
 
     Weights in float32 stay, too: the kernels round them as they read them, and their gradients are never rounded.
     """
-    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+    dtype = autocast_dtype(device.type)
+    if dtype is None:
         return *inputs, *weights
-    dtype = torch.get_autocast_dtype(device.type)
 
     def cast(x: Tensor | None, stays: tuple[torch.dtype, ...]) -> Tensor | None:
         return x if x is None or x.dtype in stays else x.to(dtype)

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import zstandard
-
 from ulmfit_fast.errors import InputError
 
 COMPRESSED = (".xz", ".gz", ".bz2", ".zst")
@@ -97,21 +95,26 @@ def _pieces(path: Path, cut: Callable[[BinaryIO], Iterator[bytes]]) -> Iterator[
     try:
         with openers.get(path.suffix.lower(), open)(path, "rb") as file:
             yield from cut(file)
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged or truncated ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _open_zst(path: Path, mode: str) -> Any:
-    return io.BufferedReader(_ZstFrames(path.open(mode)), 1 << 20)
+    try:
+        import zstandard  # here: most users have no such file
+    except ImportError:
+        raise InputError(f"{path}: reading .zst files needs zstandard; pip install zstandard") from None
+    return io.BufferedReader(_ZstFrames(path.open(mode), zstandard), 1 << 20)
 
 
 class _ZstFrames(io.RawIOBase):
     """All frames of a .zst file; unlike the library's own reader it notices that the last one is incomplete."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, zstandard: Any) -> None:
         self._file = file
+        self._zstandard = zstandard
         self._frame: Any = None
         self._rest = b""
 
@@ -128,8 +131,11 @@ class _ZstFrames(io.RawIOBase):
                 if self._frame is not None:
                     raise EOFError("the last frame is incomplete")
                 return 0
-            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            self._rest = self._frame.decompress(data)
+            self._frame = self._frame or self._zstandard.ZstdDecompressor().decompressobj()
+            try:
+                self._rest = self._frame.decompress(data)
+            except self._zstandard.ZstdError as error:
+                raise EOFError(str(error)) from None
         count = min(len(buffer), len(self._rest))
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
         return count
