@@ -17,6 +17,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+TORCH = "torch>=2.11,<2.14"  # as in pyproject.toml
 
 
 def torch_paths() -> tuple[list[str], Path, bool]:
@@ -26,9 +27,14 @@ def torch_paths() -> tuple[list[str], Path, bool]:
         from torch.utils.cpp_extension import include_paths
     except ImportError as error:
         raise SystemExit(
-            "ulmfit_fast is built against the torch that will run it, and torch cannot be imported here. Install torch "
-            "(2.11 to 2.13) first, then: pip install --no-build-isolation ."
+            "ulmfit_fast is built against the torch that will run it, and torch cannot be imported here. "
+            f"pip install '{TORCH}', then: pip install --no-build-isolation ."
         ) from error
+    if not (2, 11) <= tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 14):
+        raise SystemExit(
+            f"ulmfit_fast is built against the torch that will run it, and torch {torch.__version__} is installed, which "
+            f"it does not support. pip install '{TORCH}', then: pip install --no-build-isolation ."
+        )
     return include_paths(), Path(torch.__file__).parent / "lib", torch.version.cuda is not None
 
 
