@@ -1,7 +1,8 @@
 """Training losses of ours and of plain PyTorch, step by step, on the same tokens with the same masks.
 
 `python -m benchmarks.loss_curve TEXT [--steps 300] [--small]` prints the largest differences and writes the curves.
-At full size it takes an hour or more of two cores; stopped, it goes on where its checkpoint beside the curves left it.
+At full size it takes two hours of two cores; stopped, it goes on where its checkpoint beside the curves left it.
+`--models` runs some of the three; the others stay if they are of the same text, sizes and rate, and are compared, too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ulmfit_fast.language_model import language_model_loss
 from ulmfit_fast.text.batching import LanguageModelStream
 
 ALPHA, BETA = 2.0, 1.0
+NAMES = ("plain", "ours", "ours, bfloat16")
 State = list[tuple[Tensor, Tensor]]
 
 
@@ -68,6 +70,12 @@ class PlainLanguageModel(nn.Module):
         return cross_entropy, cross_entropy + regularised, new_state
 
 
+def described(config: AWDLSTMConfig, stream: LanguageModelStream, steps: int, lr: float) -> dict[str, Any]:
+    """What curves must have in common to be compared."""
+    batch = [stream.batch_size, stream.bptt]
+    return {"steps": steps, "lr": lr, "sizes": repr(config), "text": stream.corpus.checksum, "batch": batch}
+
+
 def losses(
     config: AWDLSTMConfig,
     stream: LanguageModelStream,
@@ -93,10 +101,9 @@ def losses(
     schedules = {name: SlantedTriangularLR(optimizer, steps) for name, optimizer in optimizers.items()}
     states: dict[str, State | None] = dict.fromkeys(names)
     parts: dict[str, Any] = {"models": models, "optimizers": optimizers, "schedules": schedules}
-    run = {
-        "steps": steps, "lr": lr, "models": list(names), "dtype": str(dtype), "sizes": repr(config),
-        "text": stream.corpus.checksum, "batch": [stream.batch_size, stream.bptt], "torch": str(torch.__version__),
-        "isa": ops.build_info()["isa"], "module": zlib.crc32(Path(_C.__file__).read_bytes()),
+    run = described(config, stream, steps, lr) | {
+        "models": list(names), "dtype": str(dtype), "torch": str(torch.__version__), "isa": ops.build_info()["isa"],
+        "module": zlib.crc32(Path(_C.__file__).read_bytes()),
     }  # fmt: skip
     done: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
@@ -149,24 +156,30 @@ def main() -> None:
     # Constant at 3e-3 the full-size model's loss jumps to 11 in step 15, in plain PyTorch too: rounding is magnified.
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--small", action="store_true", help="128/256/2 instead of 400/1152/3")
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--output", type=Path, default=Path("build/bench/loss_curve.json"))
     arguments = parser.parse_args()
     texts = list(iterate_texts(arguments.text, split="file"))
     tokenizer = Tokenizer.train_whitespace(texts, 30_000)
     stream = LanguageModelStream(list(tokenizer.encode(texts)), 64, 72)
     sizes = (128, 256, 2) if arguments.small else (400, 1152, 3)
-    names = ("plain", "ours", "ours, bfloat16")
-    curves: dict[str, list[float]] = {name: [] for name in names}
+    names = tuple(arguments.models)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     config = AWDLSTMConfig(len(tokenizer), *sizes)
+    run = described(config, stream, arguments.steps, arguments.lr)
+    before = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    curves: dict[str, list[float]] = before["curves"] if before.get("run") == run else {}
+    curves |= {name: [] for name in names}
     checkpoint = arguments.output.with_suffix(".checkpoint")
     for result in losses(config, stream, arguments.steps, names, torch.float32, arguments.lr, checkpoint):
         for name, loss in result.items():
             curves[name].append(loss)
-        write_atomically(arguments.output, json.dumps(curves))
+        write_atomically(arguments.output, json.dumps({"run": run, "curves": curves}))
     checkpoint.unlink(missing_ok=True)
-    plain = torch.tensor(curves["plain"])
-    for name in names[1:]:
+    plain = torch.tensor(curves.get("plain", []))
+    for name in curves:
+        if name == "plain" or len(curves[name]) != len(plain):
+            continue
         difference = (torch.tensor(curves[name]) / plain - 1).abs()
         print(
             f"{name}: largest relative difference of the loss from plain PyTorch over {len(plain)} steps "
