@@ -1,7 +1,7 @@
 // Every op's schema, in one place, and the Python module (build information and the FMA probe; ops are reached through
 // torch.ops).
 //
-// A device's implementation is registered at the end of its own file: cpu/<op>.cpp, cuda/<op>.cu. Shapes, checks and
+// A device's implementation is registered at the end of its own file: cpu/<op>.cpp, cuda/<op>.cpp. Shapes, checks and
 // the meaning of arguments stand in <op>.h.
 #include <pybind11/pybind11.h>
 #include <torch/library.h>

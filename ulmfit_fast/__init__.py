@@ -1,7 +1,7 @@
 """ULMFiT text classification on native kernels.
 
-The layer (``WeightDropLSTM``, ``ops``), the models and the fine-tuning tools need torch alone; what reads text needs
-``pip install ulmfit_fast[text]`` and is imported on first use.
+The layer (``WeightDropLSTM``, ``ops``), the models and the fine-tuning tools need torch alone; what reads text needs the
+extra ``text`` (``pip install --no-build-isolation '.[text]'`` in the source folder) and is imported on first use.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def __getattr__(name: str) -> Any:
         if error.name is None or error.name.startswith("ulmfit_fast"):
             raise
         raise ImportError(
-            f"ulmfit_fast.{name} needs {error.name}, which is not installed; pip install 'ulmfit_fast[text]'"
+            f"ulmfit_fast.{name} needs {error.name}, which is not installed; in ulmfit_fast's source folder: "
+            "pip install --no-build-isolation '.[text]'"
         ) from error
     value = module if name == "ops" else getattr(module, name)
     globals()[name] = value

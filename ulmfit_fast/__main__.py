@@ -11,7 +11,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ulmfit_fast"):
             raise
-        print(f"ulmfit-fast: {error.name} is not installed; pip install 'ulmfit_fast[text]'", file=sys.stderr)
+        remedy = "in its source folder: pip install --no-build-isolation '.[text]'"
+        print(f"ulmfit-fast: {error.name} is not installed; {remedy}", file=sys.stderr)
         sys.exit(2)
     sys.exit(run(sys.argv[1:]))
 

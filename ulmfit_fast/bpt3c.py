@@ -27,7 +27,7 @@ class BPT3C(nn.Module):
     A document is read in chunks of ``bptt`` tokens, each starting from the state the last one ended with. Gradients
     take two passes: forward without a graph, keeping the states between chunks; backward chunk by chunk again with the
     same masks (many chunks at a time where they do not depend on each other). Memory beyond the states between chunks
-    does not grow with the documents.
+    does not grow with the documents, or no further than ``memory`` allows.
 
     Args:
         encoder: the AWD-LSTM.

@@ -128,7 +128,7 @@ class LanguageModelConfig(TrainingConfig):
     )  # fmt: skip
     patience: int = setting(
         5,
-        "of ntasgd: averaging begins when the validation loss is above the least of those at least this many "
+        "of ntasgd: averaging begins when the validation loss is above the least of those more than this many "
         "validations ago",
         at_least=1,
     )

@@ -40,7 +40,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     nothing on the same texts.
 
     Args:
-        pretrained: folder of a language model (``pretrain-lm`` or ``finetune-lm``), or None.
+        pretrained: folder of a language model (``pretrain-lm``, ``import-lm`` or ``finetune-lm``), or None.
         pretrain_config: of the language model that is made where ``pretrained`` is None; ``PretrainConfig()`` if None.
         finetune_config: of its fine-tuning where ``pretrained`` is given; ``FinetuneLMConfig()`` if None.
         classifier_config: of the classifier, whose encoder is the language model's; ``ClassifierConfig()`` if None.
@@ -192,7 +192,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
 class TextStream:
     """One text as it comes: pieces in, the prediction so far at any moment, in memory that does not grow.
 
-    The prediction equals that of ``ULMFiTClassifier`` on all the text so far, wherever it was cut into pieces.
+    The prediction is ``ULMFiTClassifier``'s on all the text so far (in float32), wherever it was cut into pieces.
     """
 
     def __init__(self, classifier: ULMFiTClassifier) -> None:

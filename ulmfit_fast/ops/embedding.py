@@ -14,7 +14,7 @@ def embedding(tokens: Tensor, weight: Tensor, mask: Tensor | None = None) -> Ten
 
     Args:
         tokens: int64 [N], in [0, V).
-        weight: [V, E]; float32, float64 or bfloat16.
+        weight: [V, E]; float32, float64 or bfloat16; on a GPU float16, too.
         mask: [V], float32 (float64 with float64): 0, or 1 / (1 - p) where a token's row is kept. None: all are.
 
     Returns:

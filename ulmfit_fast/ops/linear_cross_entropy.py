@@ -38,7 +38,7 @@ def linear_cross_entropy(
     and so do their gradients. Rows to ignore cost nothing. Differentiable once.
 
     Args:
-        input: [..., E]; float32, float64 or bfloat16.
+        input: [..., E]; float32, float64 or bfloat16; on a GPU float16, too.
         weight: [V, E], dtype of ``input``, or float32.
         target: int64 [...], class indices in [0, V) or ``ignore_index``.
         bias: [V] or None, dtype of ``input``, or float32.

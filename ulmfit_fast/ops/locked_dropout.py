@@ -15,7 +15,7 @@ def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
     Differentiable with respect to ``input``.
 
     Args:
-        input: [N, F], packed rows as for ``lstm``; float32, float64 or bfloat16.
+        input: [N, F], packed rows as for ``lstm``; float32, float64 or bfloat16; on a GPU float16, too.
         mask: [B, F] with B >= batch_sizes[0], float32 (float64 with float64): 0, or 1 / (1 - p) where an element is
             kept.
         batch_sizes: int64 [T] on CPU.

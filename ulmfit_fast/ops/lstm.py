@@ -47,10 +47,10 @@ def lstm(
 
     Args:
         input: [N, F], rows of all time steps, time-major, longest sequence first, as in ``PackedSequence.data``.
-            float32, float64 or bfloat16.
+            float32, float64 or bfloat16; on a GPU float16, too.
         batch_sizes: int64 [T] on CPU, positive, non-increasing, sum N: rows of each step.
         h0: [B, H] with B = batch_sizes[0] ([B, P] with a projection).
-        c0: [B, H], in the input's dtype, or in float32 for bfloat16: cell states are float32 inside.
+        c0: [B, H], in the input's dtype, or in float32 for half precision: cell states are float32 inside.
         weight_ih: [4H, F].
         weight_hh: [4H, H] ([4H, P]).
         bias_ih, bias_hh: [4H], both or neither.
