@@ -32,8 +32,8 @@ def torch_paths() -> tuple[list[str], Path, bool]:
         ) from error
     if not (2, 11) <= tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 14):
         raise SystemExit(
-            f"ulmfit_fast is built against the torch that will run it, and torch {torch.__version__}, which is installed, "
-            f"is not supported. pip install '{TORCH}', then: pip install --no-build-isolation ."
+            "ulmfit_fast is built against the torch that will run it, and the one that is installed, "
+            f"{torch.__version__}, is not supported. pip install '{TORCH}', then: pip install --no-build-isolation ."
         )
     return include_paths(), Path(torch.__file__).parent / "lib", torch.version.cuda is not None
 

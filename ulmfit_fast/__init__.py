@@ -1,7 +1,7 @@
 """ULMFiT text classification on native kernels.
 
-The layer (``WeightDropLSTM``, ``ops``), the models and the fine-tuning tools need torch alone; what reads text needs the
-extra ``text`` (``pip install --no-build-isolation '.[text]'`` in the source folder) and is imported on first use.
+The layer (``WeightDropLSTM``, ``ops``), the models and the fine-tuning tools need torch alone; what reads text needs
+the extra ``text`` (``pip install --no-build-isolation '.[text]'`` in the source folder), imported on first use.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ class DropoutMasks(NamedTuple):
 
     def of_rows(self, rows: Tensor) -> DropoutMasks:
         """The masks of a batch whose sequence i was sequence ``rows[i]``."""
-        return self._replace(locked=[None if m is None else m.index_select(0, rows.to(m.device)) for m in self.locked])
+        masks = [None if mask is None else mask.index_select(0, on_device(rows, mask.device)) for mask in self.locked]
+        return self._replace(locked=masks)
 
     def first(self, batch: int) -> DropoutMasks:
         """The masks of the first sequences."""
@@ -221,20 +222,21 @@ class AWDLSTM(nn.Module):
         x = _embed(tokens, weights.embedding, masks, sparse)
         new_state: list[LayerState] = []
         boundaries: list[LayerState] = []
+        rows = None if boundary_rows is None else on_device(boundary_rows, x.device)
         for layer, (h, c) in enumerate(state):
             x, h = _layer_input(layer, x, h, batch_sizes, masks)
             arguments = (x, batch_sizes, h, c, *weights.layers[layer])
             drop = _weight_drop(layer, masks)
             if layer + 1 == len(state):
-                result = ops.lstm_pool(*arguments, pooled, **drop, bptt=bptt, keep_states=boundary_rows is not None)
+                result = ops.lstm_pool(*arguments, pooled, **drop, bptt=bptt, keep_states=rows is not None)
                 pooled, h_n, c_n, x, cells = result
-            elif boundary_rows is not None:
+            elif rows is not None:
                 x, h_n, c_n, cells = ops.lstm_with_cells(*arguments, **drop)
             else:
                 x, h_n, c_n = ops.lstm(*arguments, **drop, bptt=bptt)
             new_state.append((h_n, c_n))
-            if boundary_rows is not None:
-                boundaries.append((x[boundary_rows], cells[boundary_rows]))
+            if rows is not None:
+                boundaries.append((x[rows], cells[rows]))
         return pooled, new_state, boundaries
 
     def weights(self) -> EncoderWeights:
@@ -250,6 +252,11 @@ class AWDLSTM(nn.Module):
         cell = max(4, item)
         # Of each layer the gates, the output, the cell state and the dropped input.
         return sum((5 * r.hidden_size + r.input_size) * item + r.hidden_size * cell for r in self._layers)
+
+
+def on_device(indices: Tensor, device: torch.device) -> Tensor:
+    """Moved without waiting for what the device has still to do, as indexing by a tensor of the CPU's would."""
+    return indices.to(device, non_blocking=True)
 
 
 def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ulmfit_fast.awd_lstm import AWDLSTM, DropoutMasks, EncoderWeights, LayerState
+from ulmfit_fast.awd_lstm import AWDLSTM, DropoutMasks, EncoderWeights, LayerState, on_device
 from ulmfit_fast.ops import PooledState, draw_seed, sequence_lengths
 
 Progress = Callable[[float], object]  # told how many more tokens are done
@@ -139,7 +139,7 @@ def encode(
     mask_seed: int | None = None
     kept_states = StartStates(int(documents.batch_sizes[:: plan.bptt].sum()))
     pooled = PooledState.empty(batch, encoder.output_size, state[0][1].dtype, documents.data.device)
-    pooled = pooled._replace(pool_from=pool_from.to(pooled.count.device))
+    pooled = pooled._replace(pool_from=on_device(pool_from, pooled.count.device))
     for first_step, tokens, sizes in split_documents(documents, plan):
         count = int(sizes[0])
         if plan.masks_per_chunk:
@@ -232,9 +232,11 @@ def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments:
     inside = steps < length
     offsets = torch.cumsum(sizes, 0) - sizes
     rows = (offsets[(start + steps).clamp(max=len(sizes) - 1)] + document)[inside]
+    device = whole.tokens.device
+    tokens, order = whole.tokens[on_device(rows, device)], on_device(order, device)
     state = [(h[order], c[order]) for h, c in block.starts]
     masks = None if whole.masks is None else whole.masks.of_rows(document)
-    return Segments(whole.tokens[rows], inside.sum(1), document, first_step, length, state, masks)
+    return Segments(tokens, inside.sum(1), document, first_step, length, state, masks)
 
 
 def gradients(
@@ -273,7 +275,8 @@ def gradients(
             )
             device = pooled.count.device
             fresh = fresh._replace(
-                count=segments.first_step.to(device), pool_from=pool_from[segments.document].to(device)
+                count=on_device(segments.first_step, device),
+                pool_from=on_device(pool_from[segments.document], device),
             )
             graph = run(encoder, weights, segments, replace(plan, bptt=0), fresh)
         outputs, grads = _pooled_gradients(segments, graph, pooled, grad_pooled)
@@ -312,8 +315,8 @@ def _pooled_gradients(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Results of a graph, and d loss / d them by way of the pooled vector."""
     device = pooled.count.device
-    document, begin = segments.document.to(device), segments.first_step.to(device)
-    end = begin + segments.length.to(device)
+    document, begin = on_device(segments.document, device), on_device(segments.first_step, device)
+    end = begin + on_device(segments.length, device)
     grad_last, grad_max, grad_mean = grad_pooled.to(pooled.last.dtype).chunk(3, dim=1)
     pooled_steps = (pooled.count - pooled.pool_from).unsqueeze(1)
     argmax = pooled.argmax[document]

@@ -110,7 +110,7 @@ def test_embedding_and_locked_dropout(dtype: torch.dtype) -> None:
         w = move(weight, device)
         x = ops.embedding(move(tokens, device), w, move(mask, device))
         x = ops.locked_dropout(x, move(locked, device), sizes)
-        (grad,) = torch.autograd.grad((x * torch.linspace(-1, 1, 130, device=device)).sum().to(dtype), w)
+        (grad,) = torch.autograd.grad((x * torch.linspace(-1, 1, 130).to(device)).sum().to(dtype), w)
         return x, grad
 
     for mine, expected in zip(run(DEVICE), run("cpu") if dtype != torch.float16 else run(DEVICE), strict=True):
@@ -194,7 +194,8 @@ def test_documents_are_the_cpus(memory: Any, backprop: Any) -> None:
         encoder.to(device).zero_grad()
         pooled = BPT3C(encoder, bptt=7, memory=memory, backprop=backprop)(documents.to(device))
         pooled.square().sum().backward()
-        results.append([pooled.cpu(), *(p.grad.cpu() for p in encoder.parameters())])
+        # Copies: moving the encoder on moves its gradients, too, in place.
+        results.append([pooled.cpu(), *(p.grad.clone().cpu() for p in encoder.parameters())])
     for cpu, mine in zip(*results, strict=True):
         torch.testing.assert_close(mine, cpu, atol=1e-10, rtol=1e-10)
 

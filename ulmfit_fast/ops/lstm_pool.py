@@ -118,7 +118,7 @@ def lstm_pool(
 def _add_steps(count: Tensor, batch_sizes: Tensor) -> Tensor:
     """``count`` [D] and the steps of each row's sequence."""
     if torch.compiler.is_compiling():
-        steps = sequence_lengths(batch_sizes).to(count.device)
+        steps = sequence_lengths(batch_sizes).to(count.device, non_blocking=True)
         return torch.cat([count[: len(steps)] + steps, count[len(steps) :]])
     count = count.clone()
     sizes, steps = torch.unique_consecutive(batch_sizes, return_counts=True)

@@ -14,8 +14,8 @@ try:
 except ImportError as error:
     raise ImportError(
         f"ulmfit_fast's native module does not load beside torch {torch.__version__} ({error}). It is built against "
-        "one torch: reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .` Where _C is missing, "
-        "Python was started in a source folder that was not installed with -e: start it elsewhere"
+        "one torch: reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .` Where _C is "
+        "missing, Python was started in a source folder that was not installed with -e: start it elsewhere"
     ) from error
 
 native = torch.ops.ulmfit_fast
