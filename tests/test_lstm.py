@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -194,6 +195,32 @@ def test_compiles_with_packed_input() -> None:
     compiled = torch.compile(run_packed, fullgraph=True, backend="aot_eager")
     expected = run_packed(packed.data, packed.batch_sizes)
     torch.testing.assert_close(compiled(packed.data, packed.batch_sizes), expected)
+
+
+def test_exports_with_any_length_and_batch() -> None:
+    layer = WeightDropLSTM(4, 6, 2, bidirectional=True).eval()
+    shapes = {0: torch.export.Dim("steps", min=1, max=99), 1: torch.export.Dim("batch", min=1, max=99)}
+    exported = torch.export.export(layer, (torch.randn(5, 3, 4),), dynamic_shapes=(shapes,)).module()
+    for steps, batch in ((5, 3), (9, 2), (1, 1)):
+        x = torch.randn(steps, batch, 4)
+        torch.testing.assert_close(exported(x), layer(x))
+
+
+def test_called_by_several_threads_at_once() -> None:
+    """As servers do: each call has the bits that it has alone."""
+    layer = WeightDropLSTM(16, 40)
+    parameters = list(layer.parameters())
+
+    def run(x: Tensor) -> list[Tensor]:
+        output, (h, c) = layer(x)
+        return [output.detach(), *torch.autograd.grad(output.square().sum() + h.sum() + c.sum(), parameters)]
+
+    inputs = [torch.randn(20, batch, 16) for batch in (1, 3, 8, 17, 40, 64) * 3]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run, inputs))
+    for x, results in zip(inputs, together, strict=True):
+        for mine, alone in zip(results, run(x), strict=True):
+            assert torch.equal(mine, alone)
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "batch_first": True}])
