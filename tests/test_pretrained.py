@@ -113,6 +113,17 @@ def test_tokens_are_found_by_name(tmp_path: Path) -> None:
     assert torch.equal(imported.model.encoder.rnns[1].weight_hh_l0, state["rnns.1.module.weight_hh_l0_raw"])
 
 
+def test_a_backward_model(tmp_path: Path) -> None:
+    """Its files tell nothing of it: the caller does."""
+    files = save(tmp_path, state_by_hand())
+    assert import_language_model(*files).tokenizer.direction == "forward"
+    assert import_language_model(*files, direction="backward").tokenizer.direction == "backward"
+    output = tmp_path / "lm"
+    arguments = ["import-lm", str(files[0]), "--vocabulary", str(files[1]), "--output", str(output)]
+    assert main([*arguments, "--direction", "backward"]) == 0
+    assert load_language_model(output)[1].direction == "backward"
+
+
 def test_the_unknown_word_of_a_tokenized_corpus(tmp_path: Path) -> None:
     """It stays the word it was, and is what unknown words of other texts become."""
     words = ["<unk>", "<eos>", "the"]

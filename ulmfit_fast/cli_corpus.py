@@ -11,9 +11,9 @@ from ulmfit_fast.errors import InputError
 from ulmfit_fast.progress import progress_bar
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
 from ulmfit_fast.text.files import is_plain_text
-from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
+from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
 
-OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency")
+OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
 
 
 @click.command("tokenize")
@@ -29,11 +29,14 @@ OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency")
 @click.option(
     "--min-frequency", default=3, type=click.IntRange(min=1), show_default=True, help="rarer words are unknown"
 )
+@click.option(
+    "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True, help="of reading the texts"
+)
 @options.processes
 @click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
 def tokenize_command(
     source: Path, output: Path, valid: Path | None, overwrite: bool, text_column: str, split: str, like: Path | None,
-    tokenizer: str, vocab_size: int, min_frequency: int, processes: int, seed: int,
+    tokenizer: str, vocab_size: int, min_frequency: int, direction: str, processes: int, seed: int,
 ) -> None:  # fmt: skip
     """Tokenize TEXTS of any size into a corpus folder that pretrain-lm and finetune-lm read from disk."""
     given = None
@@ -44,7 +47,7 @@ def tokenize_command(
         options.refuse_given(("split",), f"{source} is not a .txt file")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the corpus")
-    files = Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed, given)
+    files = Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed, given, direction)
     tokenize(files, output, processes, overwrite)
     click.echo(f"corpus in {output}")
 

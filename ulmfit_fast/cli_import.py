@@ -10,6 +10,7 @@ from ulmfit_fast import cli_options as options
 from ulmfit_fast.checkpoint import check_output_folder, remove_run, save_model
 from ulmfit_fast.pretrained import import_language_model
 from ulmfit_fast.text.rules import SPECIAL_TOKENS
+from ulmfit_fast.text.tokenizer import DIRECTIONS
 
 
 @click.command("import-lm")
@@ -23,13 +24,19 @@ from ulmfit_fast.text.rules import SPECIAL_TOKENS
     "--tokenizer", default="word", type=click.Choice(["word", "whitespace"]), show_default=True,
     help="word, or whitespace for a vocabulary of text that is tokenized already",
 )  # fmt: skip
-def import_lm_command(weights: Path, vocabulary: Path, output: Path, overwrite: bool, tokenizer: str) -> None:
+@click.option(
+    "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True,
+    help="in which it was trained to read; the files do not tell",
+)  # fmt: skip
+def import_lm_command(
+    weights: Path, vocabulary: Path, output: Path, overwrite: bool, tokenizer: str, direction: str
+) -> None:
     """Make a model folder of a language model's WEIGHTS from fastai (.pth, .h5) or another AWD-LSTM.
 
     For finetune-lm and train, as if pretrain-lm had made it. Nothing that could run code is unpickled.
     """
     check_output_folder(output, overwrite)
-    trained = import_language_model(weights, vocabulary, tokenizer)
+    trained = import_language_model(weights, vocabulary, tokenizer, direction)
     source = {"stage": "import LM", "weights": weights.name, "vocabulary": vocabulary.name}
     save_model(output, trained.model, trained.tokenizer, training_args=source)
     remove_run(output)

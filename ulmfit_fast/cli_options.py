@@ -69,7 +69,10 @@ max_tokens = click.option(
     help="tokens at a time; same result",
 )
 sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
-classifier = click.option("--model", "folder", required=True, type=Path, help="folder of a classifier")
+classifiers = click.option(
+    "--model", "folders", required=True, multiple=True, type=Path,
+    help="folder of a classifier; given more than once, the mean of their probabilities counts",
+)  # fmt: skip
 
 
 def refuse_given(names: Sequence[str], reason: str) -> None:

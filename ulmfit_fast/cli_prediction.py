@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_fast import cli_options as options
-from ulmfit_fast.checkpoint import load_classifier, load_language_model, read_config
+from ulmfit_fast.checkpoint import Label, load_classifier, load_language_model, read_config
+from ulmfit_fast.classifier import TextClassifier
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.language_model import LanguageModel
 from ulmfit_fast.pipeline import encode_labels
@@ -43,14 +44,14 @@ def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("predict")
 @click.argument("source", metavar="TEXTS", type=Path)
-@options.classifier
+@options.classifiers
 @click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
 @click.option("--overwrite", is_flag=True, help="replace the output file")
 @options.text_column
 @_prediction_options
 def predict_command(
-    source: Path, folder: Path, output: Path, overwrite: bool, text_column: str, split: str, max_texts: int | None,
-    batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
+    source: Path, folders: tuple[Path, ...], output: Path, overwrite: bool, text_column: str, split: str,
+    max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence.
 
@@ -62,8 +63,7 @@ def predict_command(
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
     if source.exists() and not is_plain_text(source):
         options.refuse_given(("split",), f"{source} is not a .txt file")
-    model, tokenizer, labels = load_classifier(folder)
-    model.to(choose_device(device))
+    models, labels = _load_classifiers(folders, device)
     classes = pd.Series(labels)
 
     def pieces() -> Iterator[Documents]:
@@ -81,7 +81,7 @@ def predict_command(
     writer.expect(pd.DataFrame({"prediction": classes, "confidence": 0.5}))
     rows = draw(total, max_texts, seed)
     predicted = predict_documents(
-        model, tokenizer, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
+        models, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
         max_tokens, precision,
     )  # fmt: skip
     with writer, contextlib.closing(predicted):
@@ -94,12 +94,15 @@ def predict_command(
 
 @click.command("evaluate")
 @click.argument("source", metavar="TABLE", type=Path)
-@click.option("--model", "folder", required=True, type=Path, help="folder of a classifier or a language model")
+@click.option(
+    "--model", "folders", required=True, multiple=True, type=Path,
+    help="folder of a language model or a classifier; of several classifiers the mean of their probabilities counts",
+)  # fmt: skip
 @options.text_column
 @options.label_column
 @_prediction_options
 def evaluate_command(
-    source: Path, folder: Path, text_column: str, label_column: str, split: str, max_texts: int | None,
+    source: Path, folders: tuple[Path, ...], text_column: str, label_column: str, split: str, max_texts: int | None,
     batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts.
@@ -108,27 +111,48 @@ def evaluate_command(
     """
     from sklearn.metrics import classification_report
 
-    if read_config(folder)["kind"] == "language_model":
+    folder = folders[0]
+    if len(folders) == 1 and read_config(folder)["kind"] == "language_model":
         options.refuse_given(_OF_A_CLASSIFIER, f"{folder} is a language model, which reads the whole text in one lane")
         language_model, tokenizer = load_language_model(folder)
         language_model.to(choose_device(device))
         report_perplexity(language_model, tokenizer, source, text_column, split)
         return
     options.refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
-    model, tokenizer, labels = load_classifier(folder)
-    model.to(choose_device(device))
+    models, labels = _load_classifiers(folders, device)
     documents = options.read_texts(source, text_column, label_column, max_texts, seed)
     names = [str(label) for label in labels]
     targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
-    predictions = predict_probabilities(
-        model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
-    ).argmax(1)
+    probabilities = [
+        predict_probabilities(
+            model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
+        )
+        for model, tokenizer in models
+    ]
+    predictions = np.mean(probabilities, axis=0).argmax(1)
     click.echo(
         classification_report(
             targets, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0.0
         )
     )
     click.echo(f"accuracy {(targets == predictions).mean():.4f} on {len(targets)} texts")
+
+
+def _load_classifiers(
+    folders: Sequence[Path], device: str
+) -> tuple[list[tuple[TextClassifier, Tokenizer]], list[Label]]:
+    """Models with their tokenizers, and the labels that all have."""
+    models: list[tuple[TextClassifier, Tokenizer]] = []
+    labels: list[Label] = []
+    for folder in folders:
+        model, tokenizer, own = load_classifier(folder)
+        if models and own != labels:
+            raise InputError(
+                f"{folder}: has other labels than {folders[0]}; only classifiers of the same labels go together"
+            )
+        labels = own
+        models.append((model.to(choose_device(device)), tokenizer))
+    return models, labels
 
 
 @click.command("info")
@@ -140,6 +164,7 @@ def info_command(folder: Path) -> None:
     for section in ("encoder", "head"):
         for name, value in config.get(section, {}).items():
             click.echo(f"  {section}.{name}: {value}")
+    click.echo(f"  reads texts: {Tokenizer.load(folder / 'tokenizer.json').direction}")
     if config["kind"] == "classifier":
         model, _, labels = load_classifier(folder)
         click.echo(f"  labels: {', '.join(map(str, labels))}")

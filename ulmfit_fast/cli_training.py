@@ -48,8 +48,9 @@ def pretrain_lm_command(
     if test is not None and not test.exists():
         raise InputError(f"{test}: no such file or folder")
     files = Source(
-        source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency, config.seed
-    )
+        source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency, config.seed,
+        direction=config.direction,
+    )  # fmt: skip
     of_reading = () if test is not None else _OF_READING
     corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, of_reading)
     if isinstance(corpus, Corpus):
@@ -89,8 +90,9 @@ def finetune_lm_command(
         options.refuse_given((*OF_A_VOCABULARY, *asked), f"the vocabulary of {language_model} is kept")
         given = base.tokenizer
     files = Source(
-        source, valid, text_column, split, "word", config.vocab_size, config.min_frequency, config.seed, given
-    )
+        source, valid, text_column, split, "word", config.vocab_size, config.min_frequency, config.seed, given,
+        base.tokenizer.direction,
+    )  # fmt: skip
     corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, _OF_READING)
     finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
     _print_written(output)
@@ -119,7 +121,8 @@ def train_command(
     """Stage three: train a classifier on a TABLE of texts and labels.
 
     Without --valid or --valid-fraction the last epoch's weights are kept. --embedding-size, --hidden-size,
-    --num-layers, --tokenizer, --vocab-size and --min-frequency are for training from scratch, without --model.
+    --num-layers, --tokenizer, --vocab-size, --min-frequency and --direction are for training from scratch, without
+    --model.
     """
     if language_model is not None:
         options.refuse_given(OF_A_NEW_MODEL, f"the language model {language_model} has settled it; leave it out")
@@ -159,8 +162,11 @@ def _read_corpus(
         settled = f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
         options.refuse_given((*_OF_TOKENIZING, *of_reading), settled)
         corpus = Corpus.load(source)
-        asked = {"tokenizer": files.tokenizer, "vocab_size": files.vocab_size, "min_frequency": files.min_frequency}
-        made = {"tokenizer": corpus.source.get("kind")} | corpus.source
+        asked = {
+            "tokenizer": files.tokenizer, "vocab_size": files.vocab_size, "min_frequency": files.min_frequency,
+            "direction": files.direction,
+        }  # fmt: skip
+        made = corpus.source | {"tokenizer": corpus.source.get("kind"), "direction": corpus.tokenizer.direction}
         options.refuse_given([name for name in OF_A_VOCABULARY if asked[name] != made.get(name)], settled)
         return corpus
     if "split" in of_reading and source.exists() and not is_plain_text(source):

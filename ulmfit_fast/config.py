@@ -11,7 +11,7 @@ import numpy as np
 
 from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.errors import InputError
-from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
+from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
 from ulmfit_fast.training import DEVICES, PRECISIONS
 
 
@@ -103,9 +103,14 @@ class NewModelConfig(TrainingConfig):
     )  # fmt: skip
     vocab_size: int = setting(60_000, "largest vocabulary", at_least=16)
     min_frequency: int = setting(3, "rarer words are unknown", at_least=1)
+    direction: str = setting(
+        "forward", "forward, or backward: texts are read from their end (predict takes both kinds of classifier)",
+        choices=DIRECTIONS,
+    )  # fmt: skip
 
     def train_tokenizer(self, texts: Iterable[str]) -> Tokenizer:
-        return Tokenizer.train(self.tokenizer, texts, self.vocab_size, self.min_frequency)
+        tokenizer = Tokenizer.train(self.tokenizer, texts, self.vocab_size, self.min_frequency)
+        return tokenizer.reading(self.direction)
 
     def new_encoder(self, tokenizer: Tokenizer) -> AWDLSTM:
         sizes = (len(tokenizer), self.embedding_size, self.hidden_size, self.num_layers)

@@ -108,6 +108,11 @@ def finetune_lm(
         if valid_texts is not None:
             raise InputError("finetune_lm: a Corpus brings its validation texts; give no valid_texts")
         corpus = texts
+        if corpus.tokenizer.direction != base.tokenizer.direction:
+            raise InputError(
+                f"finetune_lm: the language model reads {base.tokenizer.direction}, the corpus was tokenized "
+                f"{corpus.tokenizer.direction}; tokenize it with the model's direction"
+            )
         both_words = base.tokenizer.uses_rules and corpus.tokenizer.uses_rules
         if not (both_words and config.new_vocabulary) and corpus.tokenizer.to_json() != base.tokenizer.to_json():
             raise InputError(
@@ -119,7 +124,8 @@ def finetune_lm(
         train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
         tokenizer = base.tokenizer
         if config.new_vocabulary and tokenizer.uses_rules:
-            tokenizer = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
+            words = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
+            tokenizer = words.reading(tokenizer.direction)
         corpus = _in_memory(tokenizer, train_texts, valid_texts)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))

@@ -46,8 +46,7 @@ def predict_probabilities(
 
 
 def predict_documents(
-    model: TextClassifier,
-    tokenizer: Tokenizer,
+    classifiers: Sequence[tuple[TextClassifier, Tokenizer]],
     pieces: Iterable[Documents],
     characters: int,
     batch_size: int = 64,
@@ -57,16 +56,21 @@ def predict_documents(
 ) -> Generator[tuple[Documents, np.ndarray], None, None]:
     """Each piece of a file, as it is reached, with what ``predict_probabilities`` says of its texts.
 
-    ``characters`` are those of all pieces, to tell the time left.
+    Of several classifiers, which must have the same labels, it is the mean. ``characters`` are those of all pieces, to
+    tell the time left.
     """
     read = tokens = 0
     with progress_bar("predict", 0, "tok", progress) as bar:
         for piece in pieces:
-            ids = list(tokenizer.encode(piece.texts))
+            ids = [list(tokenizer.encode(piece.texts)) for _, tokenizer in classifiers]
             read += sum(map(len, piece.texts))
-            tokens += sum(map(len, ids))
+            tokens += sum(len(document) for each in ids for document in each)
             bar.total = round(tokens * max(characters / max(read, 1), 1))  # the rest is taken to be as what was read
-            yield piece, _probabilities(model, ids, batch_size, max_tokens, precision, bar)
+            found = [
+                _probabilities(model, each, batch_size, max_tokens, precision, bar)
+                for (model, _), each in zip(classifiers, ids, strict=True)
+            ]
+            yield piece, found[0] if len(found) == 1 else np.mean(found, axis=0)
 
 
 def evaluate_classifier(

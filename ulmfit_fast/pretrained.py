@@ -41,9 +41,9 @@ _OLD_NAMES = {
 
 
 def import_language_model(
-    weights: str | Path, vocabulary: str | Path | Sequence[str], tokenizer: str = "word"
+    weights: str | Path, vocabulary: str | Path | Sequence[str], tokenizer: str = "word", direction: str = "forward"
 ) -> TrainedLanguageModel:
-    """A forward language model of another project, ready for ``finetune_lm``.
+    """A language model of another project, ready for ``finetune_lm``.
 
     Args:
         weights: fastai's ``.pth`` of a language model (``learn.save``, ``learn.save_encoder``, the published
@@ -54,6 +54,8 @@ def import_language_model(
             list or mapping to rows, or a text file, a token a line (which cannot hold fastai's newline token).
         tokenizer: "word", or "whitespace" for vocabularies of text that is tokenized already, as WikiText's; those keep
             ``<unk>`` and ``<eos>`` as words, too.
+        direction: "forward", or "backward" for a model that was trained on texts from their end (fastai's
+            ``backwards=True``, its ``lstm_bwd.pth``); nothing in the files tells.
 
     Returns:
         Model, tokenizer and an empty history. Its first tokens are the special ones of ``Tokenizer``; those that the
@@ -94,7 +96,7 @@ def import_language_model(
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{weights}: its layers are not those of an AWD-LSTM with tied weights ({reason})") from None
-    return TrainedLanguageModel(model.eval(), backend, History())
+    return TrainedLanguageModel(model.eval(), backend.reading(direction), History())
 
 
 class _Tensors(NamedTuple):

@@ -77,6 +77,7 @@ class Source:
         vocab_size, min_frequency: of the vocabulary.
         seed: of the choice of held-out documents.
         given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
+        direction: "forward", or "backward": texts are read from their end.
     """
 
     path: Path
@@ -88,6 +89,7 @@ class Source:
     min_frequency: int = 3
     seed: int = 0
     given: Tokenizer | None = None
+    direction: str = "forward"
 
     def description(self) -> dict[str, Any]:
         """All that the tokens depend on: equal descriptions, equal tokens."""
@@ -97,6 +99,7 @@ class Source:
             "text_column": self.text_column, "split": self.split, "seed": self.seed,
         } | (
             {"kind": self.tokenizer, "vocab_size": self.vocab_size, "min_frequency": self.min_frequency}
+            | ({} if self.direction == "forward" else {"direction": self.direction})
             if self.given is None else {"given": zlib.crc32(self.given.to_json().encode())}
         )  # fmt: skip
 
@@ -219,7 +222,8 @@ def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
     texts, words = reading.counted("vocabulary"), source.tokenizer == "word"
     if words:
         texts = parallel.with_rules(texts, processes)
-    return Tokenizer.train(source.tokenizer, texts, source.vocab_size, source.min_frequency, marked=words)
+    tokenizer = Tokenizer.train(source.tokenizer, texts, source.vocab_size, source.min_frequency, marked=words)
+    return tokenizer.reading(source.direction)
 
 
 def _identity(path: Path) -> list[Any]:

@@ -14,7 +14,6 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-import tokenizers
 
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.rules import apply_rules
@@ -74,7 +73,7 @@ def _start(tokenizer: str | None) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _tokenizer = None if tokenizer is None else Tokenizer(tokenizers.Tokenizer.from_str(tokenizer))
+    _tokenizer = None if tokenizer is None else Tokenizer.from_json(tokenizer)
 
 
 def _end_with_parent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.rules import apply_rules_inside, end_of_whole_pieces
 from ulmfit_fast.text.tokenizer import Tokenizer
 
@@ -18,6 +19,8 @@ class TokenStream:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        if tokenizer.direction != "forward":
+            raise InputError("a backward model reads a text from its end: it cannot predict while the text still comes")
         self.tokenizer = tokenizer
         self._text = ""
         self._searched = 0  # no cut before this point of it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ulmfit_fast.errors import InputError
 from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules, encodable
 
 TOKENIZERS = ("word", "subword", "whitespace")
+DIRECTIONS = ("forward", "backward")
 _CHARACTERS_AT_A_TIME = 1 << 20
 # Contractions split as in English treebanks (do n't, it 's); numbers; words; any other mark alone, newlines included.
 _WORD_PATTERN = r"n't\b|['\u2019](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n't\b)|\w+|\n|[^\w\s]"
@@ -21,11 +23,15 @@ _WORD_PATTERN = r"n't\b|['\u2019](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n
 class Tokenizer:
     """Texts to token ids and back. Every text begins with ``xxbos``; ids 0 to 8 are fastai's special tokens.
 
-    Make one with ``train_words``, ``train_subwords``, ``train_whitespace`` or ``load``.
+    Make one with ``train_words``, ``train_subwords``, ``train_whitespace`` or ``load``. With ``direction`` "backward" a
+    text's ids go from the last to ``xxbos``, for models that read texts from their end.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, direction: str = "forward") -> None:
+        if direction not in DIRECTIONS:
+            raise InputError(f"a tokenizer's direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
         self.backend = backend
+        self.direction = direction
         ids = [backend.token_to_id(token) for token in (UNK, PAD, BOS)]
         if None in ids:
             raise InputError(
@@ -104,19 +110,36 @@ class Tokenizer:
             raise InputError(f"tokenizer must be word or whitespace over a given vocabulary, got {kind!r}")
         return cls(_word_level(kind, list(dict.fromkeys([*SPECIAL_TOKENS, *vocabulary]))))
 
+    def reading(self, direction: str) -> Tokenizer:
+        """The same vocabulary, "forward" or "backward"."""
+        return Tokenizer(self.backend, direction)
+
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         """Read a ``tokenizer.json``. Raises InputError if it is missing, truncated or foreign."""
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except Exception as error:  # the library raises a bare Exception
             raise InputError(f"{path}: not a readable tokenizer.json ({error})") from None
 
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """The inverse of ``to_json``."""
+        contents = json.loads(text)
+        direction = contents.pop("direction", "forward")
+        return cls(tokenizers.Tokenizer.from_str(text if direction == "forward" else json.dumps(contents)), direction)
+
     def to_json(self) -> str:
-        """The contents of its ``tokenizer.json``."""
-        return self.backend.to_str()
+        """The contents of its ``tokenizer.json``: the library's, and of a backward one the direction.
+
+        The library itself refuses the latter, rather than read texts the wrong way.
+        """
+        text = self.backend.to_str()
+        if self.direction == "forward":
+            return text
+        return json.dumps({"direction": self.direction} | json.loads(text), ensure_ascii=False)
 
     def __len__(self) -> int:
         return self.backend.get_vocab_size()
@@ -127,11 +150,15 @@ class Tokenizer:
         return _by_id(self.backend)
 
     def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Each text's token ids, int32 [length >= 1], the first being ``xxbos``. Reads texts as it goes."""
+        """Each text's token ids, int32 [length >= 1], the first (backward: the last) being ``xxbos``.
+
+        Reads texts as it goes.
+        """
+        step = 1 if self.direction == "forward" else -1
         for batch in in_pieces(texts, _CHARACTERS_AT_A_TIME):
             batch = [apply_rules(encodable(text)) if self.uses_rules else encodable(text) for text in batch]
             for encoding in self.backend.encode_batch_fast(batch, add_special_tokens=False):
-                yield np.array([self.bos_id, *encoding.ids], dtype=np.int32)
+                yield np.array([self.bos_id, *encoding.ids][::step], dtype=np.int32)
 
     def tokens(self, text: str) -> list[str]:
         """One text's tokens, without ``xxbos``."""
@@ -143,7 +170,8 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids as text, special tokens left out; for reading, not an exact inverse."""
-        return self.backend.decode([int(i) for i in ids if i >= len(SPECIAL_TOKENS)])
+        words = [int(i) for i in ids if i >= len(SPECIAL_TOKENS)]
+        return self.backend.decode(words if self.direction == "forward" else words[::-1])
 
 
 def in_pieces(texts: Iterable[str], characters: int) -> Iterator[list[str]]:

@@ -1,0 +1,160 @@
+"""Models that read texts from their end, and the mean of both directions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.command_line import SIZES, SMALL, assert_one_line, write_task
+from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
+from ulmfit_fast import InputError, Tokenizer, ULMFiTClassifier, finetune_classifier, finetune_lm, pretrain_lm
+from ulmfit_fast.checkpoint import load_classifier
+from ulmfit_fast.cli import main
+from ulmfit_fast.prediction import predict_probabilities
+from ulmfit_fast.text import parallel
+from ulmfit_fast.text.batching import pack_documents
+from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.tokenizer import TOKENIZERS
+
+
+@pytest.fixture(scope="module")
+def backward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a language model and a classifier on top of it, lm/ and clf/, made through the command line."""
+    folder = tmp_path_factory.mktemp("backward")
+    data, lm = str(write_task(folder / "train.csv")), str(folder / "lm")
+    assert main(["pretrain-lm", data, "--output", lm, "--direction", "backward", *SIZES, *SMALL]) == 0
+    assert main(["train", data, "--model", lm, "--output", str(folder / "clf"), "--epochs", "1", *SMALL]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_ids_go_from_the_last_to_the_first(kind: str, tmp_path: Path) -> None:
+    texts = ["One two, three.", "", "four\n\nfive two two two"]
+    forward = Tokenizer.train(kind, texts * 3, 60, 1)
+    backward = forward.reading("backward")
+    expected = [ids.tolist()[::-1] for ids in forward.encode(texts)]
+    assert [ids.tolist() for ids in backward.encode(texts)] == expected
+    assert expected[0][-1] == forward.bos_id
+    (tmp_path / "tokenizer.json").write_text(backward.to_json())
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert [ids.tolist() for ids in loaded.encode(texts)] == expected
+    assert loaded.vocabulary == forward.vocabulary
+    assert loaded.decode(expected[0]) == forward.decode(expected[0][::-1])
+    assert Tokenizer.from_json(forward.to_json()).direction == "forward"
+
+
+def test_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, _ = make_task(60)
+    tokenizer = Tokenizer.train_words(texts).reading("backward")
+    monkeypatch.setattr(parallel, "_CHARACTERS", 40)
+    several = list(parallel.encode(tokenizer, texts, 2))
+    assert all(map(np.array_equal, several, tokenizer.encode(texts)))
+
+
+def test_an_unknown_direction(tmp_path: Path) -> None:
+    text = Tokenizer.from_vocabulary(["a"]).reading("backward").to_json().replace("backward", "sideways")
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(
+        InputError, match=r"tokenizer.json: .*direction must be one of forward, backward, got 'sideways'"
+    ):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match="direction must be one of"):
+        replace(PRETRAIN, direction="sideways")
+
+
+def test_all_stages_read_backward() -> None:
+    texts, labels = make_task(60)
+    language_model = pretrain_lm(texts, replace(PRETRAIN, direction="backward"))
+    tuned = finetune_lm([f"{text} brandnew" for text in texts], language_model, FINETUNE)
+    assert "brandnew" in tuned.tokenizer.vocabulary
+    trained = finetune_classifier(texts, labels, tuned, replace(CLASSIFY, epochs=1))
+    ids = [torch.from_numpy(ids[::-1].copy()) for ids in trained.tokenizer.reading("forward").encode(texts)]
+    with torch.inference_mode():
+        expected = trained.model.eval()(pack_documents(ids)).softmax(1).numpy()
+    assert np.array_equal(predict_probabilities(trained.model, trained.tokenizer, texts), expected)
+
+
+def test_a_backward_language_model_knows_what_comes_before() -> None:
+    """Words follow each other at random but for their pairs: after "a" comes "b", before "b" stands "a"."""
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(["a b", "c", "d", "e"], 30)) for _ in range(200)]
+    config = replace(PRETRAIN, epochs=4, lr=2e-2, direction="backward")
+    trained = pretrain_lm(texts, config)
+    a, b = (trained.tokenizer.vocabulary.index(word) for word in "ab")
+    with torch.inference_mode():
+        logits = trained.model.logits(trained.model.eval()(torch.tensor([[b]])))
+    assert int(logits.argmax()) == a
+
+
+def test_no_prediction_while_a_text_comes(backward: Path) -> None:
+    with pytest.raises(InputError, match="a backward model reads a text from its end"):
+        ULMFiTClassifier.load(backward / "clf").stream()
+
+
+def test_the_mean_of_both_directions(
+    models: Path, backward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, labels = make_task(20, seed=4)
+    table = tmp_path / "new.csv"
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(table, index=False)
+    both = ["--model", str(models / "clf"), "--model", str(backward / "clf")]
+    assert main(["predict", str(table), *both, "--output", str(tmp_path / "out.csv")]) == 0
+    probabilities = []
+    for folder in (models, backward):
+        model, tokenizer, classes = load_classifier(folder / "clf")
+        probabilities.append(predict_probabilities(model, tokenizer, texts).astype(np.float64))
+    mean = sum(probabilities) / 2
+    written = pd.read_csv(tmp_path / "out.csv")
+    assert written["confidence"].to_numpy() == pytest.approx(mean.max(1), abs=1e-6)
+    assert written["prediction"].tolist() == [classes[i] for i in mean.argmax(1)]
+    capsys.readouterr()
+    assert main(["evaluate", str(table), *both]) == 0
+    accuracy = np.mean([classes[i] == label for i, label in zip(mean.argmax(1), labels, strict=True)])
+    assert f"accuracy {accuracy:.4f}" in capsys.readouterr().out
+
+
+def test_classifiers_of_other_labels(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts, labels = make_task(20)
+    pd.DataFrame({"text": texts, "label": [f"very {x}" for x in labels]}).to_csv(tmp_path / "t.csv", index=False)
+    other = str(tmp_path / "clf")
+    assert main(["train", str(tmp_path / "t.csv"), "--output", other, "--epochs", "1", *SIZES, *SMALL]) == 0
+    capsys.readouterr()
+    both = ["--model", str(models / "clf"), "--model", other]
+    assert main(["predict", str(tmp_path / "t.csv"), *both, "--output", str(tmp_path / "out.csv")]) == 2
+    assert_one_line(capsys, f"{other}: has other labels than {models / 'clf'}")
+
+
+def test_directions_do_not_mix(
+    models: Path, backward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, output = str(models / "lm" / "corpus"), str(tmp_path / "lm")
+    assert main(["finetune-lm", corpus, "--model", str(backward / "lm"), "--output", output, *SMALL]) == 2
+    assert_one_line(capsys, "the language model reads backward, the corpus was tokenized forward")
+    assert main(["pretrain-lm", corpus, "--output", output, "--direction", "backward"]) == 2
+    assert_one_line(capsys, "--direction does nothing here")
+    train = ["train", str(backward / "train.csv"), "--model", str(backward / "lm"), "--output", output]
+    assert main([*train, "--direction", "forward"]) == 2
+    assert_one_line(capsys, "--direction does nothing here")
+
+
+def test_a_backward_corpus(models: Path, backward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tokenized by itself or like a model it is the one that training makes for itself."""
+
+    def tokens(folder: Path) -> list[int]:
+        train = Corpus.load(folder).train
+        return train.read(0, int(train.offsets[-1])).tolist()
+
+    for name, options in (("a", ["--direction", "backward", "--min-frequency", "1"]), ("b", ["--like", "lm"])):
+        options = [str(backward / "lm") if option == "lm" else option for option in options]
+        assert main(["tokenize", str(backward / "train.csv"), "--output", str(tmp_path / name), *options]) == 0
+        assert tokens(tmp_path / name) == tokens(backward / "lm" / "corpus")
+    assert main(["info", str(backward / "lm")]) == 0
+    assert "reads texts: backward" in capsys.readouterr().out
+    both = ["tokenize", str(backward / "train.csv"), "--output", str(tmp_path / "c"), "--like", str(backward / "lm")]
+    assert main([*both, "--direction", "backward"]) == 2
+    assert_one_line(capsys, "--direction does nothing here")
