@@ -97,24 +97,27 @@ gpu: gpu-build  ## on a machine with a GPU: build, test and benchmark with GPU_P
 gpu-build:
 	@mkdir -p $(GPU_OUT)
 	{ arguments="$$(ULMFIT_FAST_CUDA=1 $(GPU_PYTHON) setup.py --print-cmake-arguments)" && \
-	  eval cmake -S . -B build/native-gpu -DULMFIT_FAST_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES) "$$arguments" && \
+	  eval cmake -S . -B build/native-gpu "'-DULMFIT_FAST_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES)'" "$$arguments" && \
 	  cmake --build build/native-gpu --parallel $(shell nproc) && cp build/native-gpu/_C*.so ulmfit_fast/; } >$(GPU_OUT)/build.log 2>&1 || { tail -40 $(GPU_OUT)/build.log; exit 1; }
 
 # SIGINT, as pytest then still says what failed.
 LIMIT := timeout --signal=INT --kill-after=5
 gpu-test:
+	@mkdir -p $(GPU_OUT)
 	$(LIMIT) 150 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py 2>&1 | tee $(GPU_OUT)/tests-cuda.log
 
 gpu-test-cpu:
+	@mkdir -p $(GPU_OUT)
 	$(LIMIT) 90 $(GPU_PYTHON) -m pytest -q tests/ops tests/test_lstm.py tests/test_awd_lstm.py --ignore tests/ops/test_instruction_sets.py --ignore tests/ops/test_cuda.py 2>&1 | tee $(GPU_OUT)/tests-cpu.log
 
 gpu-bench:
+	@mkdir -p $(GPU_OUT)
 	$(LIMIT) 120 $(GPU_PYTHON) -m benchmarks.cuda_layers --output $(GPU_OUT)/layers.json | tee $(GPU_OUT)/layers.md
 
 # Without torch's cache of memory, whose blocks hide what reads beyond a tensor.
 gpu-sanitize:
 	@command -v compute-sanitizer >/dev/null || { echo "gpu-sanitize: compute-sanitizer is not on PATH; left out"; exit 0; }; \
-	status=0; for tool in memcheck racecheck; do \
+	mkdir -p $(GPU_OUT); status=0; for tool in memcheck racecheck; do \
 	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(LIMIT) 60 compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py \
 	    -k "(ragged or odd or chunks or blocks) and not float64" >$(GPU_OUT)/$$tool.log 2>&1; \
 	  case $$? in 0) echo "$$tool: clean";; 124|137) echo "$$tool: stopped after 60 s"; tail -5 $(GPU_OUT)/$$tool.log; status=1;; \

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.loss_curve TEXT [--steps 300] [--small]` prints the largest differences and writes the curves.
 At full size it takes two hours of two cores; stopped, it goes on where its checkpoint beside the curves left it.
-`--models` runs some of the three; the others stay if they are of the same text, sizes and rate, and are compared, too.
+`--models` runs some of the three; the others' curves stay in the file and are compared, too.
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ def main() -> None:
     config = AWDLSTMConfig(len(tokenizer), *sizes)
     run = described(config, stream, arguments.steps, arguments.lr)
     before = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    curves: dict[str, list[float]] = before["curves"] if before.get("run") == run else {}
+    if before and before.get("run") != run:
+        parser.error(f"{arguments.output} has curves of another run, {before.get('run')}; choose another --output")
+    curves: dict[str, list[float]] = before.get("curves", {})
     curves |= {name: [] for name in names}
     checkpoint = arguments.output.with_suffix(".checkpoint")
     for result in losses(config, stream, arguments.steps, names, torch.float32, arguments.lr, checkpoint):
@@ -177,8 +179,9 @@ def main() -> None:
         write_atomically(arguments.output, json.dumps({"run": run, "curves": curves}))
     checkpoint.unlink(missing_ok=True)
     plain = torch.tensor(curves.get("plain", []))
-    for name in curves:
-        if name == "plain" or len(curves[name]) != len(plain):
+    for name in NAMES[1:]:
+        if len(curves.get(name, [])) != len(plain) or len(plain) == 0:
+            print(f"{name}: not compared, {len(curves.get(name, []))} steps beside {len(plain)} of plain PyTorch")
             continue
         difference = (torch.tensor(curves[name]) / plain - 1).abs()
         print(

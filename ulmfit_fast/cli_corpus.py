@@ -30,8 +30,9 @@ OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
     "--min-frequency", default=3, type=click.IntRange(min=1), show_default=True, help="rarer words are unknown"
 )
 @click.option(
-    "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True, help="of reading the texts"
-)
+    "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True,
+    help="backward: texts are read from their end",
+)  # fmt: skip
 @options.processes
 @click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
 def tokenize_command(

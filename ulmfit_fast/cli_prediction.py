@@ -112,7 +112,13 @@ def evaluate_command(
     from sklearn.metrics import classification_report
 
     folder = folders[0]
-    if len(folders) == 1 and read_config(folder)["kind"] == "language_model":
+    is_language_model = [read_config(each)["kind"] == "language_model" for each in folders]
+    if any(is_language_model) and len(folders) > 1:
+        raise InputError(
+            f"{folders[is_language_model.index(True)]}: is a language model; give one alone (several --model are for "
+            "classifiers)"
+        )
+    if is_language_model[0]:
         options.refuse_given(_OF_A_CLASSIFIER, f"{folder} is a language model, which reads the whole text in one lane")
         language_model, tokenizer = load_language_model(folder)
         language_model.to(choose_device(device))
@@ -146,11 +152,12 @@ def _load_classifiers(
     labels: list[Label] = []
     for folder in folders:
         model, tokenizer, own = load_classifier(folder)
-        if models and own != labels:
+        labels = labels or own
+        if [(type(label), label) for label in own] != [(type(label), label) for label in labels]:
             raise InputError(
-                f"{folder}: has other labels than {folders[0]}; only classifiers of the same labels go together"
+                f"{folder}: has other labels than {folders[0]} ({own!r} and {labels!r}); only classifiers of the same "
+                "labels go together"
             )
-        labels = own
         models.append((model.to(choose_device(device)), tokenizer))
     return models, labels
 
@@ -159,12 +166,12 @@ def _load_classifiers(
 @click.argument("folder", type=Path)
 def info_command(folder: Path) -> None:
     """What a model FOLDER holds."""
-    config = read_config(folder)
+    config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
     click.echo(f"{folder}: {config['kind'].replace('_', ' ')}")
     for section in ("encoder", "head"):
         for name, value in config.get(section, {}).items():
             click.echo(f"  {section}.{name}: {value}")
-    click.echo(f"  reads texts: {Tokenizer.load(folder / 'tokenizer.json').direction}")
+    click.echo(f"  reads texts: {tokenizer.direction}")
     if config["kind"] == "classifier":
         model, _, labels = load_classifier(folder)
         click.echo(f"  labels: {', '.join(map(str, labels))}")

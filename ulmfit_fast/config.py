@@ -104,7 +104,7 @@ class NewModelConfig(TrainingConfig):
     vocab_size: int = setting(60_000, "largest vocabulary", at_least=16)
     min_frequency: int = setting(3, "rarer words are unknown", at_least=1)
     direction: str = setting(
-        "forward", "forward, or backward: texts are read from their end (predict takes both kinds of classifier)",
+        "forward", "forward, or backward: texts are read from their end, for a second model beside a forward one",
         choices=DIRECTIONS,
     )  # fmt: skip
 
@@ -209,7 +209,7 @@ class ClassifierConfig(NewModelConfig):
         choices=("document", "chunk"),
     )  # fmt: skip
     variable_bptt: bool = setting(False, "draw the chunk length of each batch around bptt")
-    pool_window: int = setting(0, "pool only a document's last tokens, this many; 0: all", at_least=0)
+    pool_window: int = setting(0, "pool only this many tokens of a document, those read last; 0: all", at_least=0)
     memory: str = setting(
         "auto", "activations: recompute them, store them, or auto: store a batch's where they fit the budget",
         choices=("auto", "recompute", "store"),

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, remove_run, save_model
 from ulmfit_fast.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.errors import InputError
 from ulmfit_fast.pipeline import (
     as_labels,
     as_texts,
@@ -115,12 +116,14 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         texts, labels = as_texts(_NAME, texts), as_labels(labels)
         list_classes(texts, labels)  # before the long work
         every_text = [*texts, *as_texts(_NAME, unlabeled if unlabeled is not None else [])]
-        if self.pretrained is None:
+        base = None if self.pretrained is None else TrainedLanguageModel.load(self.pretrained)
+        self._check_direction(base)
+        if base is None:
             config = self._seeded(self._configuration("pretrain_config"))
             language_model: TrainedLanguageModel = pretrain_lm(every_text, config, progress=self.progress)
         else:
             config = self._seeded(self._configuration("finetune_config"))
-            language_model = finetune_lm(every_text, self.pretrained, config, progress=self.progress)
+            language_model = finetune_lm(every_text, base, config, progress=self.progress)
         classifier_config = self._seeded(self._configuration("classifier_config"))
         trained = finetune_classifier(texts, labels, language_model, classifier_config, progress=self.progress)
         history = History(language_model.history.records + trained.history.records)
@@ -180,6 +183,16 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         if config is not None and not isinstance(config, kind):
             raise TypeError(f"{_NAME}: {name} must be a {kind.__name__}, got {type(config).__name__}")
         return kind() if config is None else config
+
+    def _check_direction(self, base: TrainedLanguageModel | None) -> None:
+        """It is the language model's, whatever the other configurations say."""
+        direction = self._configuration("pretrain_config").direction if base is None else base.tokenizer.direction
+        for name in ("pretrain_config", "classifier_config"):
+            if self._configuration(name).direction == "backward" and direction == "forward":
+                raise InputError(
+                    f"{_NAME}: {name}.direction is 'backward', but the language model reads forward; give a backward "
+                    "one as pretrained, or without pretrained pretrain_config=PretrainConfig(direction='backward')"
+                )
 
     def _seeded(self, config: Any) -> Any:
         return config if self.seed is None else replace(config, seed=self.seed)

@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ from torch import Tensor
 from ulmfit_fast.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
 from ulmfit_fast.checkpoint import Label, check_output_folder, remap_vocabulary
 from ulmfit_fast.classifier import TextClassifier
-from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
 from ulmfit_fast.errors import InputError
 from ulmfit_fast.language_model import LanguageModel
 from ulmfit_fast.stage import EpochCallback, Stage, TrainedClassifier, TrainedLanguageModel
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
+
+Config = TypeVar("Config", bound=NewModelConfig)
 
 
 def pretrain_lm(
@@ -63,6 +66,7 @@ def pretrain_lm(
         if valid_texts is not None:
             raise InputError("pretrain_lm: a Corpus brings its validation texts; give no valid_texts")
         corpus = texts
+        config = _in_direction_of(corpus.tokenizer, config, "pretrain_lm", "the corpus was tokenized")
     else:
         texts = _as_training_texts("pretrain_lm", texts)
         train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
@@ -111,7 +115,7 @@ def finetune_lm(
         if corpus.tokenizer.direction != base.tokenizer.direction:
             raise InputError(
                 f"finetune_lm: the language model reads {base.tokenizer.direction}, the corpus was tokenized "
-                f"{corpus.tokenizer.direction}; tokenize it with the model's direction"
+                f"{corpus.tokenizer.direction}; ulmfit-fast tokenize --direction {base.tokenizer.direction}"
             )
         both_words = base.tokenizer.uses_rules and corpus.tokenizer.uses_rules
         if not (both_words and config.new_vocabulary) and corpus.tokenizer.to_json() != base.tokenizer.to_json():
@@ -189,6 +193,7 @@ def finetune_classifier(
         encoder = config.new_encoder(tokenizer)
     else:
         tokenizer = base.tokenizer
+        config = _in_direction_of(tokenizer, config, "finetune_classifier", "the language model reads")
         encoder = AWDLSTM(base.model.encoder.config)
         encoder.load_state_dict(base.model.encoder.state_dict())
     encoder.set_dropouts(encoder.config.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult))
@@ -272,6 +277,13 @@ def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageM
     if isinstance(language_model, TrainedLanguageModel):
         return language_model
     return TrainedLanguageModel.load(language_model)
+
+
+def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:
+    """The configuration with the direction that is settled, for the record. InputError if it asks for another."""
+    if config.direction == "backward" and tokenizer.direction == "forward":
+        raise InputError(f"{function}: direction is 'backward', but {given} forward; give one made with 'backward'")
+    return replace(config, direction=tokenizer.direction)
 
 
 def _in_memory(tokenizer: Tokenizer, texts: Sequence[str], valid_texts: Sequence[str] | None) -> Corpus:

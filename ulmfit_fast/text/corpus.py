@@ -21,7 +21,7 @@ from ulmfit_fast.text import parallel
 from ulmfit_fast.text.files import iterate_texts, text_files
 from ulmfit_fast.text.rules import RULES_VERSION
 from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
-from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
+from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
 
 _HELD_OUT = 20  # one document of so many is for validation
 
@@ -133,6 +133,10 @@ def tokenize_corpus(
     folder = Path(folder)
     if source.tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenize_corpus: tokenizer must be one of {TOKENIZERS}, got {source.tokenizer!r}")
+    if source.direction not in DIRECTIONS:
+        raise ValueError(f"tokenize_corpus: direction must be one of {DIRECTIONS}, got {source.direction!r}")
+    if source.given is not None and source.direction == "backward" and source.given.direction == "forward":
+        raise ValueError("tokenize_corpus: direction is 'backward', but the given tokenizer reads forward")
     for path in (source.path, source.valid_path):
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")

@@ -20,7 +20,9 @@ class TokenStream:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if tokenizer.direction != "forward":
-            raise InputError("a backward model reads a text from its end: it cannot predict while the text still comes")
+            raise InputError(
+                "a backward model reads a text from its end, which has not come yet; predict on the whole text instead"
+            )
         self.tokenizer = tokenizer
         self._text = ""
         self._searched = 0  # no cut before this point of it

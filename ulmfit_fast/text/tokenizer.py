@@ -161,7 +161,7 @@ class Tokenizer:
                 yield np.array([self.bos_id, *encoding.ids][::step], dtype=np.int32)
 
     def tokens(self, text: str) -> list[str]:
-        """One text's tokens, without ``xxbos``."""
+        """One text's tokens in the order of the text, without ``xxbos``."""
         return self.backend.encode(apply_rules(text) if self.uses_rules else text, add_special_tokens=False).tokens
 
     def can_be_token(self, word: str) -> bool:
