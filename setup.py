@@ -11,13 +11,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-TORCH = "torch>=2.11,<2.14"  # as in pyproject.toml
+NEEDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+TORCH = next(need for need in NEEDS if need.startswith("torch"))  # "torch>=LOWEST,<ABOVE"
 
 
 def torch_paths() -> tuple[list[str], Path, bool]:
@@ -30,7 +32,11 @@ def torch_paths() -> tuple[list[str], Path, bool]:
             "ulmfit_fast is built against the torch that will run it, and torch cannot be imported here. "
             f"pip install '{TORCH}', then: pip install --no-build-isolation ."
         ) from error
-    if not (2, 11) <= tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 14):
+    lowest, installed, above = (
+        tuple(int(part) for part in version.split(".")[:2])
+        for version in (TORCH.split(">=")[1].split(",")[0], torch.__version__, TORCH.split("<")[1])
+    )
+    if not lowest <= installed < above:
         raise SystemExit(
             "ulmfit_fast is built against the torch that will run it, and the one that is installed, "
             f"{torch.__version__}, is not supported. pip install '{TORCH}', then: pip install --no-build-isolation ."

@@ -181,7 +181,7 @@ class FinetuneLMConfig(LanguageModelConfig):
 @documented
 @dataclass(frozen=True)
 class ClassifierConfig(NewModelConfig):
-    """Training and head of ``finetune_classifier``. Sizes and vocabulary matter only without a language model."""
+    """Training and head of ``finetune_classifier``. A language model settles sizes, vocabulary and direction."""
 
     epochs: int = setting(6, "passes over the texts", at_least=1)
     batch_size: int = setting(32, "texts in a batch; BatchNorm needs two", at_least=2)
