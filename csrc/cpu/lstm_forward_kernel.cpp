@@ -21,17 +21,27 @@ namespace {
 
 constexpr int64_t kChunkRows = 512;  // rows whose projection a slice holds at a time; one step's at least
 
+// The most rows of one chunk of a slice.
+static inline int64_t most_chunk_rows(const LstmSizes& sizes, const Grid& grid) {
+  return larger(smaller(kChunkRows, sizes.rows), most_rows(grid, sizes.batch));
+}
+
+// Whether W_ih's panels are packed once for all: other chunks or other slices need them, too.
+static inline bool keeps_input_panels(const LstmSizes& sizes, const Grid& grid) {
+  return sizes.rows > most_chunk_rows(sizes, grid) || grid.row_parts > 1;
+}
+
 // Used by all slices.
 template <typename E>
 struct ForwardShared {
-  Word<E>*packed_ih, *packed_hh, *packed_hr;  // all panels
+  Word<E>*packed_ih, *packed_hh, *packed_hr;  // all panels, of W_ih if they are kept
   E* cell_output;                             // [B, H] with a projection: o tanh(c) of the step
   uint8_t* mask;                              // the mask's bits, of W_hh, if it is dropped
 
-  int64_t carve(const LstmSizes& sizes, bool dropped, std::byte* at) {
+  int64_t carve(const LstmSizes& sizes, const Grid& grid, bool dropped, std::byte* at) {
     const int64_t gate_vectors = column_vectors<E>(sizes.hidden) * 4;
     Carver carver(at);
-    packed_ih = carver.take<Word<E>>(packed_words<E>(gate_vectors, sizes.input));
+    packed_ih = carver.take<Word<E>>(keeps_input_panels(sizes, grid) ? packed_words<E>(gate_vectors, sizes.input) : 0);
     packed_hh = carver.take<Word<E>>(packed_words<E>(gate_vectors, sizes.output));
     packed_hr =
         carver.take<Word<E>>(sizes.projected ? packed_words<E>(column_vectors<E>(sizes.output), sizes.hidden) : 0);
@@ -40,11 +50,6 @@ struct ForwardShared {
     return carver.taken();
   }
 };
-
-// The most rows of one chunk of a slice.
-static inline int64_t most_chunk_rows(const LstmSizes& sizes, const Grid& grid) {
-  return larger(smaller(kChunkRows, sizes.rows), most_rows(grid, sizes.batch));
-}
 
 // A slice's own: what its pieces leave for later ones, whoever works on them.
 template <typename E>
@@ -72,6 +77,7 @@ struct ForwardScratch {
   static constexpr int64_t kLinesPerRow =
       5 * Prefetch::most_lines<E>(kLanes<E>) + 2 * Prefetch::most_lines<Acc>(kLanes<E>);
 
+  Word<E>* packed_ih;  // a panel of W_ih, if they are not kept
   Acc* tile;           // [rows of a step][4 * lanes], for the projection of h
   const E** rows;      // [chunk_rows]
   E* dropped;          // [lanes][the wider of F and P], or converted
@@ -80,6 +86,7 @@ struct ForwardScratch {
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
     const int64_t step_rows = most_rows(grid, sizes.batch);
     Carver carver(at);
+    packed_ih = carver.take<Word<E>>(keeps_input_panels(sizes, grid) ? 0 : packed_words<E>(4, sizes.input));
     tile = carver.take<Acc>(sizes.projected ? step_rows * kPanelVectors * kLanes<E> : 0);
     rows = carver.take<const E*>(most_chunk_rows(sizes, grid));
     dropped = carver.take<E>(kLanes<E> * larger(sizes.output, sizes.input));
@@ -102,18 +109,18 @@ class ForwardSlice {
   // that all of them take.
   int64_t carve(std::byte* at, int64_t index, int64_t thread) {
     const auto from = [&](int64_t offset) { return at == nullptr ? nullptr : at + offset; };
-    const int64_t own = shared_.carve(s_, a_.dropconnect.enabled(), at), own_bytes = own_.carve(s_, a_.grid, nullptr);
+    const int64_t own = shared_.carve(s_, a_.grid, a_.dropconnect.enabled(), at),
+                  own_bytes = own_.carve(s_, a_.grid, nullptr);
     own_.carve(s_, a_.grid, from(own + index * own_bytes));
     const int64_t scratch = own + a_.grid.slices() * own_bytes, bytes = scratch_.carve(s_, a_.grid, nullptr);
     scratch_.carve(s_, a_.grid, from(scratch + thread * bytes));
     return scratch + a_.grid.slices() * bytes;
   }
 
-  void pack_input_weights() {
-    const DroppedWeight<E> ih{a_.weight_ih, s_.input, {}, scratch_.dropped};
+  void prepare_inputs() {
     const Range packing = slice_.packing(panels_.first, panels_.last);
-    for (int64_t p = packing.first; p < packing.last; ++p)
-      pack_gate_panel(gate_panel(shared_.packed_ih, p, s_.input), ih, s_.hidden, p * kLanes<E>);
+    for (int64_t p = packing.first; keeps_input_panels(s_, a_.grid) && p < packing.last; ++p)
+      pack_input_weights(input_panel(p), p);
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       const int64_t unit = p * kLanes<E>;
       for (int gate = 0; gate < 4; ++gate)
@@ -163,9 +170,11 @@ class ForwardSlice {
       for (int64_t r = rows.first; r < rows.last; ++r)
         scratch_.rows[count++] = a_.input + (s_.offsets[s_.step(step)] + r) * s_.input;
     }
-    for (int64_t p = panels_.first + first; p < panels_.first + last; ++p)
+    for (int64_t p = panels_.first + first; p < panels_.first + last; ++p) {
+      if (!keeps_input_panels(s_, a_.grid)) pack_input_weights(input_panel(p), p);
       multiply_panel<E>(chunk_gates(p), {own_.bias + (p - panels_.first) * 4 * kLanes<E>, 0}, {scratch_.rows, count},
-                        gate_panel(shared_.packed_ih, p, s_.input));
+                        input_panel(p));
+    }
   }
 
   // A piece of a step, panels first .. last: h, or with a projection what it is projected from.
@@ -213,6 +222,13 @@ class ForwardSlice {
   }
   Panel<E> gate_panel(Word<E>* packed, int64_t p, int64_t depth) const {
     return {packed + packed_words<E>(4 * p, depth), 4, depth};
+  }
+  Panel<E> input_panel(int64_t p) const {
+    return keeps_input_panels(s_, a_.grid) ? gate_panel(shared_.packed_ih, p, s_.input)
+                                           : gate_panel(scratch_.packed_ih, 0, s_.input);
+  }
+  void pack_input_weights(const Panel<E>& panel, int64_t p) const {
+    pack_gate_panel<E>(panel, {a_.weight_ih, s_.input, {}, scratch_.dropped}, s_.hidden, p * kLanes<E>);
   }
   Acc* chunk_gates(int64_t p) const { return own_.gates + (p - panels_.first) * own_.chunk_rows * 4 * kLanes<E>; }
 
@@ -296,7 +312,7 @@ void forward(const LstmForward<E>& args, Member member) {
   const auto for_own = [&](auto work) {
     for (int64_t index = member.first; index < member.last; ++index) work(slices[index]);
   };
-  for_own([](ForwardSlice<E>& slice) { slice.pack_input_weights(); });
+  for_own([](ForwardSlice<E>& slice) { slice.prepare_inputs(); });
   ForwardSlice<E>& any = slices[member.first];
   member.share(any.mask_pieces(), [&](int64_t piece) { any.draw_mask(piece); });
   for (int64_t step = 0; step < args.sizes.steps; ++step) {

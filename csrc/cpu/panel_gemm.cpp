@@ -56,10 +56,16 @@ inline void fused_multiply_add(Vector& sum, Vector value, Vector weight) {
 
 #endif
 
+// A tile's vectors of a group lie side by side; where it is as wide as a panel of two (kFewRows), those of the second
+// lie `gap` words on.
+template <int V>
+constexpr int kBeside = V < kTileVectors ? V : kTileVectors;
+
 template <int V, typename T>
-inline void load_weights(Vec<T> (&weight)[V], const T* from) {
+inline void load_weights(Vec<T> (&weight)[V], const T* from, int64_t gap) {
 #pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) load_weight(weight[v], from + v * kLanes<T>);
+  for (int v = 0; v < V; ++v)
+    load_weight(weight[v], from + v % kTileVectors * kLanes<T> + (v < kTileVectors ? 0 : gap));
 }
 
 template <int V, typename Vector>
@@ -70,9 +76,9 @@ inline void multiply_add(Vector (&sum)[V], Vector value, const Vector (&weight)[
 
 // sum[r] += one group of row r, at row[r] + offset, times the panel's words of it.
 template <int R, int V, typename T>
-inline void multiply_group(Vec<T> (&sum)[R][V], const T* const (&row)[R], int64_t offset, const T* words) {
+inline void multiply_group(Vec<T> (&sum)[R][V], const T* const (&row)[R], int64_t offset, const T* words, int64_t gap) {
   Vec<T> weight[V];
-  load_weights<V>(weight, words);
+  load_weights<V>(weight, words, gap);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     Vec<T> value;
@@ -103,9 +109,9 @@ inline void multiply_add_pairs(Vec<float>& sum, WordVec value, WordVec weight) {
 
 template <int R, int V, bool Half = false>
 inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)[R], int64_t offset,
-                           const uint32_t* words) {
+                           const uint32_t* words, int64_t gap) {
   WordVec weight[V];
-  load_weights<V>(weight, words);
+  load_weights<V>(weight, words, gap);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     WordVec value = broadcast(load_pair<Half>(row[r] + offset));
@@ -118,11 +124,11 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 #else
 
 template <int R, int V, bool Half = false>
-inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)[R], int64_t offset,
-                           const float* words) {
+inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)[R], int64_t offset, const float* words,
+                           int64_t gap) {
   for (int element = 0; element < (Half ? 1 : 2); ++element) {
     Vec<float> weight[V];
-    load_weights<V>(weight, words + element * V * kLanes<float>);
+    load_weights<V>(weight, words + element * kBeside<V> * kLanes<float>, gap);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const WordVec pair = broadcast(load_pair<Half>(row[r] + offset));
@@ -196,11 +202,11 @@ class PanelFetches {
 // with several, its registers are spilled.
 template <typename E, int Step, int R, int V, int Share>
 __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, bool as_many_follow,
-                                             int64_t offset, const Word<E>* words, PanelFetch<E> panels, int64_t groups,
-                                             bool half, const Prefetch& prefetch) {
+                                             int64_t offset, const Word<E>* words, int64_t gap, PanelFetch<E> panels,
+                                             int64_t groups, bool half, const Prefetch& prefetch) {
   using Acc = Accumulator<E>;
-  constexpr int64_t kAdvance = PanelFormat<E>::kWords * V * kLanes<E>, kSlot = kSlotGroups<E>;
-  constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>), kLines = slot_lines<E>(V) / Share;
+  constexpr int64_t kAdvance = PanelFormat<E>::kWords * kBeside<V> * kLanes<E>, kSlot = kSlotGroups<E>;
+  constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>), kLines = slot_lines<E>(kBeside<V>) / Share;
   Vec<Acc> sum[R][V];
   const E* row[R];
 #pragma GCC unroll 8
@@ -225,7 +231,10 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
     if constexpr (kNarrow) {
       if (line != last_line) __builtin_prefetch(*line++, 0, 2);
 #pragma GCC unroll 8
-      for (int i = 0; i < kLines; ++i) __builtin_prefetch(panels.from + i * kLineWords, 0, 2);
+      for (int i = 0; i < kLines; ++i) {
+        __builtin_prefetch(panels.from + i * kLineWords, 0, 2);
+        if constexpr (V > kTileVectors) __builtin_prefetch(panels.from + gap + i * kLineWords, 0, 2);
+      }
       panels.from += panels.advance;
     } else {
       for (int64_t i = 0; i < at_a_time && line != last_line; ++i) __builtin_prefetch(*line++, 0, 2);
@@ -235,14 +244,14 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
       }
     }
 #pragma GCC unroll kUnroll
-    for (int64_t i = 0; i < kSlot; ++i) multiply_group<R, V>(sum, row, offset + i * Step, words + i * kAdvance);
+    for (int64_t i = 0; i < kSlot; ++i) multiply_group<R, V>(sum, row, offset + i * Step, words + i * kAdvance, gap);
     offset += kSlot * Step;
     words += kSlot * kAdvance;
   }
   for (int64_t g = slots * kSlot; g < groups; ++g, offset += Step, words += kAdvance)
-    multiply_group<R, V>(sum, row, offset, words);
+    multiply_group<R, V>(sum, row, offset, words, gap);
   if constexpr (kGroup<E> > 1) {
-    if (half) multiply_group<R, V, true>(sum, row, offset, words);
+    if (half) multiply_group<R, V, true>(sum, row, offset, words, gap);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -251,6 +260,10 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
   }
 }
 
+// Up to so many rows, narrow tiles are as wide as a whole panel: in half of it there are too few sums to hide the
+// multiply-adds' latency, and one row took a panel from L3 at 37 GB/s a core that can give 62.
+constexpr int64_t kFewRows = 2;
+
 template <typename E, int Step, int Share, int V, typename... Args>
 inline void multiply_rows(int64_t count, Args... args) {
   switch (count) {
@@ -258,14 +271,18 @@ inline void multiply_rows(int64_t count, Args... args) {
       return multiply_tile<E, Step, 1, V, Share>(args...);
     case 2:
       return multiply_tile<E, Step, 2, V, Share>(args...);
-    case 3:
-      return multiply_tile<E, Step, 3, V, Share>(args...);
-    case 4:
-      return multiply_tile<E, Step, 4, V, Share>(args...);
-    case 5:
-      return multiply_tile<E, Step, 5, V, Share>(args...);
-    default:
-      return multiply_tile<E, Step, kTileRows, V, Share>(args...);
+  }
+  if constexpr (V <= kTileVectors) {
+    switch (count) {
+      case 3:
+        return multiply_tile<E, Step, 3, V, Share>(args...);
+      case 4:
+        return multiply_tile<E, Step, 4, V, Share>(args...);
+      case 5:
+        return multiply_tile<E, Step, 5, V, Share>(args...);
+      default:
+        return multiply_tile<E, Step, kTileRows, V, Share>(args...);
+    }
   }
 }
 
@@ -276,13 +293,11 @@ inline void multiply_vectors(int width, Args... args) {
       return multiply_rows<E, Step, Share, 1>(args...);
     case 2:
       return multiply_rows<E, Step, Share, 2>(args...);
-#if ULMFIT_VECTOR_BYTES == 64
-    case 3:
-      return multiply_rows<E, Step, Share, 3>(args...);
-    case 4:
-      return multiply_rows<E, Step, Share, 4>(args...);
-#endif
   }
+  if constexpr (!kNarrow) {
+    if (width == 3) return multiply_rows<E, Step, Share, 3>(args...);
+  }
+  if constexpr (Share == 1) return multiply_rows<E, Step, Share, 4>(args...);
 }
 
 template <typename E, int Step, typename... Args>
@@ -321,32 +336,35 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
   const int64_t row_tiles = (block.count + kTileRows - 1) / kTileRows;
   const int64_t slabs = row_tiles < 2 ? 1 : (all_groups * group_bytes + kSlabBytes - 1) / kSlabBytes;
   const int64_t listed = prefetch.count;
+  const bool whole = kNarrow && panel.width == 2 * kTileVectors && block.count <= kFewRows;
+  const int tiles = whole ? 1 : panel.tiles();
+  const int64_t gap = panel.at(kTileVectors, 0) - panel.at(0, 0);
   for (int64_t slab = 0; slab < slabs; ++slab) {
     const int64_t begin = groups * slab / slabs, end = groups * (slab + 1) / slabs;
     const bool half = slab + 1 == slabs && all_groups > groups;
-    for (int tile = 0; tile < panel.tiles(); ++tile) {
+    for (int tile = 0; tile < tiles; ++tile) {
       const Word<E>* words = panel.at(tile * kTileVectors, begin * kWords);
       const int64_t column = tile * kTileVectors * kLanes<E>;
       // A panel's last tile of vectors is followed by the next panel.
-      const Word<E>* after = tile + 1 < panel.tiles() ? panel.at((tile + 1) * kTileVectors, begin * kWords)
-                             : slab + 1 < slabs       ? panel.at(0, end * kWords)
-                                                      : panel.words + packed_words<E>(panel.width, panel.depth);
-      const int width = panel.tile_width(tile);
+      const Word<E>* after = tile + 1 < tiles   ? panel.at((tile + 1) * kTileVectors, begin * kWords)
+                             : slab + 1 < slabs ? panel.at(0, end * kWords)
+                                                : panel.words + packed_words<E>(panel.width, panel.depth);
+      const int width = whole ? panel.width : panel.tile_width(tile);
       const int64_t slots = (end - begin) / kSlotGroups<E>;
-      const int64_t all_slots = larger(1, slabs * panel.tiles() * row_tiles * slots);
+      const int64_t all_slots = larger(1, slabs * tiles * row_tiles * slots);
       const int64_t at_a_time = kNarrow ? 1 : larger(1, (listed + all_slots - 1) / all_slots);
-      const PanelFetches<E> fetches(words, after, slots, slot_lines<E>(width), row_tiles);
+      const PanelFetches<E> fetches(words, after, slots, slot_lines<E>(smaller(width, kTileVectors)), row_tiles);
       for (int64_t i = 0; i < row_tiles; ++i) {
         const int64_t r = tile_begin(block.count, i, row_tiles), next = tile_begin(block.count, i + 1, row_tiles);
         const bool as_many_follow = next + (next - r) <= block.count;
         const Sums<E> to = {out.to + r * out.stride + column, out.stride};
         const Start<E> from = slab == 0 ? Start<E>{start.from + r * start.stride + column, start.stride} : to;
         // As late as so many lines a slot allow: what comes earlier, rows and panels have pushed out of L2 again.
-        const int64_t tiles_left = ((slabs - slab) * panel.tiles() - tile) * row_tiles - i - 1;
+        const int64_t tiles_left = ((slabs - slab) * tiles - tile) * row_tiles - i - 1;
         const int64_t now = larger(0, prefetch.count - tiles_left * slots * at_a_time);
         const auto multiply = [&]<int Step>() {
           multiply_fetching<E, Step>(fetches.share(), width, next - r, to, from, block.rows + r, as_many_follow,
-                                     begin * Step, words, fetches.of(i), end - begin, half,
+                                     begin * Step, words, gap, fetches.of(i), end - begin, half,
                                      Prefetch{prefetch.lines, now, now});
         };
         if (block.turned)
