@@ -4,11 +4,12 @@
 //   and, where asked for, sum and maximum of h over time (pool.h), without h leaving the caches
 //
 // A slice is some hidden units (and, with many threads, only some rows of each step) for the whole sequence. Its owner
-// packs their weights; a chunk of steps' inputs is projected onto them, and the recurrence stepped on top of that
-// projection with one barrier a step, two with a projection of h or of a chunk. A thread that is done with its own
-// slice takes pieces of others': cores of a shared machine are not equally fast. No row is ever padded. Limit: FMA
-// throughput for 6 rows and more, the weights' way from L3 for fewer (shares: benchmarks/results). No reduction crosses
-// threads, so the result depends neither on the thread count nor on the other rows.
+// packs their weights, but for inputs of a single chunk, whose weights are packed as they are used; a chunk of steps'
+// inputs is projected onto them, and the recurrence stepped on top of that projection with one barrier a step, two with
+// a projection of h or of a chunk. A thread that is done with its own slice takes pieces of others': cores of a shared
+// machine are not equally fast. No row is ever padded. Limit: FMA throughput for 6 rows and more, the weights' way from
+// L3 for fewer (shares: benchmarks/results). No reduction crosses threads, so the result depends neither on the thread
+// count nor on the other rows.
 #include <vector>
 
 #include "../common/cell.h"
@@ -77,16 +78,16 @@ struct ForwardScratch {
   static constexpr int64_t kLinesPerRow =
       5 * Prefetch::most_lines<E>(kLanes<E>) + 2 * Prefetch::most_lines<Acc>(kLanes<E>);
 
-  Word<E>* packed_ih;  // a panel of W_ih, if they are not kept
-  Acc* tile;           // [rows of a step][4 * lanes], for the projection of h
-  const E** rows;      // [chunk_rows]
-  E* dropped;          // [lanes][the wider of F and P], or converted
-  const void** lines;  // [rows of a step][kLinesPerRow]
+  Word<E>* input_panel;  // of W_ih, if they are not kept
+  Acc* tile;             // [rows of a step][4 * lanes], for the projection of h
+  const E** rows;        // [chunk_rows]
+  E* dropped;            // [lanes][the wider of F and P], or converted
+  const void** lines;    // [rows of a step][kLinesPerRow]
 
   int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
     const int64_t step_rows = most_rows(grid, sizes.batch);
     Carver carver(at);
-    packed_ih = carver.take<Word<E>>(keeps_input_panels(sizes, grid) ? 0 : packed_words<E>(4, sizes.input));
+    input_panel = carver.take<Word<E>>(keeps_input_panels(sizes, grid) ? 0 : packed_words<E>(4, sizes.input));
     tile = carver.take<Acc>(sizes.projected ? step_rows * kPanelVectors * kLanes<E> : 0);
     rows = carver.take<const E*>(most_chunk_rows(sizes, grid));
     dropped = carver.take<E>(kLanes<E> * larger(sizes.output, sizes.input));
@@ -118,9 +119,11 @@ class ForwardSlice {
   }
 
   void prepare_inputs() {
-    const Range packing = slice_.packing(panels_.first, panels_.last);
-    for (int64_t p = packing.first; keeps_input_panels(s_, a_.grid) && p < packing.last; ++p)
-      pack_input_weights(input_panel(p), p);
+    if (keeps_input_panels(s_, a_.grid)) {
+      const Range packing = slice_.packing(panels_.first, panels_.last);
+      for (int64_t p = packing.first; p < packing.last; ++p)
+        pack_input_weights(gate_panel(shared_.packed_ih, p, s_.input), p);
+    }
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       const int64_t unit = p * kLanes<E>;
       for (int gate = 0; gate < 4; ++gate)
@@ -170,11 +173,9 @@ class ForwardSlice {
       for (int64_t r = rows.first; r < rows.last; ++r)
         scratch_.rows[count++] = a_.input + (s_.offsets[s_.step(step)] + r) * s_.input;
     }
-    for (int64_t p = panels_.first + first; p < panels_.first + last; ++p) {
-      if (!keeps_input_panels(s_, a_.grid)) pack_input_weights(input_panel(p), p);
+    for (int64_t p = panels_.first + first; p < panels_.first + last; ++p)
       multiply_panel<E>(chunk_gates(p), {own_.bias + (p - panels_.first) * 4 * kLanes<E>, 0}, {scratch_.rows, count},
-                        input_panel(p));
-    }
+                        packed_input_panel(p));
   }
 
   // A piece of a step, panels first .. last: h, or with a projection what it is projected from.
@@ -223,9 +224,12 @@ class ForwardSlice {
   Panel<E> gate_panel(Word<E>* packed, int64_t p, int64_t depth) const {
     return {packed + packed_words<E>(4 * p, depth), 4, depth};
   }
-  Panel<E> input_panel(int64_t p) const {
-    return keeps_input_panels(s_, a_.grid) ? gate_panel(shared_.packed_ih, p, s_.input)
-                                           : gate_panel(scratch_.packed_ih, 0, s_.input);
+  // Kept, or packed now where this thread's next one will be.
+  Panel<E> packed_input_panel(int64_t p) const {
+    if (keeps_input_panels(s_, a_.grid)) return gate_panel(shared_.packed_ih, p, s_.input);
+    const Panel<E> panel{scratch_.input_panel, 4, s_.input, /*alone=*/true};
+    pack_input_weights(panel, p);
+    return panel;
   }
   void pack_input_weights(const Panel<E>& panel, int64_t p) const {
     pack_gate_panel<E>(panel, {a_.weight_ih, s_.input, {}, scratch_.dropped}, s_.hidden, p * kLanes<E>);
@@ -321,7 +325,7 @@ void forward(const LstmForward<E>& args, Member member) {
       slice.begin_step(step);
       begins = begins || slice.begins_chunk(step);
     }
-    member.wait();  // the step before is complete, or the packing and the mask
+    member.wait();  // the step before is complete, or what precedes the first
     if (begins) {
       member.steal([&](int64_t slice) { return slices[slice].begins_chunk(step) ? slices[slice].panels() : 0; },
                    [&](int64_t slice, int64_t first, int64_t last) { slices[slice].project(first, last); });

@@ -56,8 +56,8 @@ inline void fused_multiply_add(Vector& sum, Vector value, Vector weight) {
 
 #endif
 
-// A tile's vectors of a group lie side by side; where it is as wide as a panel of two (kFewRows), those of the second
-// lie `gap` words on.
+// A group's vectors in a tile lie one after the other; in a tile as wide as two (kFewRows), those of the second half
+// lie `gap` words behind those of the first.
 template <int V>
 constexpr int kBeside = V < kTileVectors ? V : kTileVectors;
 
@@ -154,7 +154,7 @@ constexpr int64_t kFetchAhead = 8 << 10;
 template <typename E>
 constexpr int64_t kSlotGroups = kNarrow ? 4 : Prefetch::kLine / sizeof(E) / kGroup<E>;
 
-// Cache lines of a panel of V vectors that a slot multiplies.
+// Cache lines of V vectors that a slot multiplies.
 template <typename E>
 constexpr int64_t slot_lines(int V) {
   return kSlotGroups<E> * PanelFormat<E>::kWords * V * ULMFIT_VECTOR_BYTES / Prefetch::kLine;
@@ -197,9 +197,10 @@ class PanelFetches {
 };
 
 // One tile over `groups` groups, and half a group more with `half`; element k of row r stands at rows[r] + offset + (k
-// / kGroup) * Step + k % kGroup. Meanwhile panels are fetched, what `prefetch` lists and, where as many rows follow,
-// their sums and (wide tiles) their elements. Never inlined, and with one loop over slots: in a larger function, or
-// with several, its registers are spilled.
+// / kGroup) * Step + k % kGroup. `gap` is for tiles as wide as two (load_weights). Meanwhile panels are fetched, what
+// `prefetch` lists (narrow tiles: in their last slots) and, where as many rows follow, their sums and (wide tiles)
+// their elements. Never inlined, and with one loop over slots: in a larger function, or with several, its registers are
+// spilled.
 template <typename E, int Step, int R, int V, int Share>
 __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, bool as_many_follow,
                                              int64_t offset, const Word<E>* words, int64_t gap, PanelFetch<E> panels,
@@ -227,9 +228,15 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
   const void* const* const last_line = line + prefetch.count;
   const int64_t at_a_time = kNarrow || slots == 0 ? 1 : (prefetch.count + slots - 1) / slots;
   for (; last_line - line > slots * at_a_time; ++line) __builtin_prefetch(*line, 0, 2);
-  for (const Word<E>* const end = words + slots * kSlot * kAdvance; words < end;) {
+  int64_t early = slots - (last_line - line);  // slots that fetch nothing of the list
+  const Word<E>* const end = words + slots * kSlot * kAdvance;
+  const Word<E>* const turn = end - kFetchAhead / static_cast<int64_t>(sizeof(Word<E>));
+  while (words < end) {
     if constexpr (kNarrow) {
-      if (line != last_line) __builtin_prefetch(*line++, 0, 2);
+      if (--early < 0) __builtin_prefetch(*line++, 0, 2);
+      if constexpr (V > kTileVectors) {
+        if (words == turn) panels.from += gap;  // past this panel's second half, to both halves of the next
+      }
 #pragma GCC unroll 8
       for (int i = 0; i < kLines; ++i) {
         __builtin_prefetch(panels.from + i * kLineWords, 0, 2);
@@ -266,6 +273,7 @@ constexpr int64_t kFewRows = 2;
 
 template <typename E, int Step, int Share, int V, typename... Args>
 inline void multiply_rows(int64_t count, Args... args) {
+  static_assert(kFewRows == 2);  // or wide tiles lack a case
   switch (count) {
     case 1:
       return multiply_tile<E, Step, 1, V, Share>(args...);
@@ -338,16 +346,17 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
   const int64_t listed = prefetch.count;
   const bool whole = kNarrow && panel.width == 2 * kTileVectors && block.count <= kFewRows;
   const int tiles = whole ? 1 : panel.tiles();
-  const int64_t gap = panel.at(kTileVectors, 0) - panel.at(0, 0);
+  const int64_t gap = panel_depth<E>(panel.depth) * kTileVectors * kLanes<E>;
   for (int64_t slab = 0; slab < slabs; ++slab) {
     const int64_t begin = groups * slab / slabs, end = groups * (slab + 1) / slabs;
     const bool half = slab + 1 == slabs && all_groups > groups;
     for (int tile = 0; tile < tiles; ++tile) {
       const Word<E>* words = panel.at(tile * kTileVectors, begin * kWords);
       const int64_t column = tile * kTileVectors * kLanes<E>;
-      // A panel's last tile of vectors is followed by the next panel.
+      // A panel's last tile of vectors is followed by the next panel, unless it is alone.
       const Word<E>* after = tile + 1 < tiles   ? panel.at((tile + 1) * kTileVectors, begin * kWords)
                              : slab + 1 < slabs ? panel.at(0, end * kWords)
+                             : panel.alone      ? panel.words
                                                 : panel.words + packed_words<E>(panel.width, panel.depth);
       const int width = whole ? panel.width : panel.tile_width(tile);
       const int64_t slots = (end - begin) / kSlotGroups<E>;

@@ -18,7 +18,8 @@ namespace ulmfit_fast::ULMFIT_ISA {
 
 constexpr int kPanelVectors = 4;  // at most, and always in gate layout
 constexpr int kTileRows = 6;
-// 6 x 4 accumulators + 4 weights + 1 broadcast of 32 registers; 6 x 2 + 2 + 1 of 16: a panel is then two side by side.
+// 6 x 4 accumulators + 4 weights + 1 broadcast of 32 registers; 6 x 2 + 2 + 1 of 16: a panel is then two tiles wide,
+// one behind the other, but for one or two rows, which take both at once (2 x 4 + 4 + 1).
 constexpr int kTileVectors = ULMFIT_VECTOR_BYTES == 64 ? 4 : 2;
 
 template <typename E>
@@ -69,7 +70,8 @@ template <typename E>
 struct Panel {
   Word<E>* words;
   int width;
-  int64_t depth;  // elements
+  int64_t depth;       // elements
+  bool alone = false;  // what is multiplied next does not lie behind it
 
   // Word vector `d` of column vector `v`.
   Word<E>* at(int v, int64_t d) const {

@@ -238,6 +238,7 @@ int main() {
       {{9, 9, 8, 8, 3}, 6, 37, 0, false, 0.3, {2, 2}, 4, true, 2},
       {{6, 6, 5, 2}, 9, 21, 0, false, 0.0, {1, 1}, 1, false, 1},
       {{13, 7, 2}, 4803, 3, 0, false, 0.0, {1, 1}, 1},  // panels so deep that they are cut into slabs
+      {{600}, 5, 19, 0, false, 0.3, {1, 2}, 2},         // one step of more rows than a chunk
       {{110, 101, 7}, 3, 9, 0, false, 0.5, {1, 2}, 2},  // more rows than backward fetches lines for
   };
   for (const Problem& problem : problems) {

@@ -55,6 +55,7 @@ CASES = [
     Case("one of everything", 1, 1, 1),
     Case("few", 5, 3, 4),
     Case("two classes, no bias", 9, 17, 2, bias=False),
+    Case("two classes, whole panels", 9, 128, 2),
     Case("a row", 1, 40, 300),
     Case("whole panels", 96, 64, 192),
     Case("odd sizes", 101, 37, 197),

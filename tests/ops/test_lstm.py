@@ -148,9 +148,10 @@ def test_rows_do_not_influence_each_other(dtype: torch.dtype, lengths: tuple[int
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("projection", [0, 20])
-def test_thread_count_does_not_change_the_bits(dtype: torch.dtype, projection: int) -> None:
-    """Not of the outputs and not of the gradients, over several chunks of rows; 8 threads split the rows, too."""
-    a = Case("threads", (124,) * 20 + (80, 40), 40, 70, p=0.3, projection=projection).arguments(dtype)
+@pytest.mark.parametrize("sizes", [(124,) * 20 + (80, 40), (124, 124, 80, 40)], ids=["several chunks", "one chunk"])
+def test_thread_count_does_not_change_the_bits(dtype: torch.dtype, projection: int, sizes: tuple[int, ...]) -> None:
+    """Not of the outputs and not of the gradients; 8 threads split the rows, too."""
+    a = Case("threads", sizes, 40, 70, p=0.3, projection=projection).arguments(dtype)
     threads = torch.get_num_threads()
     expected = run_with_gradients(ops.lstm, a)
     try:
