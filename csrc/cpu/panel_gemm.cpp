@@ -229,14 +229,9 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
   const int64_t at_a_time = kNarrow || slots == 0 ? 1 : (prefetch.count + slots - 1) / slots;
   for (; last_line - line > slots * at_a_time; ++line) __builtin_prefetch(*line, 0, 2);
   int64_t early = slots - (last_line - line);  // slots that fetch nothing of the list
-  const Word<E>* const end = words + slots * kSlot * kAdvance;
-  const Word<E>* const turn = end - kFetchAhead / static_cast<int64_t>(sizeof(Word<E>));
-  while (words < end) {
+  for (const Word<E>* const end = words + slots * kSlot * kAdvance; words < end;) {
     if constexpr (kNarrow) {
       if (--early < 0) __builtin_prefetch(*line++, 0, 2);
-      if constexpr (V > kTileVectors) {
-        if (words == turn) panels.from += gap;  // past this panel's second half, to both halves of the next
-      }
 #pragma GCC unroll 8
       for (int i = 0; i < kLines; ++i) {
         __builtin_prefetch(panels.from + i * kLineWords, 0, 2);
