@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel
-from ulmfit_fast.awd_lstm import LM_DROPOUTS, LayerState
-from ulmfit_fast.language_model import language_model_loss
+from ulmfit_fast.nn.awd_lstm import LM_DROPOUTS, LayerState
+from ulmfit_fast.nn.language_model import language_model_loss
 
 ALPHA, BETA, LR = 2.0, 1.0, 1e-3
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from ulmfit_fast import WeightDropLSTM, reference
+from ulmfit_fast import WeightDropLSTM
+from ulmfit_fast.ops import reference
 
 OURS, DROPPED, TORCH, REFERENCE = "ours", "ours, weight_dropout=0.5", "nn.LSTM", "reference"
 

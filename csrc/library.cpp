@@ -7,8 +7,8 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
-#include "cpu/dispatch.h"
-#include "cpu/fma_probe.h"
+#include "cpu/gemm/fma_probe.h"
+#include "cpu/runtime/dispatch.h"
 
 TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");

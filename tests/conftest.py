@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.command_line import SIZES, SMALL, write_task
+from tests.cli.command_line import SIZES, SMALL, write_task
 
 if "ULMFIT_FAST_CUDA_ON_HOST" in os.environ:  # a library whose kernels take the place of the CPU's
     import ulmfit_fast.ops  # noqa: F401  # which registers the ops
@@ -43,7 +43,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with lm/, clf/ and train.csv, made through the command line."""
-    from ulmfit_fast.cli import main
+    from ulmfit_fast.cli.main import main
 
     folder = tmp_path_factory.mktemp("models")
     data = str(write_task(folder / "train.csv", 120))

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.command_line import SIZES, SMALL, assert_one_line, write_task
+from tests.cli.command_line import SIZES, SMALL, assert_one_line, write_task
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from ulmfit_fast import InputError, Tokenizer, ULMFiTClassifier, finetune_classifier, finetune_lm, pretrain_lm
-from ulmfit_fast.checkpoint import load_classifier
-from ulmfit_fast.cli import main
-from ulmfit_fast.prediction import predict_probabilities
+from ulmfit_fast.cli.main import main
+from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.storage.model_folder import load_classifier
 from ulmfit_fast.text import parallel
 from ulmfit_fast.text.batching import pack_documents
 from ulmfit_fast.text.corpus import Corpus

@@ -13,10 +13,10 @@ import torch
 
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from ulmfit_fast import InputError, TrainingDivergedError, finetune_classifier, finetune_lm, pretrain_lm
-from ulmfit_fast.checkpoint import load_classifier, load_language_model
-from ulmfit_fast.pipeline import as_labels
-from ulmfit_fast.prediction import predict_probabilities
-from ulmfit_fast.stage import TrainedLanguageModel
+from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.storage.model_folder import load_classifier, load_language_model
+from ulmfit_fast.tasks.labels import as_labels
+from ulmfit_fast.training.stage import TrainedLanguageModel
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_labels_may_be_numbers() -> None:
 
 
 def test_diverged_training_keeps_the_last_good_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ulmfit_fast import stage
+    from ulmfit_fast.training import stage
 
     texts, labels = make_task(40)
     real, calls = torch.nn.functional.cross_entropy, []

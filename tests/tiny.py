@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 
 SIZES = {"embedding_size": 12, "hidden_size": 16, "num_layers": 2, "min_frequency": 1}
 PRETRAIN = PretrainConfig(**SIZES, batch_size=4, bptt=10, lr=0.02)

@@ -11,57 +11,57 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ulmfit_fast import ops
-    from ulmfit_fast.awd_lstm import AWDLSTM, AWDLSTMConfig
-    from ulmfit_fast.bpt3c import BPT3C
-    from ulmfit_fast.classifier import DocumentStream, TextClassifier
-    from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
-    from ulmfit_fast.errors import InputError, TrainingDivergedError, TrainingInterrupted
+    from ulmfit_fast.core.errors import InputError, TrainingDivergedError, TrainingInterrupted
     from ulmfit_fast.estimator import TextStream, ULMFiTClassifier
-    from ulmfit_fast.language_model import LanguageModel
-    from ulmfit_fast.lstm import WeightDropLSTM
-    from ulmfit_fast.optim import NTASGD, AveragedWeights
+    from ulmfit_fast.interop.fastai import import_language_model
+    from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
+    from ulmfit_fast.nn.bpt3c import BPT3C
+    from ulmfit_fast.nn.classifier import DocumentStream, TextClassifier
+    from ulmfit_fast.nn.language_model import LanguageModel
+    from ulmfit_fast.nn.lstm import WeightDropLSTM
     from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
-    from ulmfit_fast.pretrained import import_language_model
-    from ulmfit_fast.schedules import SlantedTriangularLR, slanted_triangular
-    from ulmfit_fast.stage import TrainedClassifier, TrainedLanguageModel
     from ulmfit_fast.text.tokenizer import Tokenizer
-    from ulmfit_fast.unfreezing import ChainThaw, GradualUnfreezing, discriminative_param_groups, layer_groups
+    from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
+    from ulmfit_fast.training.optim import NTASGD, AveragedWeights
+    from ulmfit_fast.training.schedules import SlantedTriangularLR, slanted_triangular
+    from ulmfit_fast.training.stage import TrainedClassifier, TrainedLanguageModel
+    from ulmfit_fast.training.unfreezing import ChainThaw, GradualUnfreezing, discriminative_param_groups, layer_groups
 
 __version__ = "0.1.0"
 
 # Where the public names live; imported on first use, so that what only reads text starts without torch.
 _MODULES = {
-    "AWDLSTM": "awd_lstm",
-    "AWDLSTMConfig": "awd_lstm",
-    "AveragedWeights": "optim",
-    "BPT3C": "bpt3c",
-    "ChainThaw": "unfreezing",
-    "ClassifierConfig": "config",
-    "DocumentStream": "classifier",
-    "FinetuneLMConfig": "config",
-    "GradualUnfreezing": "unfreezing",
-    "InputError": "errors",
-    "LanguageModel": "language_model",
-    "NTASGD": "optim",
-    "PretrainConfig": "config",
-    "SlantedTriangularLR": "schedules",
-    "TextClassifier": "classifier",
+    "AWDLSTM": "nn.awd_lstm",
+    "AWDLSTMConfig": "nn.awd_lstm",
+    "AveragedWeights": "training.optim",
+    "BPT3C": "nn.bpt3c",
+    "ChainThaw": "training.unfreezing",
+    "ClassifierConfig": "training.config",
+    "DocumentStream": "nn.classifier",
+    "FinetuneLMConfig": "training.config",
+    "GradualUnfreezing": "training.unfreezing",
+    "InputError": "core.errors",
+    "LanguageModel": "nn.language_model",
+    "NTASGD": "training.optim",
+    "PretrainConfig": "training.config",
+    "SlantedTriangularLR": "training.schedules",
+    "TextClassifier": "nn.classifier",
     "TextStream": "estimator",
     "Tokenizer": "text.tokenizer",
-    "TrainedClassifier": "stage",
-    "TrainedLanguageModel": "stage",
-    "TrainingDivergedError": "errors",
-    "TrainingInterrupted": "errors",
+    "TrainedClassifier": "training.stage",
+    "TrainedLanguageModel": "training.stage",
+    "TrainingDivergedError": "core.errors",
+    "TrainingInterrupted": "core.errors",
     "ULMFiTClassifier": "estimator",
-    "WeightDropLSTM": "lstm",
-    "discriminative_param_groups": "unfreezing",
+    "WeightDropLSTM": "nn.lstm",
+    "discriminative_param_groups": "training.unfreezing",
     "finetune_classifier": "pipeline",
     "finetune_lm": "pipeline",
-    "import_language_model": "pretrained",
-    "layer_groups": "unfreezing",
+    "import_language_model": "interop.fastai",
+    "layer_groups": "training.unfreezing",
     "ops": "ops",
     "pretrain_lm": "pipeline",
-    "slanted_triangular": "schedules",
+    "slanted_triangular": "training.schedules",
 }
 
 __all__ = [

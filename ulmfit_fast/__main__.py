@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     try:
-        from ulmfit_fast.cli import main as run
+        from ulmfit_fast.cli.main import main as run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ulmfit_fast"):
             raise

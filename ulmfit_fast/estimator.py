@@ -11,21 +11,17 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ulmfit_fast.checkpoint import Label, check_output_folder, load_classifier, remove_run, save_model
-from ulmfit_fast.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
-from ulmfit_fast.errors import InputError
-from ulmfit_fast.pipeline import (
-    as_labels,
-    as_texts,
-    finetune_classifier,
-    finetune_lm,
-    list_classes,
-    pretrain_lm,
-)
-from ulmfit_fast.prediction import predict_probabilities
-from ulmfit_fast.stage import TrainedLanguageModel
+from ulmfit_fast.core.device import choose_device
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
+from ulmfit_fast.storage.model_folder import check_output_folder, load_classifier, remove_run, save_model
+from ulmfit_fast.tasks.labels import Label, as_labels, list_classes
+from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.token_stream import TokenStream
-from ulmfit_fast.training import History, choose_device
+from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.training.history import History
+from ulmfit_fast.training.stage import TrainedLanguageModel
 
 _NAME = "ULMFiTClassifier"  # in messages
 _CONFIGURATIONS: dict[str, type[PretrainConfig | FinetuneLMConfig | ClassifierConfig]] = {

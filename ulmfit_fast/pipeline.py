@@ -10,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from ulmfit_fast.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
-from ulmfit_fast.checkpoint import Label, check_output_folder, remap_vocabulary
-from ulmfit_fast.classifier import TextClassifier
-from ulmfit_fast.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
-from ulmfit_fast.errors import InputError
-from ulmfit_fast.language_model import LanguageModel
-from ulmfit_fast.stage import EpochCallback, Stage, TrainedClassifier, TrainedLanguageModel
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.nn.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
+from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.storage.model_folder import check_output_folder, remap_vocabulary
+from ulmfit_fast.tasks.labels import Label, as_labels, encode_labels, list_classes
+from ulmfit_fast.tasks.texts import as_texts, hold_out
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
+from ulmfit_fast.training.stage import EpochCallback, Stage, TrainedClassifier, TrainedLanguageModel
 
 Config = TypeVar("Config", bound=NewModelConfig)
 
@@ -69,7 +69,7 @@ def pretrain_lm(
         config = _in_direction_of(corpus.tokenizer, config, "pretrain_lm", "the corpus was tokenized")
     else:
         texts = _as_training_texts("pretrain_lm", texts)
-        train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
+        train_texts, valid_texts = hold_out(texts, valid_texts, config.seed)
         corpus = _in_memory(config.train_tokenizer(train_texts), train_texts, valid_texts)
     encoder = config.new_encoder(corpus.tokenizer)
     encoder.set_dropouts(encoder.config.with_dropouts(config.dropouts, config.drop_mult))
@@ -125,7 +125,7 @@ def finetune_lm(
             )
     else:
         texts = _as_training_texts("finetune_lm", texts)
-        train_texts, valid_texts = _hold_out(texts, valid_texts, config.seed)
+        train_texts, valid_texts = hold_out(texts, valid_texts, config.seed)
         tokenizer = base.tokenizer
         if config.new_vocabulary and tokenizer.uses_rules:
             words = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
@@ -207,60 +207,6 @@ def finetune_classifier(
     return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
 
 
-def as_texts(caller: str, texts: Sequence[str]) -> list[str]:
-    """Texts of any sequence or column as a list. Raises TypeError, naming ``caller``, at the first that is no str."""
-    if isinstance(texts, str):
-        raise TypeError(f"{caller}: texts must be a sequence of texts, got one str; put it into a list")
-    result = list(texts)
-    for row, text in enumerate(result):
-        if not isinstance(text, str):
-            raise TypeError(f"{caller}: texts[{row}] must be a str, got {type(text).__name__}")
-    return result
-
-
-def as_labels(labels: Any, source: str = "labels") -> list[Label]:
-    """Labels of a list, array, tensor or column as plain texts or numbers.
-
-    Raises:
-        InputError: one is neither, or NaN, or texts are mixed with numbers (source, row).
-    """
-    values = labels.tolist() if hasattr(labels, "tolist") else [getattr(x, "tolist", lambda x=x: x)() for x in labels]
-    for row, value in enumerate(values, 1):
-        if not isinstance(value, str | int | float) or value != value:
-            raise InputError(f"{source}: row {row}: a label must be a text or a number, got {value!r}")
-        if isinstance(value, str) != isinstance(values[0], str):
-            raise InputError(
-                f"{source}: row {row}: labels are all texts or all numbers, got {value!r} beside {values[0]!r}"
-            )
-    return values
-
-
-def list_classes(texts: Sequence[str], labels: Sequence[Label], source: str = "labels") -> list[Label]:
-    """The distinct labels, sorted. Raises InputError, naming ``source``, where no classifier can be trained on them."""
-    if len(labels) == 0:
-        raise InputError(f"{source}: there are no texts to train on")
-    if len(texts) != len(labels):
-        raise InputError(
-            f"finetune_classifier: texts and labels must have one length, got {len(texts)} and {len(labels)}"
-        )
-    classes = np.unique(np.asarray(labels)).tolist()
-    if len(classes) < 2:
-        raise InputError(f"{source}: all labels are {classes[0]!r}; a classifier needs at least two")
-    return classes
-
-
-def encode_labels(
-    labels: Sequence[Label], classes: Sequence[Label], source: str, rows: Sequence[int] | None = None
-) -> Tensor:
-    """Each label's position in ``classes``, int64. Raises InputError at the first unknown one (source, row)."""
-    position = {label: i for i, label in enumerate(classes)}
-    for row, label in zip(rows or range(1, len(labels) + 1), labels, strict=True):
-        if label not in position:
-            known = ", ".join(map(str, classes[:20])) + (", ..." if len(classes) > 20 else "")
-            raise InputError(f"{source}: row {row}: unknown label {label!r}; the model knows {known}")
-    return torch.tensor([position[label] for label in labels], dtype=torch.int64)
-
-
 def _check_output(output: str | Path | None, overwrite: bool, resume: bool) -> None:
     if output is not None:
         check_output_folder(output, overwrite, resume)
@@ -291,21 +237,3 @@ def _in_memory(tokenizer: Tokenizer, texts: Sequence[str], valid_texts: Sequence
     if valid is not None and valid.offsets[-1] < 2:
         valid = None  # nothing to predict in it
     return Corpus(tokenizer, TokenArray(list(tokenizer.encode(texts))), valid)
-
-
-def _hold_out(
-    texts: Sequence[str], valid_texts: Sequence[str] | None, seed: int
-) -> tuple[Sequence[str], Sequence[str] | None]:
-    """A twentieth of the texts for validation, where none are given and there are enough."""
-    if valid_texts is not None and not any(text.strip() for text in valid_texts):
-        raise InputError("valid_texts holds no text")
-    if valid_texts is not None or len(texts) < 20:
-        return texts, valid_texts
-    order = np.random.default_rng(seed).permutation(len(texts))
-    held_out = set(order[: len(texts) // 20].tolist())
-    if not any(texts[i].strip() for i in held_out):
-        return texts, None
-    return (
-        [text for i, text in enumerate(texts) if i not in held_out],
-        [text for i, text in enumerate(texts) if i in held_out],
-    )

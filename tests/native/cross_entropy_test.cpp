@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "../../csrc/cpu/linear_cross_entropy_kernel.h"
-#include "../../csrc/cpu/workspace.h"
+#include "../../csrc/cpu/cross_entropy/linear_cross_entropy_kernel.h"
+#include "../../csrc/cpu/runtime/workspace.h"
 #include "checks.h"
 
 namespace ulmfit_fast {

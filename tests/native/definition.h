@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../../csrc/common/bfloat16.h"
-#include "../../csrc/cpu/team.h"
+#include "../../csrc/cpu/runtime/team.h"
 
 namespace ulmfit_fast {
 

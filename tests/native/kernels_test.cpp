@@ -7,11 +7,11 @@
 #include <cstring>
 #include <vector>
 
-#include "../../csrc/cpu/chunks.h"
-#include "../../csrc/cpu/dispatch.h"
-#include "../../csrc/cpu/dropconnect_kernel.h"
-#include "../../csrc/cpu/lstm_kernel.h"
-#include "../../csrc/cpu/workspace.h"
+#include "../../csrc/cpu/lstm/chunks.h"
+#include "../../csrc/cpu/lstm/dropconnect_kernel.h"
+#include "../../csrc/cpu/lstm/lstm_kernel.h"
+#include "../../csrc/cpu/runtime/dispatch.h"
+#include "../../csrc/cpu/runtime/workspace.h"
 #include "checks.h"
 
 using namespace ulmfit_fast;

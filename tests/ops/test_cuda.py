@@ -15,13 +15,14 @@ import pytest
 import torch
 from torch import Tensor, library, nn
 
-from tests import test_resume as resume
 from tests.ops import test_embedding as embedding
 from tests.ops import test_linear_cross_entropy as cross_entropy
 from tests.ops import test_lstm as lstm
 from tests.ops import test_lstm_pool as lstm_pool
 from tests.ops.cases import CASES, TOLERANCE, Case, batch_sizes_of
-from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, WeightDropLSTM, ops, reference
+from tests.training import test_resume as resume
+from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, WeightDropLSTM, ops
+from ulmfit_fast.ops import reference
 from ulmfit_fast.text.batching import pack_documents
 
 DEVICE = os.environ.get("ULMFIT_FAST_TEST_DEVICE", "cuda")
@@ -138,7 +139,7 @@ def test_gradcheck() -> None:
 
 def test_opcheck() -> None:
     a = on_device(Case("opcheck", (4, 2, 1), p=0.5).arguments(torch.float32))
-    library.opcheck(torch.ops.ulmfit_fast.lstm.default, (
+    library.opcheck(torch.ops.ulmfit_fast.nn.lstm.default, (
         *(a[name] for name in ("input", "batch_sizes", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
         None, a["seed"], 0.5, False, 0, 2,
     ))  # fmt: skip

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import library
 
-from ulmfit_fast import ops, reference
+from ulmfit_fast import ops
+from ulmfit_fast.ops import reference
 
 # Philox4x32-10 known answers of the Random123 distribution (kat_vectors), with the high half of the counter zero where
 # this op leaves it zero.

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, library
 
-from ulmfit_fast import ops, reference
+from ulmfit_fast import ops
+from ulmfit_fast.ops import reference
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 

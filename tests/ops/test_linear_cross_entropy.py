@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, library
 from torch.nn import functional as F
 
-from ulmfit_fast import ops, reference
+from ulmfit_fast import ops
+from ulmfit_fast.ops import reference
 
 NAMES = ("input", "weight", "bias")
 # Of the largest element. float32: sums over some hundred terms; bfloat16: probabilities and gradients have 8 bits.

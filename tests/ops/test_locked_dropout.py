@@ -7,7 +7,8 @@ import torch
 from torch import library
 
 from tests.ops.cases import batch_sizes_of
-from ulmfit_fast import ops, reference
+from ulmfit_fast import ops
+from ulmfit_fast.ops import reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, library
 
 from tests.ops.cases import CASES, TOLERANCE, Case, batch_sizes_of
-from ulmfit_fast import ops, reference
-from ulmfit_fast.ops import PooledState
+from ulmfit_fast import ops
+from ulmfit_fast.ops import PooledState, reference
 
 NAMES = ("input", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
 POOL_CASES = [case for case in CASES if not case.projection and not case.reverse]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
 
 _DEVIATION = 5  # of a batch's length

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from ulmfit_fast.atomic_write import write_atomically
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.atomic_write import write_atomically
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text import parallel
 from ulmfit_fast.text.files import iterate_texts, text_files
 from ulmfit_fast.text.rules import RULES_VERSION

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.lines import read_lines, read_text, suffixes_of
 from ulmfit_fast.text.rules import encodable
 from ulmfit_fast.text.tables import CHARACTERS, KINDS, ROWS, read_tables

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.errors import InputError
 
 COMPRESSED = (".xz", ".gz", ".bz2", ".zst")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.rules import apply_rules
 from ulmfit_fast.text.tokenizer import Tokenizer, in_pieces
 

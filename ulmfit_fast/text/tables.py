@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.lines import COMPRESSED, read_bytes, read_csv_rows, read_json_rows
 from ulmfit_fast.text.rules import encodable
 

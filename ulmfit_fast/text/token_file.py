@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.errors import InputError
 
 _MAGIC = b"ULMFITTK"
 _VERSION = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.rules import apply_rules_inside, end_of_whole_pieces
 from ulmfit_fast.text.tokenizer import Tokenizer
 

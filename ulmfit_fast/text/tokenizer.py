@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from ulmfit_fast.errors import InputError
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules, encodable
 
 TOKENIZERS = ("word", "subword", "whitespace")

@@ -1,0 +1,1 @@
+"""The ``ulmfit-fast`` command, a command a file."""

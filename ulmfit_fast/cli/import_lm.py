@@ -1,0 +1,52 @@
+"""The command that takes over another project's language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ulmfit_fast.cli import options
+from ulmfit_fast.interop.fastai import import_language_model
+from ulmfit_fast.storage.model_folder import check_output_folder, remove_run, save_model
+from ulmfit_fast.text.rules import SPECIAL_TOKENS
+from ulmfit_fast.text.tokenizer import DIRECTIONS
+
+
+@click.command("import-lm")
+@click.argument("weights", metavar="WEIGHTS", type=Path)
+@click.option(
+    "--vocabulary", required=True, type=Path, help="its tokens in order: fastai's .pkl, a .json, or a token a line"
+)
+@options.output
+@options.overwrite
+@click.option(
+    "--tokenizer", default="word", type=click.Choice(["word", "whitespace"]), show_default=True,
+    help="word, or whitespace for a vocabulary of text that is tokenized already",
+)  # fmt: skip
+@click.option(
+    "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True,
+    help="in which it was trained to read; the files do not tell",
+)  # fmt: skip
+def import_lm_command(
+    weights: Path, vocabulary: Path, output: Path, overwrite: bool, tokenizer: str, direction: str
+) -> None:
+    """Make a model folder of a language model's WEIGHTS from fastai (.pth, .h5) or another AWD-LSTM.
+
+    For finetune-lm and train, as if pretrain-lm had made it. Nothing that could run code is unpickled.
+    """
+    check_output_folder(output, overwrite)
+    trained = import_language_model(weights, vocabulary, tokenizer, direction)
+    source = {"stage": "import LM", "weights": weights.name, "vocabulary": vocabulary.name}
+    save_model(output, trained.model, trained.tokenizer, training_args=source)
+    remove_run(output)
+    config, words = trained.model.encoder.config, trained.tokenizer.vocabulary[len(SPECIAL_TOKENS) :]
+    found = sum(trained.tokenizer.can_be_token(word) for word in words)
+    click.echo(
+        f"model in {output}: {config.num_layers} layers, embedding {config.embedding_size}, hidden "
+        f"{config.hidden_size}, {len(trained.tokenizer):,} tokens ({len(words) - found:,} words are never met, as "
+        "texts are split otherwise here)"
+    )
+
+
+COMMANDS = {"import-lm": import_lm_command}

@@ -1,0 +1,210 @@
+"""The commands that use and show models."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from ulmfit_fast.cli import options
+from ulmfit_fast.core.device import DEVICES, PRECISIONS, choose_device
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
+from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
+from ulmfit_fast.tasks.labels import Label, encode_labels
+from ulmfit_fast.text.files import Documents, draw, is_plain_text, iterate_documents, iterate_texts, take_documents
+from ulmfit_fast.text.tables import TableWriter
+from ulmfit_fast.text.tokenizer import Tokenizer
+
+_device = click.option(
+    "--device", default="auto", type=click.Choice(DEVICES), show_default=True, help="auto: a GPU where there is one"
+)
+_precision = click.option(
+    "--precision", default="float32", type=click.Choice(tuple(PRECISIONS)), show_default=True,
+    help="bfloat16: faster where the processor has it, by autocast",
+)  # fmt: skip
+
+
+def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        options.sample_seed, _device, _precision, options.max_tokens, options.batch_size, options.max_texts,
+        options.split,
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command("predict")
+@click.argument("source", metavar="TEXTS", type=Path)
+@options.classifiers
+@click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
+@click.option("--overwrite", is_flag=True, help="replace the output file")
+@options.text_column
+@_prediction_options
+def predict_command(
+    source: Path, folders: tuple[Path, ...], output: Path, overwrite: bool, text_column: str, split: str,
+    max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
+) -> None:  # fmt: skip
+    """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence.
+
+    Some 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found
+    at the beginning. The output appears when all is predicted. Columns of these names are replaced.
+    """
+    writer = TableWriter(output)
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: exists; choose another file or pass --overwrite")
+    if source.exists() and not is_plain_text(source):
+        options.refuse_given(("split",), f"{source} is not a .txt file")
+    models, labels = _load_classifiers(folders, device)
+    classes = pd.Series(labels)
+
+    def pieces() -> Iterator[Documents]:
+        return iterate_documents(source, text_column, split=split)
+
+    def columns(piece: Documents) -> pd.DataFrame:
+        table = pd.DataFrame({"text": piece.texts}) if piece.table is None else piece.table
+        return table.drop(columns=["prediction", "confidence"], errors="ignore")
+
+    total = characters = 0
+    for piece in pieces():
+        writer.expect(columns(piece))
+        total += len(piece)
+        characters += sum(map(len, piece.texts))
+    writer.expect(pd.DataFrame({"prediction": classes, "confidence": 0.5}))
+    rows = draw(total, max_texts, seed)
+    predicted = predict_documents(
+        models, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
+        max_tokens, precision,
+    )  # fmt: skip
+    with writer, contextlib.closing(predicted):
+        for piece, probabilities in predicted:
+            best = classes.take(probabilities.argmax(1)).to_numpy()
+            confidence = probabilities.max(1).astype(np.float64).round(6)
+            writer.write(columns(piece).assign(prediction=best, confidence=confidence))
+    click.echo(f"{len(rows)} predictions in {output}")
+
+
+@click.command("evaluate")
+@click.argument("source", metavar="TABLE", type=Path)
+@click.option(
+    "--model", "folders", required=True, multiple=True, type=Path,
+    help="folder of a language model or a classifier; of several classifiers the mean of their probabilities counts",
+)  # fmt: skip
+@options.text_column
+@options.label_column
+@_prediction_options
+def evaluate_command(
+    source: Path, folders: tuple[Path, ...], text_column: str, label_column: str, split: str, max_texts: int | None,
+    batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
+) -> None:  # fmt: skip
+    """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts.
+
+    Perplexity is in float32 over the whole text, in one lane; only --text-column, --split and --device matter to it.
+    """
+    from sklearn.metrics import classification_report
+
+    folder = folders[0]
+    is_language_model = [read_config(each)["kind"] == "language_model" for each in folders]
+    if any(is_language_model) and len(folders) > 1:
+        raise InputError(
+            f"{folders[is_language_model.index(True)]}: is a language model; give one alone (several --model are for "
+            "classifiers)"
+        )
+    if is_language_model[0]:
+        options.refuse_given(_OF_A_CLASSIFIER, f"{folder} is a language model, which reads the whole text in one lane")
+        language_model, tokenizer = load_language_model(folder)
+        language_model.to(choose_device(device))
+        report_perplexity(language_model, tokenizer, source, text_column, split)
+        return
+    options.refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
+    models, labels = _load_classifiers(folders, device)
+    documents = options.read_texts(source, text_column, label_column, max_texts, seed)
+    names = [str(label) for label in labels]
+    targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
+    probabilities = [
+        predict_probabilities(
+            model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
+        )
+        for model, tokenizer in models
+    ]
+    predictions = np.mean(probabilities, axis=0).argmax(1)
+    click.echo(
+        classification_report(
+            targets, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0.0
+        )
+    )
+    click.echo(f"accuracy {(targets == predictions).mean():.4f} on {len(targets)} texts")
+
+
+def _load_classifiers(
+    folders: Sequence[Path], device: str
+) -> tuple[list[tuple[TextClassifier, Tokenizer]], list[Label]]:
+    """Models with their tokenizers, and the labels that all have."""
+    models: list[tuple[TextClassifier, Tokenizer]] = []
+    labels: list[Label] = []
+    for folder in folders:
+        model, tokenizer, own = load_classifier(folder)
+        labels = labels or own
+        if [(type(label), label) for label in own] != [(type(label), label) for label in labels]:
+            raise InputError(
+                f"{folder}: has other labels than {folders[0]} ({own!r} and {labels!r}); only classifiers of the same "
+                "labels go together"
+            )
+        models.append((model.to(choose_device(device)), tokenizer))
+    return models, labels
+
+
+@click.command("info")
+@click.argument("folder", type=Path)
+def info_command(folder: Path) -> None:
+    """What a model FOLDER holds."""
+    config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
+    click.echo(f"{folder}: {config['kind'].replace('_', ' ')}")
+    for section in ("encoder", "head"):
+        for name, value in config.get(section, {}).items():
+            click.echo(f"  {section}.{name}: {value}")
+    click.echo(f"  reads texts: {tokenizer.direction}")
+    if config["kind"] == "classifier":
+        model, _, labels = load_classifier(folder)
+        click.echo(f"  labels: {', '.join(map(str, labels))}")
+        click.echo(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
+
+
+@click.command("demo")
+@click.option("--output", default=Path("demo-output"), type=Path, show_default=True, help="folder for models and table")
+@click.option(
+    "--seeds",
+    default=3,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="repetitions of the small-label experiment",
+)
+@_device
+def demo_command(output: Path, seeds: int, device: str) -> None:
+    """The three stages on text that every installation carries; prints a table. Under ten minutes on two cores."""
+    from ulmfit_fast.demo.demo import run_demo
+
+    run_demo(output, seeds, device)
+
+
+_OF_A_CLASSIFIER = ("label_column", "max_texts", "batch_size", "max_tokens", "precision", "seed")
+
+
+def report_perplexity(
+    model: LanguageModel, tokenizer: Tokenizer, source: Path, text_column: str, split: str, bptt: int = 70
+) -> None:
+    """Print a language model's perplexity on the texts of a file, read in one lane."""
+    ids = list(tokenizer.encode(iterate_texts(source, text_column, split)))
+    loss = evaluate_language_model(model, ids, bptt, batch_size=1, progress=True)
+    click.echo(f"perplexity {math.exp(min(loss, 50)):.2f} (loss {loss:.4f}) on {sum(map(len, ids)) - 1:,} tokens")
+
+
+COMMANDS = {command.name: command for command in (predict_command, evaluate_command, info_command, demo_command)}

@@ -1,0 +1,76 @@
+"""The command that makes a corpus, which needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ulmfit_fast.cli import options
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
+from ulmfit_fast.text.files import is_plain_text
+from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
+
+OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
+
+
+@click.command("tokenize")
+@click.argument("source", metavar="TEXTS", type=Path)
+@click.option("--output", required=True, type=Path, help="corpus folder to write, for pretrain-lm and finetune-lm")
+@click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
+@click.option("--overwrite", is_flag=True, help="replace another corpus in the output folder")
+@options.text_column
+@options.split
+@click.option("--like", type=Path, help="folder of a language model whose tokenizer to use, for finetune-lm")
+@click.option("--tokenizer", default="word", type=click.Choice(TOKENIZERS), show_default=True, help="kind of tokens")
+@click.option("--vocab-size", default=60_000, type=click.IntRange(min=16), show_default=True, help="largest vocabulary")
+@click.option(
+    "--min-frequency", default=3, type=click.IntRange(min=1), show_default=True, help="rarer words are unknown"
+)
+@click.option(
+    "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True,
+    help="backward: texts are read from their end",
+)  # fmt: skip
+@options.processes
+@click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
+def tokenize_command(
+    source: Path, output: Path, valid: Path | None, overwrite: bool, text_column: str, split: str, like: Path | None,
+    tokenizer: str, vocab_size: int, min_frequency: int, direction: str, processes: int, seed: int,
+) -> None:  # fmt: skip
+    """Tokenize TEXTS of any size into a corpus folder that pretrain-lm and finetune-lm read from disk."""
+    given = None
+    if like is not None:
+        options.refuse_given(OF_A_VOCABULARY, f"{like} has a vocabulary")
+        given = Tokenizer.load(like / "tokenizer.json")
+    if source.exists() and not is_plain_text(source):
+        options.refuse_given(("split",), f"{source} is not a .txt file")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the corpus")
+    files = Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed, given, direction)
+    tokenize(files, output, processes, overwrite)
+    click.echo(f"corpus in {output}")
+
+
+def tokenize(source: Source, folder: Path, processes: int, overwrite: bool) -> Corpus:
+    """``tokenize_corpus`` with a bar, and a line on how fast it was."""
+    with progress_bar("tokenize", 0, "B") as bar:
+
+        def advance(title: str, count: int) -> None:
+            bar.set_description(title, refresh=False)
+            bar.update(count)
+
+        corpus, figures = tokenize_corpus(source, folder, processes, advance, overwrite)
+    if figures:
+        click.echo(
+            f"tokenized {figures['megabytes']:.1f} MB in {figures['seconds']:.0f} s "
+            f"({figures['megabytes'] / figures['seconds']:.1f} MB/s, {processes} processes): "
+            f"{figures['documents']:,.0f} documents, {figures['tokens']:,.0f} tokens to train on, vocabulary "
+            f"{len(corpus.tokenizer):,}",
+            err=True,
+        )
+    return corpus
+
+
+COMMANDS = {"tokenize": tokenize_command}

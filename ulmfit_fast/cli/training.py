@@ -1,0 +1,220 @@
+"""The commands of the three stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ulmfit_fast.cli import options
+from ulmfit_fast.cli.prediction import report_perplexity
+from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
+from ulmfit_fast.storage.model_folder import CHECKPOINT, check_output_folder
+from ulmfit_fast.tasks.labels import encode_labels, list_classes
+from ulmfit_fast.text.corpus import Corpus, Source
+from ulmfit_fast.text.files import Documents, is_plain_text, sample_texts
+from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.training.history import Record
+from ulmfit_fast.training.stage import TrainedLanguageModel
+
+# What a corpus folder has settled; the second are also how --eval is read.
+_OF_TOKENIZING = ("valid", "max_texts", "processes")
+_OF_READING = ("text_column", "split")
+
+
+@click.command("pretrain-lm")
+@click.argument("source", metavar="TEXTS", type=Path)
+@click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
+@click.option("--eval", "test", type=Path, help="texts to report the perplexity of at the end, read in one lane")
+@options.output
+@options.overwrite
+@options.resume
+@options.text_column
+@options.split
+@options.max_texts
+@options.processes
+@options.config_options(PretrainConfig)
+def pretrain_lm_command(
+    source: Path, valid: Path | None, test: Path | None, output: Path, overwrite: bool, resume: bool, text_column: str,
+    split: str, max_texts: int | None, processes: int, config: PretrainConfig,
+) -> None:  # fmt: skip
+    """Stage one: train a language model on general TEXTS, or on a corpus folder that tokenize wrote.
+
+    Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    """
+    check_output_folder(output, overwrite, resume)
+    if test is not None and not test.exists():
+        raise InputError(f"{test}: no such file or folder")
+    files = Source(
+        source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency, config.seed,
+        direction=config.direction,
+    )  # fmt: skip
+    of_reading = () if test is not None else _OF_READING
+    corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, of_reading)
+    if isinstance(corpus, Corpus):
+        # What --eval names is read as the corpus was, unless told otherwise.
+        split = split if options.is_given("split") else corpus.source.get("split", split)
+        text_column = text_column if options.is_given("text_column") else corpus.source.get("text_column", text_column)
+    trained = pretrain_lm(corpus, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
+    _print_written(output)
+    if test is not None:
+        report_perplexity(trained.model, trained.tokenizer, test, text_column, split, config.bptt)
+
+
+@click.command("finetune-lm")
+@click.argument("source", metavar="TEXTS", type=Path)
+@click.option("--model", "language_model", required=True, type=Path, help="folder of a language model")
+@click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
+@options.output
+@options.overwrite
+@options.resume
+@options.text_column
+@options.split
+@options.max_texts
+@options.processes
+@options.config_options(FinetuneLMConfig)
+def finetune_lm_command(
+    source: Path, language_model: Path, valid: Path | None, output: Path, overwrite: bool, resume: bool,
+    text_column: str, split: str, max_texts: int | None, processes: int, config: FinetuneLMConfig,
+) -> None:  # fmt: skip
+    """Stage two: go on with the task's TEXTS, labelled or not, or with a corpus folder that tokenize wrote.
+
+    Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    """
+    check_output_folder(output, overwrite, resume)
+    base, given = TrainedLanguageModel.load(language_model), None
+    if not (config.new_vocabulary and base.tokenizer.uses_rules):
+        asked = ("new_vocabulary",) if config.new_vocabulary else ()
+        options.refuse_given((*OF_A_VOCABULARY, *asked), f"the vocabulary of {language_model} is kept")
+        given = base.tokenizer
+    files = Source(
+        source, valid, text_column, split, "word", config.vocab_size, config.min_frequency, config.seed, given,
+        base.tokenizer.direction,
+    )  # fmt: skip
+    corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, _OF_READING)
+    finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
+    _print_written(output)
+
+
+@click.command("train")
+@click.argument("source", metavar="TABLE", type=Path)
+@click.option("--model", "language_model", type=Path, help="folder of a language model; without it, from scratch")
+@click.option("--valid", type=Path, help="table to measure accuracy on after each epoch; the best epoch is kept")
+@click.option(
+    "--valid-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="hold this part of TABLE out instead, drawn by the seed from every label alike",
+)
+@options.output
+@options.overwrite
+@options.resume
+@options.text_column
+@options.label_column
+@options.max_texts
+@options.config_options(ClassifierConfig)
+def train_command(
+    source: Path, language_model: Path | None, valid: Path | None, valid_fraction: float | None, output: Path,
+    overwrite: bool, resume: bool, text_column: str, label_column: str, max_texts: int | None, config: ClassifierConfig,
+) -> None:  # fmt: skip
+    """Stage three: train a classifier on a TABLE of texts and labels.
+
+    Without --valid or --valid-fraction the last epoch's weights are kept. --embedding-size, --hidden-size,
+    --num-layers, --tokenizer, --vocab-size, --min-frequency and --direction are for training from scratch, without
+    --model.
+    """
+    if language_model is not None:
+        options.refuse_given(OF_A_NEW_MODEL, f"the language model {language_model} has settled it; leave it out")
+    if valid is not None and valid_fraction is not None:
+        raise InputError("--valid-fraction does not go with --valid")
+    check_output_folder(output, overwrite, resume)
+    documents = options.read_texts(source, text_column, label_column, max_texts, config.seed)
+    classes = list_classes(documents.texts, documents.labels or [], str(source))
+    held_out = None
+    if valid is not None:
+        held_out = options.read_texts(valid, text_column, label_column, None, config.seed)
+        encode_labels(held_out.labels or [], classes, str(valid), held_out.rows)
+    elif valid_fraction is not None:
+        documents, held_out = _hold_out(documents, valid_fraction, config.seed)
+    finetune_classifier(
+        documents.texts, documents.labels or [], language_model, config,
+        valid_texts=None if held_out is None else held_out.texts,
+        valid_labels=None if held_out is None else held_out.labels,
+        output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch,
+    )  # fmt: skip
+    _print_written(output)
+
+
+def _read_corpus(
+    files: Source, max_texts: int | None, output: Path, processes: int, overwrite: bool, resume: bool,
+    of_reading: tuple[str, ...],
+) -> Corpus | list[str]:  # fmt: skip
+    """A corpus folder, one made of the files in ``output``, or a sample of their texts.
+
+    Options that do nothing are refused: what a corpus folder has settled otherwise, and of ``of_reading`` what it or
+    the files' kind has.
+    """
+    source = files.path
+    if files.valid_path is not None and max_texts is not None:
+        raise InputError("--valid does not go with --max-texts")
+    if (source / "train.tokens").exists():
+        settled = f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
+        options.refuse_given((*_OF_TOKENIZING, *of_reading), settled)
+        corpus = Corpus.load(source)
+        asked = {
+            "tokenizer": files.tokenizer, "vocab_size": files.vocab_size, "min_frequency": files.min_frequency,
+            "direction": files.direction,
+        }  # fmt: skip
+        made = corpus.source | {"tokenizer": corpus.source.get("kind"), "direction": corpus.tokenizer.direction}
+        options.refuse_given([name for name in OF_A_VOCABULARY if asked[name] != made.get(name)], settled)
+        return corpus
+    if "split" in of_reading and source.exists() and not is_plain_text(source):
+        options.refuse_given(("split",), f"{source} is not a .txt file")
+    if max_texts is not None:
+        options.refuse_given(("processes",), "the texts of --max-texts are tokenized in memory")
+        return sample_texts(source, max_texts, files.seed, files.text_column, files.split)
+    folder, goes_on = output / "corpus", resume and (output / CHECKPOINT).exists()
+    if goes_on and (folder / "train.tokens").exists() and Corpus.load(folder).source != files.description():
+        raise InputError(
+            f"{source}: not the texts and options that {output} began with (paths, sizes, times of change); to go on "
+            f"with those, give {folder} in its place"
+        )
+    return tokenize(files, folder, processes, overwrite and not goes_on)
+
+
+def _hold_out(documents: Documents, fraction: float, seed: int) -> tuple[Documents, Documents]:
+    """The documents without, and those in, a part drawn from every label alike."""
+    from sklearn.model_selection import train_test_split
+
+    labels = documents.labels or []
+    refusal = f"{documents.source}: cannot hold out {fraction} of every label"
+    try:
+        parts = train_test_split(np.arange(len(documents)), test_size=fraction, random_state=seed, stratify=labels)
+    except ValueError as error:
+        raise InputError(f"{refusal} ({error}); give a table with --valid") from None
+    rest, drawn = (documents.take(np.sort(part)) for part in parts)
+    for label in sorted(set(labels)):
+        if label not in (rest.labels or []) or label not in (drawn.labels or []):
+            raise InputError(f"{refusal} (label {label!r} has too few texts); give a table with --valid")
+    return rest, drawn
+
+
+def _print_epoch(record: Record) -> None:
+    parts = [f"{record['stage']}, epoch {record['epoch']}: loss {record['loss']:.4f}"]
+    if "valid_loss" in record:
+        parts.append(f"validation loss {record['valid_loss']:.4f}")
+    if "perplexity" in record:
+        parts.append(f"perplexity {record['perplexity']:.1f}")
+    if "accuracy" in record:
+        parts.append(f"accuracy {record['accuracy']:.4f}")
+    parts.append(f"{record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s")
+    click.echo(", ".join(parts), err=True)
+
+
+def _print_written(output: Path) -> None:
+    click.echo(f"model, history and curves in {output}")
+
+
+COMMANDS = {command.name: command for command in (pretrain_lm_command, finetune_lm_command, train_command)}

@@ -1,0 +1,1 @@
+"""What every room may use: errors, interruption, progress, files written atomically, devices."""

@@ -1,0 +1,1 @@
+"""The demonstration: the three stages on text that every installation carries."""

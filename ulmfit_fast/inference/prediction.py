@@ -1,0 +1,133 @@
+"""Trained models on texts: class probabilities, accuracy, perplexity. A text's result does not depend on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ulmfit_fast.core.device import autocast
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
+from ulmfit_fast.text.batching import LanguageModelStream, document_batches
+from ulmfit_fast.text.files import Documents
+from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
+from ulmfit_fast.text.tokenizer import Tokenizer
+
+MAX_TOKENS = 1_000_000  # of a batch
+
+
+def predict_probabilities(
+    model: TextClassifier,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    batch_size: int = 64,
+    progress: bool = False,
+    max_tokens: int = MAX_TOKENS,
+    precision: str = "float32",
+) -> np.ndarray:
+    """Class probabilities of each text, float32 [len(texts), K]; rows sum to one.
+
+    Batches hold at most ``batch_size`` texts and ``max_tokens`` tokens (or one text); the result does not depend on it.
+    ``precision`` "bfloat16" computes under autocast.
+
+    Raises:
+        InputError: the model's weights are so large, or NaN, that it computes NaN.
+    """
+    ids = list(tokenizer.encode(texts))
+    with progress_bar("predict", sum(map(len, ids)), "tok", progress) as bar:
+        return _probabilities(model, ids, batch_size, max_tokens, precision, bar)
+
+
+def predict_documents(
+    classifiers: Sequence[tuple[TextClassifier, Tokenizer]],
+    pieces: Iterable[Documents],
+    characters: int,
+    batch_size: int = 64,
+    progress: bool = False,
+    max_tokens: int = MAX_TOKENS,
+    precision: str = "float32",
+) -> Generator[tuple[Documents, np.ndarray], None, None]:
+    """Each piece of a file, as it is reached, with what ``predict_probabilities`` says of its texts.
+
+    Of several classifiers, which must have the same labels, it is the mean. ``characters`` are those of all pieces, to
+    tell the time left.
+    """
+    read = tokens = 0
+    with progress_bar("predict", 0, "tok", progress) as bar:
+        for piece in pieces:
+            ids = [list(tokenizer.encode(piece.texts)) for _, tokenizer in classifiers]
+            read += sum(map(len, piece.texts))
+            tokens += sum(len(document) for each in ids for document in each)
+            bar.total = round(tokens * max(characters / max(read, 1), 1))  # the rest is taken to be as what was read
+            found = [
+                _probabilities(model, each, batch_size, max_tokens, precision, bar)
+                for (model, _), each in zip(classifiers, ids, strict=True)
+            ]
+            yield piece, found[0] if len(found) == 1 else np.mean(found, axis=0)
+
+
+def evaluate_classifier(
+    model: TextClassifier, ids: Sequence[np.ndarray], targets: Tensor, batch_size: int = 64, progress: bool = False
+) -> tuple[float, float]:
+    """(cross-entropy in nats a text, accuracy) on tokenized texts."""
+    with progress_bar("evaluate", sum(map(len, ids)), "tok", progress) as bar:
+        logits = _logits(model, ids, batch_size, MAX_TOKENS, bar)
+    loss = F.cross_entropy(logits, targets)
+    return float(loss), float((logits.argmax(1) == targets).float().mean())
+
+
+def evaluate_language_model(
+    model: LanguageModel,
+    corpus: TokenCorpus | Sequence[np.ndarray],
+    bptt: int = 70,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> float:
+    """Cross-entropy in nats a token; its exponential is the perplexity.
+
+    The text is read in ``batch_size`` lanes, each beginning without a state; 1 is how the papers measure.
+    """
+    corpus = TokenArray(corpus) if isinstance(corpus, Sequence) else corpus
+    stream = LanguageModelStream(corpus, max(1, min(batch_size, int(corpus.offsets[-1]) // 2)), bptt)
+    model.eval()
+    total, state = 0.0, None
+    with torch.inference_mode(), progress_bar("evaluate", stream.tokens, "tok", progress) as bar:
+        for batch in stream.epoch():
+            inputs, targets = (x.to(model.decoder_weight.device) for x in batch)
+            output = model(inputs, state)
+            state = output.state
+            cross_entropy, _ = language_model_loss(model, output, targets)
+            total += float(cross_entropy) * targets.numel()
+            bar.update(targets.numel())
+    return total / stream.tokens
+
+
+def _probabilities(
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, precision: str, bar: tqdm
+) -> np.ndarray:
+    with autocast(model, precision):
+        probabilities = _logits(model, ids, batch_size, max_tokens, bar).softmax(1)
+    if not probabilities.isfinite().all():
+        raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
+    return probabilities.numpy()
+
+
+def _logits(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: tqdm) -> Tensor:
+    model.eval()
+    logits = torch.empty(len(ids), model.classes)
+    before, device = model.bpt3c.on_progress, model.bpt3c.encoder.encoder.weight.device
+    with torch.inference_mode():
+        model.bpt3c.on_progress = bar.update
+        try:
+            for documents, rows in document_batches(ids, batch_size, max_tokens):
+                logits[torch.from_numpy(rows)] = model(documents.to(device)).float().cpu()  # type: ignore[arg-type]
+        finally:
+            model.bpt3c.on_progress = before
+    return logits

@@ -1,0 +1,124 @@
+"""The language model on top of the AWD-LSTM encoder, and what it is trained on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ulmfit_fast import ops
+from ulmfit_fast.nn.awd_lstm import AWDLSTM, LayerState, scaled_mask
+
+
+class LanguageModelOutput(NamedTuple):
+    raw: Tensor  # [T, B, E], the encoder's output
+    dropped: Tensor  # [T, B, E], after output dropout: what the softmax sees
+    state: list[LayerState]
+
+
+class LanguageModel(nn.Module):
+    """Next-token prediction: the encoder and a softmax whose weight is the embedding, with a bias.
+
+    ``forward`` stops before the softmax; ``logits`` and ``language_model_loss`` go on from there.
+
+    Args:
+        encoder: the AWD-LSTM; its ``output_p`` is the locked dropout before the softmax.
+    """
+
+    def __init__(self, encoder: AWDLSTM) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder_bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
+
+    @property
+    def decoder_weight(self) -> Tensor:
+        """[V, E], tied to the embedding."""
+        return self.encoder.encoder.weight
+
+    def layer_groups(self) -> list[nn.Module]:
+        """[first LSTM], ..., [last LSTM], [embedding and softmax], as fastai groups them."""
+        top = nn.Module()
+        top.encoder, top.decoder_bias = self.encoder.encoder, self.decoder_bias
+        return [*self.encoder.rnns, top]
+
+    def forward(self, tokens: Tensor, state: list[LayerState] | None = None) -> LanguageModelOutput:
+        """Encode ``tokens``.
+
+        Args:
+            tokens: int64 [T, B].
+            state: of the last call, detached, to continue the same texts; zeros where None.
+        """
+        steps, batch = tokens.shape
+        masks = self.encoder.draw_masks(batch)
+        batch_sizes = torch.full((steps,), batch, dtype=torch.int64)
+        raw, state = self.encoder(tokens.reshape(-1), batch_sizes, state, masks)
+        dropped = raw
+        if self.training:
+            mask = scaled_mask((batch, raw.shape[1]), self.encoder.config.output_p, raw)
+            dropped = raw if mask is None else ops.locked_dropout(raw, mask, batch_sizes)
+        shape = (steps, batch, raw.shape[1])
+        return LanguageModelOutput(raw.view(shape), dropped.view(shape), state)
+
+    def logits(self, output: LanguageModelOutput) -> Tensor:
+        """Unnormalised log-probabilities of the token after each one, [T, B, V]."""
+        return F.linear(output.dropped, self.decoder_weight, self.decoder_bias)
+
+
+def language_model_loss(
+    model: LanguageModel, output: LanguageModelOutput, targets: Tensor, alpha: float = 0.0, beta: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy, and the loss to train on: with AR and TAR added. The logits are never held all at once.
+
+    Args:
+        model: whose output it is.
+        output: of ``model``.
+        targets: int64 [T, B], the tokens after the input's.
+        alpha: weight of activation regularisation, the mean square of the dropped output.
+        beta: weight of temporal activation regularisation, the mean square of the raw output's change a step.
+
+    Returns:
+        (cross-entropy in nats a token, training loss), both [].
+
+    Source: Merity et al., arXiv 1708.02182, section 4 (AR, TAR).
+    """
+    cross_entropy = ops.linear_cross_entropy(output.dropped, model.decoder_weight, targets, model.decoder_bias)
+    if not alpha and not beta:
+        return cross_entropy, cross_entropy
+    penalty: Tensor = _ActivationRegularization.apply(output.raw, output.dropped, alpha, beta)
+    return cross_entropy, cross_entropy + penalty
+
+
+class _ActivationRegularization(torch.autograd.Function):
+    """alpha mean(dropped^2) + beta mean((raw[t + 1] - raw[t])^2) and its gradients, in few passes."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, dropped: Tensor, alpha: float, beta: float) -> Tensor:
+        ctx.save_for_backward(raw, dropped)
+        ctx.alpha, ctx.beta = alpha, beta
+        dtype = torch.float64 if raw.dtype == torch.float64 else torch.float32
+        penalty = torch.zeros((), dtype=dtype, device=raw.device)
+        if alpha:
+            penalty += alpha * _mean_square(dropped, dtype)
+        if beta and len(raw) > 1:
+            penalty += beta * _mean_square(raw[1:] - raw[:-1], dtype)
+        return penalty
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        raw, dropped = ctx.saved_tensors
+        grad_raw = grad_dropped = None
+        if ctx.needs_input_grad[1] and ctx.alpha:
+            grad_dropped = dropped * (grad * (2 * ctx.alpha / dropped.numel())).to(dropped.dtype)
+        if ctx.needs_input_grad[0] and ctx.beta and len(raw) > 1:
+            change = raw[1:] - raw[:-1]
+            change *= (grad * (2 * ctx.beta / change.numel())).to(raw.dtype)
+            grad_raw = torch.cat([-change[:1], change])
+            grad_raw[1:-1] -= change[1:]
+        return grad_raw, grad_dropped, None, None
+
+
+def _mean_square(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.linalg.vector_norm(x, dtype=dtype).square() / x.numel()

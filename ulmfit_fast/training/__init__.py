@@ -1,0 +1,1 @@
+"""Configurations, schedules, unfreezing, optimizers, and the loop that runs the three stages."""

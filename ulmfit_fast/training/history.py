@@ -1,0 +1,59 @@
+"""What a run records: an epoch's figures, and the loss within epochs; as a JSON-lines file and as curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ulmfit_fast.core.atomic_write import write_atomically
+
+Record = dict[str, Any]  # stage, epoch, loss, tokens_per_s, ...
+
+
+@dataclass
+class History:
+    """One record an epoch, and the loss within epochs; as a JSON-lines file and as curves."""
+
+    records: list[Record] = field(default_factory=list)
+    points: list[tuple[float, float]] = field(default_factory=list)  # (epochs done, mean loss since the last point)
+
+    def write(self, folder: Path) -> None:
+        """Write ``history.jsonl`` and ``curves.png``."""
+        write_atomically(folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
+        write_atomically(folder / "curves.png", plot_curves(self.records, self.points))
+
+
+def plot_curves(records: list[Record], points: Sequence[tuple[float, float]] = ()) -> bytes:
+    """Loss and score over the epochs as a PNG image."""
+    import io
+
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs = range(1, len(records) + 1)
+    if len(points) > 1:
+        axes.plot(*zip(*points, strict=True), color="C0", alpha=0.4, linewidth=1)
+    for key, label in (("loss", "training loss"), ("valid_loss", "validation loss")):
+        if any(key in record for record in records):
+            axes.plot(epochs, [record.get(key, math.nan) for record in records], marker="o", label=label)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("cross-entropy (nats)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, labels = axes.get_legend_handles_labels()
+    if any("accuracy" in record for record in records):
+        score = axes.twinx()
+        score.plot(epochs, [record.get("accuracy", math.nan) for record in records], "k--", label="validation accuracy")
+        score.set_ylim(0, 1)
+        score.set_ylabel("accuracy")
+        more_handles, more_labels = score.get_legend_handles_labels()
+        handles, labels = handles + more_handles, labels + more_labels
+    axes.legend(handles, labels, loc="center right")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    return image.getvalue()

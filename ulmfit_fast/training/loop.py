@@ -1,0 +1,245 @@
+"""The training loop that the three stages share: optimizer steps, progress, history, the best weights so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from ulmfit_fast.core.device import autocast
+from ulmfit_fast.core.errors import TrainingDivergedError
+from ulmfit_fast.core.interrupt import uninterrupted
+from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.training.history import Record
+from ulmfit_fast.training.optim import AveragedWeights
+
+
+@dataclass
+class EpochProgress:
+    """How far an epoch is: what a run that goes on in the middle of it needs to know."""
+
+    batches: int = 0
+    tokens: int = 0
+    loss: float = 0.0  # summed over tokens
+    seconds: float = 0.0
+    window_tokens: int = 0  # since the last point of the history
+    window_loss: float = 0.0
+
+
+class StepLoss(NamedTuple):
+    """What a batch's computation gives the loop."""
+
+    report: Tensor  # loss to show
+    minimise: Tensor  # loss to descend
+    tokens: int
+    rate: float = 1.0  # of the scheduled learning rate, for this step
+
+
+class _Unread:
+    """A step's loss, loss to descend and gradient norm on their way from the device.
+
+    Args:
+        title, done, tokens: of the epoch, of the epoch, of the step.
+        measured: float64 [3].
+    """
+
+    def __init__(self, title: str, done: EpochProgress, measured: Tensor, tokens: int) -> None:
+        self.title, self.done, self.tokens = title, done, tokens
+        self._values, self._arrived = measured, None
+        if measured.is_cuda:
+            self._values = torch.empty(measured.shape, dtype=measured.dtype, pin_memory=True)
+            self._values.copy_(measured, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def wait(self) -> list[float]:
+        """For them, not for what has been queued since."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._values.tolist()
+
+
+@dataclass
+class Loop:
+    """What an epoch of training needs besides the batches.
+
+    Args:
+        model: being trained.
+        optimizer, scheduler: the scheduler steps every batch.
+        clip: largest gradient norm.
+        precision: "float32", or "bfloat16" for autocast.
+        progress: show a bar, if standard error is a terminal.
+        perplexity: show the loss's exponential, too.
+        average: of the weights, updated every step.
+        on_step: called after every step, when all state is that of whole steps.
+        late: read a step's loss after the next step has been queued, so that it is not waited for; None: where
+            the model is on a GPU. A step is then taken before it is known that its loss is finite.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    clip: float
+    precision: str = "float32"
+    progress: bool = True
+    perplexity: bool = False
+    average: AveragedWeights | None = None
+    on_step: Callable[[EpochProgress], None] | None = None
+    late: bool | None = None
+    _unread: _Unread | None = field(default=None, init=False)
+    _bar: tqdm | None = field(default=None, init=False)
+    _advanced: float = field(default=0.0, init=False)
+
+    def advance(self, tokens: float) -> None:
+        """Move the bar within a batch: some more of its tokens are done."""
+        self._advanced += tokens
+        if self._bar is not None:
+            self._bar.update(tokens)
+
+    def train_epoch(
+        self,
+        title: str,
+        batches: Iterable[Any],
+        tokens: int,
+        compute_loss: Callable[[Any], StepLoss],
+        done: EpochProgress | None = None,
+    ) -> Record:
+        """Train on every batch once.
+
+        Args:
+            title: before the progress bar.
+            batches: of any kind; those that are left.
+            tokens: in all of them, for the bar.
+            compute_loss: from a batch.
+            done: what of this epoch was done before; it is counted on.
+
+        Returns:
+            Record with loss (mean a token-weighted batch), lr (at the end), seconds and tokens_per_s.
+
+        Raises:
+            TrainingDivergedError: the loss, a gradient or a weight became NaN or infinite.
+        """
+        self.model.train()
+        self._advanced, self._unread = 0.0, None
+        done = EpochProgress() if done is None else done
+        late = next(self.model.parameters()).is_cuda if self.late is None else self.late
+        clock = time.perf_counter()
+        with progress_bar(title, tokens, "tok", self.progress) as bar:
+            self._bar = bar
+            bar.update(done.tokens)
+            for batch in batches:
+                self.optimizer.zero_grad(set_to_none=True)
+                with autocast(self.model, self.precision):
+                    step = compute_loss(batch)
+                step.minimise.backward()
+                trained = [p for p in self.model.parameters() if p.grad is not None]
+                norm = nn.utils.clip_grad_norm_(trained, self.clip)
+                measured = [x.detach().double().to(step.minimise.device) for x in (step.report, step.minimise, norm)]
+                now = time.perf_counter()
+                with uninterrupted():
+                    self.read_losses()
+                    self._unread = _Unread(title, done, torch.stack(measured), step.tokens)
+                    if not late:
+                        self.read_losses()
+                    self._update(step.rate)
+                    done.batches, done.tokens = done.batches + 1, done.tokens + step.tokens
+                    done.seconds, clock = done.seconds + now - clock, now
+                    if self.on_step is not None:
+                        self.on_step(done)
+                self.advance(step.tokens - self._advanced)
+                self._advanced = 0.0
+            with uninterrupted():
+                self.read_losses()
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise diverged(title, "a weight became NaN or infinite", done.tokens)
+        done.seconds += time.perf_counter() - clock
+        return {
+            "loss": done.loss / max(1, done.tokens),
+            "lr": self.scheduler.get_last_lr()[-1],
+            "seconds": done.seconds,
+            "tokens_per_s": done.tokens / done.seconds,
+        }
+
+    def read_losses(self) -> None:
+        """Count the loss of the last step, if that has not been done.
+
+        Raises:
+            TrainingDivergedError: it or the gradient's norm is NaN or infinite.
+        """
+        if self._unread is None:
+            return
+        done, tokens = self._unread.done, self._unread.tokens
+        loss, minimised, norm = self._unread.wait()
+        for what, value in (("loss", minimised), ("gradient's norm", norm)):
+            if not math.isfinite(value):
+                raise diverged(self._unread.title, f"the {what} became {value}", done.tokens)
+        self._unread = None
+        done.loss += loss * tokens
+        done.window_tokens, done.window_loss = done.window_tokens + tokens, done.window_loss + loss * tokens
+        if self._bar is not None:
+            shown = {"perplexity": f"{math.exp(min(loss, 50)):.1f}"} if self.perplexity else {}
+            self._bar.set_postfix({"loss": f"{loss:.3f}", **shown}, refresh=False)
+
+    def _update(self, rate: float) -> None:
+        scheduled = [group["lr"] for group in self.optimizer.param_groups]
+        for group, lr in zip(self.optimizer.param_groups, scheduled, strict=True):
+            group["lr"] = lr * rate
+        self.optimizer.step()
+        for group, lr in zip(self.optimizer.param_groups, scheduled, strict=True):
+            group["lr"] = lr
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update()
+
+
+def diverged(title: str, what: str, tokens: int) -> TrainingDivergedError:
+    """The error to stop training with."""
+    return TrainingDivergedError(
+        f"{title}: {what} after {tokens} tokens of the epoch; training stopped, the last good checkpoint is kept; try "
+        "a lower lr"
+    )
+
+
+class BestWeights:
+    """Remembers the weights with the lowest loss, to end with: in the model folder they were saved to, or in memory.
+
+    Args:
+        model: whose weights.
+        folder: where every best model is saved by the caller; None: a copy is kept here.
+    """
+
+    def __init__(self, model: nn.Module, folder: Path | None) -> None:
+        self.model = model
+        self.folder = folder
+        self.loss = math.inf
+        self._weights: dict[str, Tensor] | None = None
+
+    def offer(self, loss: float | None) -> bool:
+        """Whether this loss is the best so far; None (nothing to compare by) always is."""
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"the validation loss became {loss}; training stopped, the last good checkpoint is kept; try a lower lr"
+            )
+        if loss is not None and loss >= self.loss:
+            return False
+        self.loss = math.inf if loss is None else loss
+        if self.folder is None:
+            self._weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return True
+
+    def restore(self) -> None:
+        weights = self._weights
+        if self.folder is not None:
+            weights = safetensors.torch.load_file(self.folder / "model.safetensors")
+        if weights is not None:
+            self.model.load_state_dict(weights)

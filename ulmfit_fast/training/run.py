@@ -1,0 +1,250 @@
+"""A stage's run between its steps: what to average, when to write the checkpoint, and how to go on from it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ulmfit_fast.core.errors import InputError, TrainingInterrupted
+from ulmfit_fast.core.interrupt import uninterrupted
+from ulmfit_fast.ops import build_info
+from ulmfit_fast.storage.run_file import CHECKPOINT, checksum, load_state, random_state, save_state, set_random_state
+from ulmfit_fast.training.history import History, Record
+from ulmfit_fast.training.loop import BestWeights, EpochProgress, Loop, StepLoss
+from ulmfit_fast.training.optim import NTASGD
+
+_POINTS = 200  # of an epoch's loss in the history
+
+
+@dataclass
+class Task:
+    """What is trained on, as a run needs to know it.
+
+    Args:
+        random: of order and cuts; an epoch's batches follow from its state when the epoch begins.
+        batches: the epoch's batches, the first so many left out.
+        tokens: in an epoch.
+        expected_batches: of an epoch.
+        checksum: of texts, labels and vocabulary.
+        compute_loss: of a batch.
+        validate: measures, with a title: a record with valid_loss if there is something to validate on.
+        save: writes a model folder.
+        start_epoch: prepares the model for an epoch; what to record of it.
+        carried: what goes on from batch to batch, as of the last step.
+        carry: takes over what the last computed batch leaves behind.
+    """
+
+    random: np.random.Generator
+    batches: Callable[[int], Iterator[Any]]
+    tokens: int
+    expected_batches: int
+    checksum: int
+    compute_loss: Callable[[Any], StepLoss]
+    validate: Callable[[str], Record]
+    save: Callable[..., None]
+    start_epoch: Callable[[int], Record] = lambda _: {}
+    carried: list[Any] = field(default_factory=list)
+    carry: Callable[[], None] = lambda: None
+
+
+@dataclass
+class Run:
+    """All that changes while a stage runs.
+
+    Args:
+        arguments: the stage's name and configuration; a checkpoint of others is refused.
+        model, loop, task, best, history: of the stage; changed by ``resume``.
+        folder: for the checkpoint, or None.
+    """
+
+    arguments: dict[str, Any]
+    model: nn.Module
+    loop: Loop
+    task: Task
+    best: BestWeights
+    history: History
+    folder: Path | None
+    _epoch: int = field(default=0, init=False)
+    _done: EpochProgress = field(default_factory=EpochProgress, init=False)
+    _batches_random: dict[str, Any] = field(default_factory=dict, init=False)  # of the task, when the epoch began
+    _torch_random: dict[str, Any] = field(default_factory=dict, init=False)  # as of the last step
+    _buffers: dict[str, Tensor] = field(default_factory=dict, init=False)  # as of the last step
+    _best_loss: float = field(default=0.0, init=False)  # before the epoch's validation
+    _written: float = field(default_factory=time.monotonic, init=False)
+    _begun_from: int = field(init=False)  # checksum of the weights before the first step
+
+    def __post_init__(self) -> None:
+        self._begun_from = 0 if self.folder is None else checksum(self.model.state_dict())
+
+    def start_again(self) -> None:
+        """Remove the checkpoint of an earlier run, which a later ``resume`` would take for this one's."""
+        if self.folder is not None:
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def begin(self, epoch: int) -> EpochProgress:
+        """Start an epoch, or go on in the middle of one."""
+        self._begin_at(epoch)
+        self.loop.on_step = self._after_step
+        return self._done
+
+    def end(self, epoch: int, valid_loss: float | None) -> None:
+        """Finish an epoch: trigger averaging, write the checkpoint."""
+        optimizer = self.loop.optimizer
+        if isinstance(optimizer, NTASGD) and valid_loss is not None:
+            optimizer.validated(valid_loss)
+        self._add_point(self._done)  # of losses read late
+        self._done, self.task.carried = EpochProgress(), []
+        self._begin_at(epoch + 1)
+        self._save()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the model has the averaged weights, where there are such."""
+        optimizer = self.loop.optimizer
+        average = optimizer.average if isinstance(optimizer, NTASGD) else self.loop.average
+        if average is None:
+            yield
+            return
+        in_place = average.in_place()
+        try:
+            with uninterrupted():  # a signal that waited comes inside the try: the weights are put back
+                in_place.__enter__()
+            yield
+        finally:
+            with uninterrupted():
+                in_place.__exit__(None, None, None)
+
+    def interrupted(self, title: str) -> TrainingInterrupted:
+        """The error to stop with; the state as of the last whole step is written."""
+        if not self._writes or not self._torch_random:  # nothing has begun: what an earlier run wrote still holds
+            return TrainingInterrupted(f"{title}: interrupted")
+        with uninterrupted():
+            self._save()
+        return TrainingInterrupted(
+            f"{title}: interrupted after {self._done.tokens} tokens of the epoch; go on with --resume (resume=True), "
+            f"from the checkpoint in {self.folder}"
+        )
+
+    def resume(self) -> int:
+        """Take over the checkpoint's state, if there is one. Returns the epoch to go on with.
+
+        Raises:
+            InputError: the checkpoint is damaged, or of a run with other options or another model.
+        """
+        state = None if self.folder is None else load_state(self.folder)
+        if state is None:
+            return 0
+        for name, value in self.arguments.items():
+            if name != "checkpoint_minutes" and state["arguments"].get(name) != value:
+                raise InputError(
+                    f"{self.folder}: its checkpoint was made with {name}={state['arguments'].get(name)!r}, not "
+                    f"{value!r}; resume with the same options, or start again without --resume"
+                )
+        if state["data"] != self.task.checksum:
+            raise InputError(
+                f"{self.folder}: its checkpoint was made on other texts, labels or words; resume with the same "
+                "files, or start again without --resume"
+            )
+        if self.folder is not None and state["records"] and not (self.folder / "model.safetensors").exists():
+            raise InputError(
+                f"{self.folder}: its checkpoint goes with the best model so far, and model.safetensors is missing; "
+                "bring the whole folder, or start again without --resume"
+            )
+        environment = self._environment()
+        # Elsewhere the same beginning may have other bits.
+        if environment == state["environment"] and state.get("begun_from", self._begun_from) != self._begun_from:
+            raise InputError(
+                f"{self.folder}: its checkpoint began from another model; resume with the same one, or start again "
+                "without --resume"
+            )
+        for name, value in environment.items():
+            if state["environment"].get(name) != value:
+                warnings.warn(
+                    f"{self.folder}: its checkpoint was made with {name} {state['environment'].get(name)}, now it is "
+                    f"{value}: the run goes on, but not to the same bits",
+                    stacklevel=4,
+                )
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.folder}: its checkpoint is of another model ({reason})") from None
+        self.loop.optimizer.load_state_dict(state["optimizer"])
+        self.loop.scheduler.load_state_dict(state["scheduler"])
+        if self.loop.average is not None:
+            self.loop.average.load_state_dict(state["average"])
+        self.best.loss = state["best"]
+        self.history.records[:] = state["records"]
+        self.history.points[:] = [tuple(point) for point in state["points"]]
+        device = self._device
+        self.task.carried = [tuple(x.to(device) for x in layer) for layer in state["carried"]]
+        self.task.random.bit_generator.state = state["batches_random"]
+        set_random_state(state["torch_random"], device)
+        self._epoch, self._done = state["epoch"], EpochProgress(**state["done"])
+        return self._epoch
+
+    def _environment(self) -> dict[str, Any]:
+        return {
+            "torch": torch.__version__, "threads": torch.get_num_threads(), "kernels": build_info()["isa"],
+            "device": self._device.type,
+        }  # fmt: skip
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def _writes(self) -> bool:
+        return self.folder is not None and bool(self.arguments["checkpoint_minutes"])
+
+    def _begin_at(self, epoch: int) -> None:
+        self._epoch, self._best_loss = epoch, self.best.loss
+        self._batches_random = dict(self.task.random.bit_generator.state)
+        self._remember_step()
+
+    def _remember_step(self) -> None:
+        """What the next step's forward changes: it may be interrupted and is then done again."""
+        self._torch_random = random_state(self._device)
+        self._buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+
+    def _after_step(self, done: EpochProgress) -> None:
+        self.task.carry()
+        self._add_point(done)
+        self._remember_step()
+        minutes = self.arguments["checkpoint_minutes"]
+        if minutes and time.monotonic() - self._written >= 60 * minutes:
+            self._save()
+
+    def _add_point(self, done: EpochProgress) -> None:
+        """To the curve, if there are losses for one."""
+        if done.window_tokens and done.window_tokens * _POINTS >= self.task.tokens:
+            mean = done.window_loss / done.window_tokens
+            self.history.points.append((self._epoch + done.tokens / self.task.tokens, mean))
+            done.window_tokens, done.window_loss = 0, 0.0
+
+    def _save(self) -> None:
+        if self.folder is None or not self._writes:
+            return
+        self.loop.read_losses()  # nothing that has diverged is written
+        average = self.loop.average
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_state(self.folder, {
+            "arguments": self.arguments, "data": self.task.checksum, "environment": self._environment(),
+            "begun_from": self._begun_from,
+            "model": self.model.state_dict() | self._buffers,
+            "optimizer": self.loop.optimizer.state_dict(), "scheduler": self.loop.scheduler.state_dict(),
+            "average": None if average is None else average.state_dict(), "best": self._best_loss,
+            "records": self.history.records, "points": self.history.points, "carried": self.task.carried,
+            "batches_random": self._batches_random, "torch_random": self._torch_random, "epoch": self._epoch,
+            "done": asdict(self._done),
+        })  # fmt: skip
+        self._written = time.monotonic()
