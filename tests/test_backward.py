@@ -103,16 +103,16 @@ def test_the_mean_of_both_directions(
 ) -> None:
     """On texts that are torn between both labels, so that the mean is neither model's opinion."""
     random = np.random.default_rng(0)
-    texts = [" ".join(random.permutation(["great", "lovely", "awful", "dull", "film", "was"])) for _ in range(200)]
+    texts = [" ".join(random.permutation(["great", "lovely", "awful", "dull", "film", "was"])) for _ in range(1000)]
     probabilities = []
     for folder in (models, backward):
-        model, tokenizer, classes = load_classifier(folder / "clf")
+        model, tokenizer, task = load_classifier(folder / "clf")
         probabilities.append(predict_probabilities(model, tokenizer, texts).astype(np.float64))
     mean = sum(probabilities) / 2
     assert all((p.argmax(1) != mean.argmax(1)).any() for p in probabilities)
 
     table, output = tmp_path / "new.csv", tmp_path / "out.csv"
-    expected = [classes[i] for i in mean.argmax(1)]
+    expected = [task.labels[i] for i in mean.argmax(1)]
     pd.DataFrame({"text": texts, "label": expected}).to_csv(table, index=False)
     both = ["--model", str(models / "clf"), "--model", str(backward / "clf")]
     assert main(["predict", str(table), *both, "--output", str(output)]) == 0

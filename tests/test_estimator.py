@@ -89,6 +89,63 @@ def test_pretrained_folder_and_integer_labels(tmp_path: Path) -> None:
     assert {record["stage"] for record in estimator.history_.records} == {"fine-tune LM", "classifier"}
 
 
+def test_going_on_with_more_labels() -> None:
+    """The outputs of known labels begin as they were; a label that is new is learned beside them."""
+    texts, labels = make_task(80)
+    estimator = make_estimator(warm_start=True).fit(texts, labels)
+    before = estimator.predict_proba(texts)
+    config = replace(CLASSIFY, epochs=1, lr=1e-9)
+    estimator.set_params(classifier_config=config).fit([*texts, "film film film"] * 2, [*labels, "none"] * 2)
+    assert estimator.classes_.tolist() == ["bad", "good", "none"]
+    known = estimator.predict_proba(texts)[:, :2]
+    assert (known.argmax(1) == before.argmax(1)).mean() > 0.95  # not all: BatchNorm saw one more epoch
+    assert known / known.sum(1, keepdims=True) == pytest.approx(before, abs=0.25)
+    estimator.set_params(classifier_config=replace(CLASSIFY, epochs=6))
+    estimator.fit([*texts, *["film film film"] * 40], [*labels, *["none"] * 40])
+    assert estimator.predict(["film film film"]).tolist() == ["none"]
+    assert estimator.score(texts, labels) > 0.8
+    estimator.fit(texts, ["yes" if label == "good" else "no" for label in labels])  # nothing in common: a new head
+    assert estimator.classes_.tolist() == ["no", "yes"]
+
+
+def test_fit_after_load_trains_a_model_of_the_same_kind(tmp_path: Path) -> None:
+    texts, labels = make_task(40)
+    weights = {"good": 2.0}
+    estimator = make_estimator(class_weight=weights, batch_size=7, seed=5).fit(texts, labels)
+    estimator.save(tmp_path / "clf")
+    loaded = ULMFiTClassifier.load(tmp_path / "clf")
+    assert loaded.get_params(deep=False) == estimator.get_params(deep=False)
+    expected = estimator.predict_proba(texts)
+    assert np.array_equal(loaded.fit(texts, labels).predict_proba(texts), expected)
+
+
+def test_load_what_the_command_line_trained(models: Path) -> None:
+    """``train`` knows nothing of a language model's training but its sizes."""
+    loaded = ULMFiTClassifier.load(models / "clf")
+    assert (loaded.classifier_config.epochs, loaded.classifier_config.lr) == (8, 0.03)
+    sizes = loaded.model_.bpt3c.encoder.config
+    assert (loaded.pretrain_config.hidden_size, loaded.pretrain_config.num_layers) == (
+        sizes.hidden_size,
+        sizes.num_layers,
+    )
+
+
+def test_weights_of_texts_and_classes() -> None:
+    """Texts that weigh nothing teach nothing; a heavy class is predicted more often."""
+    texts, labels = make_task(80)
+    flipped = ["bad" if label == "good" else "good" for label in labels]
+    both, weights = [*texts, *texts], [1.0] * 80 + [0.0] * 80
+    estimator = make_estimator(seed=1).fit(both, [*labels, *flipped], sample_weight=weights)
+    assert estimator.score(texts, labels) > 0.8
+    predicted = [
+        np.mean(make_estimator(seed=1, class_weight=weight).fit(both, [*labels, *flipped]).predict(texts) == "good")
+        for weight in ({"good": 20.0}, {"bad": 20.0})
+    ]
+    assert predicted[0] > 0.9
+    assert predicted[1] < 0.1
+    assert make_estimator(class_weight="balanced").fit(texts, labels).score(texts, labels) > 0.8
+
+
 def test_not_fitted() -> None:
     with pytest.raises(NotFittedError):
         ULMFiTClassifier().predict(["a"])

@@ -15,8 +15,9 @@ from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from ulmfit_fast import InputError, TrainingDivergedError, finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model
+from ulmfit_fast.tasks import single_label
 from ulmfit_fast.tasks.labels import as_labels
-from ulmfit_fast.training.stage import TrainedLanguageModel
+from ulmfit_fast.training.trained import TrainedLanguageModel
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_classifier_learns_and_predicts_alike_after_loading(
     )
     assert accuracy > 0.9
     assert accuracy == pytest.approx(max(r["accuracy"] for r in trained.history.records), abs=0.05)
-    model, tokenizer, labels = load_classifier(tmp_path / "clf")
-    assert labels == trained.labels
+    model, tokenizer, task = load_classifier(tmp_path / "clf")
+    assert task.labels == trained.labels
     assert np.array_equal(predict_probabilities(model, tokenizer, test_texts), probabilities)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
 
@@ -169,8 +170,6 @@ def test_labels_may_be_numbers() -> None:
 
 
 def test_diverged_training_keeps_the_last_good_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ulmfit_fast.training import stage
-
     texts, labels = make_task(40)
     real, calls = torch.nn.functional.cross_entropy, []
 
@@ -179,7 +178,7 @@ def test_diverged_training_keeps_the_last_good_checkpoint(monkeypatch: pytest.Mo
         loss = real(*args, **kwargs)  # type: ignore[arg-type]
         return loss * torch.nan if len(calls) > 4 else loss  # in the second epoch
 
-    monkeypatch.setattr(stage.F, "cross_entropy", poisoned)
+    monkeypatch.setattr(single_label.F, "cross_entropy", poisoned)
     with pytest.raises(TrainingDivergedError, match=r"classifier 2/8: the loss became nan .* checkpoint is kept"):
         finetune_classifier(texts, labels, None, CLASSIFY, output=tmp_path / "clf")
     monkeypatch.undo()

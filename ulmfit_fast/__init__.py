@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
     from ulmfit_fast.training.optim import NTASGD, AveragedWeights
     from ulmfit_fast.training.schedules import SlantedTriangularLR, slanted_triangular
-    from ulmfit_fast.training.stage import TrainedClassifier, TrainedLanguageModel
+    from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
     from ulmfit_fast.training.unfreezing import ChainThaw, GradualUnfreezing, discriminative_param_groups, layer_groups
 
 __version__ = "0.1.0"
@@ -48,8 +48,8 @@ _MODULES = {
     "TextClassifier": "nn.classifier",
     "TextStream": "estimator",
     "Tokenizer": "text.tokenizer",
-    "TrainedClassifier": "training.stage",
-    "TrainedLanguageModel": "training.stage",
+    "TrainedClassifier": "training.trained",
+    "TrainedLanguageModel": "training.trained",
     "TrainingDivergedError": "core.errors",
     "TrainingInterrupted": "core.errors",
     "ULMFiTClassifier": "estimator",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
-from ulmfit_fast.storage.model_folder import check_output_folder, load_classifier, remove_run, save_model
-from ulmfit_fast.tasks.labels import Label, as_labels, list_classes
+from ulmfit_fast.storage.model_folder import check_output_folder, read_training_args, remove_run, save_model
+from ulmfit_fast.tasks.dataset import Dataset
+from ulmfit_fast.tasks.labels import Label, list_classes
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import History
-from ulmfit_fast.training.stage import TrainedLanguageModel
+from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 _NAME = "ULMFiTClassifier"  # in messages
 _CONFIGURATIONS: dict[str, type[PretrainConfig | FinetuneLMConfig | ClassifierConfig]] = {
@@ -43,13 +44,17 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         classifier_config: of the classifier, whose encoder is the language model's; ``ClassifierConfig()`` if None.
         batch_size: texts at a time in prediction; has no influence on the result.
         precision: of prediction, "float32" or "bfloat16" (autocast); of training it is in the configurations.
+        class_weight: None: all texts count alike. "balanced": inversely to the number of texts of their class. Or a
+            mapping from labels to weights.
+        warm_start: a second ``fit`` goes on with the classifier that is there, new labels included, and leaves the
+            language model as it is; else it starts again.
         seed: overrides the configurations' seeds, if not None.
         progress: show progress bars on a terminal.
 
     Attributes:
         classes_: the labels, sorted, in the order of ``predict_proba``'s columns.
         history_: what every epoch of every stage measured.
-        model_, tokenizer_: the trained parts.
+        model_, tokenizer_, task_: the trained parts.
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         classifier_config: ClassifierConfig | None = None,
         batch_size: int = 64,
         precision: str = "float32",
+        class_weight: str | Mapping[Label, float] | None = None,
+        warm_start: bool = False,
         seed: int | None = None,
         progress: bool = True,
     ) -> None:
@@ -70,6 +77,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         self.classifier_config = classifier_config
         self.batch_size = batch_size
         self.precision = precision
+        self.class_weight = class_weight
+        self.warm_start = warm_start
         self.seed = seed
         self.progress = progress
 
@@ -99,37 +108,71 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def fit(
-        self, texts: Sequence[str], labels: Sequence[Label], unlabeled: Sequence[str] | None = None
+        self,
+        texts: Iterable[str],
+        labels: Iterable[Label],
+        unlabeled: Iterable[str] | None = None,
+        sample_weight: Any = None,
+        valid_texts: Iterable[str] | None = None,
+        valid_labels: Iterable[Label] | None = None,
     ) -> ULMFiTClassifier:
-        """Train on ``texts`` and their ``labels``; ``unlabeled`` texts join in the language model's fine-tuning.
+        """Train on ``texts`` and their ``labels``.
+
+        Args:
+            texts, labels: one label for each text.
+            unlabeled: texts that join in the language model's fine-tuning.
+            sample_weight: what each text counts in the classifier's loss, numbers [len(texts)]; None: all alike.
+            valid_texts, valid_labels: to choose the classifier's best epoch by; without them the last is kept.
 
         Raises:
+            TypeError: something among the texts that is no text.
             InputError: fewer than two labels, lengths that differ, too little text, an unusable pretrained model.
             TrainingDivergedError: the loss became NaN or infinite.
         """
         for name in _CONFIGURATIONS:
             self._configuration(name)
-        texts, labels = as_texts(_NAME, texts), as_labels(labels)
-        list_classes(texts, labels)  # before the long work
-        every_text = [*texts, *as_texts(_NAME, unlabeled if unlabeled is not None else [])]
+        data = Dataset.labelled(
+            _NAME, texts, labels, weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels
+        )
+        assert data.labels is not None
+        more = as_texts(_NAME, unlabeled, "unlabeled") if unlabeled is not None else []
+        goes_on = self.warm_start and hasattr(self, "model_")
+        if not goes_on:
+            list_classes(data.texts, data.labels)  # before the long work
+        config, weights = self._classifier_config()
+        base = self._trained() if goes_on else self._language_model([*data.texts, *more])
+        trained = finetune_classifier(
+            data.texts, data.labels, base, config,
+            sample_weight=sample_weight, class_weight=weights,
+            valid_texts=None if data.valid is None else data.valid.texts,
+            valid_labels=None if data.valid is None else data.valid.labels,
+            progress=self.progress,
+        )  # fmt: skip
+        self._take(replace(trained, history=History(base.history.records + trained.history.records)))
+        return self
+
+    def _classifier_config(self) -> tuple[ClassifierConfig, Mapping[Label, float] | None]:
+        """The configuration, and the weights of classes that are not a matter of it."""
+        config: ClassifierConfig = self._seeded(self._configuration("classifier_config"))
+        if isinstance(self.class_weight, str):
+            return replace(config, class_weight=self.class_weight), None
+        return config, self.class_weight
+
+    def _language_model(self, texts: list[str]) -> TrainedLanguageModel:
+        """Stage two, or stage one where there is nothing to go on with."""
         base = None if self.pretrained is None else TrainedLanguageModel.load(self.pretrained)
         self._check_direction(base)
         if base is None:
-            config = self._seeded(self._configuration("pretrain_config"))
-            language_model: TrainedLanguageModel = pretrain_lm(every_text, config, progress=self.progress)
-        else:
-            config = self._seeded(self._configuration("finetune_config"))
-            language_model = finetune_lm(every_text, base, config, progress=self.progress)
-        classifier_config = self._seeded(self._configuration("classifier_config"))
-        trained = finetune_classifier(texts, labels, language_model, classifier_config, progress=self.progress)
-        history = History(language_model.history.records + trained.history.records)
-        self._take(trained.model, trained.tokenizer, trained.labels, history)
-        return self
+            return pretrain_lm(texts, self._seeded(self._configuration("pretrain_config")), progress=self.progress)
+        return finetune_lm(texts, base, self._seeded(self._configuration("finetune_config")), progress=self.progress)
+
+    def _trained(self) -> TrainedClassifier:
+        return TrainedClassifier(self.model_, self.tokenizer_, self.task_, self.history_)
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """The most probable label of each text. An empty text gets one too."""
-        best = self.predict_proba(texts).argmax(1)
-        return self.classes_[best]
+        probabilities = self.predict_proba(texts)
+        return self.task_.decode(probabilities)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Probability of each class for each text, [len(texts), len(classes_)]."""
@@ -152,7 +195,9 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
         check_is_fitted(self)
         check_output_folder(folder, overwrite)
-        save_model(folder, self.model_, self.tokenizer_, self.classes_.tolist())
+        save_model(
+            folder, self.model_, self.tokenizer_, self.task_, {"stage": "classifier", "estimator": self._to_dict()}
+        )
         remove_run(folder)
         if self.history_.records:
             self.history_.write(Path(folder))
@@ -161,14 +206,27 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def load(cls, folder: str | Path, device: str = "auto") -> ULMFiTClassifier:
         """Read a model folder, ready to predict on ``device``: "cpu", "cuda", or "auto", a GPU where there is one.
 
+        The estimator has the configurations that the classifier was trained with, so far as the folder knows them: a
+        further ``fit`` trains a model of the same kind. With ``warm_start`` set, it goes on with this one.
+
         Raises:
             InputError: the folder is missing, truncated or foreign; there is no such device.
         """
-        model, tokenizer, labels = load_classifier(folder)
-        model.to(choose_device(device)).eval()
-        estimator = cls()
-        estimator._take(model, tokenizer, labels, History())
+        trained = TrainedClassifier.load(folder)
+        trained.model.to(choose_device(device)).eval()
+        estimator = cls(**_parameters_of(read_training_args(folder), trained))
+        estimator._take(trained)
         return estimator
+
+    def _to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments as JSON can hold them."""
+        configurations = {name: asdict(self._configuration(name)) for name in _CONFIGURATIONS}
+        weights = self.class_weight
+        return configurations | {
+            "pretrained": None if self.pretrained is None else str(self.pretrained),
+            "batch_size": self.batch_size, "precision": self.precision, "seed": self.seed,
+            "class_weight": list(weights.items()) if isinstance(weights, Mapping) else weights,
+        }  # fmt: skip
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -193,9 +251,32 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def _seeded(self, config: Any) -> Any:
         return config if self.seed is None else replace(config, seed=self.seed)
 
-    def _take(self, model: Any, tokenizer: Any, labels: list[Label], history: History) -> None:
-        self.model_, self.tokenizer_, self.history_ = model, tokenizer, history
-        self.classes_ = np.asarray(labels)
+    def _take(self, trained: TrainedClassifier) -> None:
+        self.model_, self.tokenizer_, self.history_ = trained.model, trained.tokenizer, trained.history
+        self.task_ = trained.task
+        self.classes_ = np.asarray(trained.labels)
+
+
+def _parameters_of(training_args: dict[str, Any], trained: TrainedClassifier) -> dict[str, Any]:
+    """Constructor arguments that would make such a classifier, from what its folder says and from its sizes."""
+    saved = training_args.get("estimator", {})
+    encoder = trained.model.bpt3c.encoder.config
+    sizes = {
+        "embedding_size": encoder.embedding_size, "hidden_size": encoder.hidden_size, "num_layers": encoder.num_layers,
+        "direction": trained.tokenizer.direction,
+    }  # fmt: skip
+    parameters: dict[str, Any] = {
+        name: saved[name] for name in ("pretrained", "batch_size", "precision", "seed") if name in saved
+    }
+    weights = saved.get("class_weight")
+    parameters["class_weight"] = dict(map(tuple, weights)) if isinstance(weights, list) else weights
+    written_by_train = {} if saved else training_args
+    for name, kind in _CONFIGURATIONS.items():
+        values = saved.get(name, written_by_train if name == "classifier_config" else {})
+        known = {field.name for field in fields(kind)}
+        of_model = {key: value for key, value in sizes.items() if key in known and not saved}
+        parameters[name] = kind(**{key: value for key, value in values.items() if key in known} | of_model)
+    return parameters
 
 
 class TextStream:

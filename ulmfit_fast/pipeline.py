@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,28 +18,35 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.storage.model_folder import check_output_folder, remap_vocabulary
-from ulmfit_fast.tasks.labels import Label, as_labels, encode_labels, list_classes
-from ulmfit_fast.tasks.texts import as_texts, hold_out
+from ulmfit_fast.storage.model_folder import check_output_folder, read_config, remap_vocabulary
+from ulmfit_fast.tasks.dataset import Dataset
+from ulmfit_fast.tasks.labels import Label, list_classes, sorted_classes
+from ulmfit_fast.tasks.single_label import SingleLabel, class_weights
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.training.callbacks import Callback, EpochCallback, OnEpoch
+from ulmfit_fast.training.classifier import ClassifierTrainer
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
-from ulmfit_fast.training.stage import EpochCallback, Stage, TrainedClassifier, TrainedLanguageModel
+from ulmfit_fast.training.language_model import LanguageModelTrainer
+from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
+from ulmfit_fast.training.trainer import RunOptions
 
 Config = TypeVar("Config", bound=NewModelConfig)
+HELD_OUT_FOR_PERPLEXITY = 0.05  # of a language model's texts, where no validation texts are given
 
 
 def pretrain_lm(
-    texts: Sequence[str] | Corpus,
+    texts: Iterable[str] | Corpus,
     config: PretrainConfig | None = None,
     *,
-    valid_texts: Sequence[str] | None = None,
+    valid_texts: Iterable[str] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainedLanguageModel:
     """Stage one: a language model of general text, from nothing.
 
@@ -54,41 +61,40 @@ def pretrain_lm(
             would have ended with. Texts and configuration must be the same.
         progress: show bars on a terminal.
         on_epoch: called with each epoch's record.
+        callbacks: told of steps and epochs (``ulmfit_fast.training.callbacks``).
 
     Raises:
+        TypeError: something among the texts that is no text.
         InputError: too little text, an unusable ``output``.
         TrainingDivergedError: the loss became NaN or infinite.
     """
     config = config or PretrainConfig()
     torch.manual_seed(config.seed)
-    _check_output(output, overwrite, resume)
+    options = _options(output, overwrite, resume, progress, on_epoch, callbacks)
     if isinstance(texts, Corpus):
-        if valid_texts is not None:
-            raise InputError("pretrain_lm: a Corpus brings its validation texts; give no valid_texts")
+        _refuse_valid_texts("pretrain_lm", valid_texts)
         corpus = texts
         config = _in_direction_of(corpus.tokenizer, config, "pretrain_lm", "the corpus was tokenized")
     else:
-        texts = _as_training_texts("pretrain_lm", texts)
-        train_texts, valid_texts = hold_out(texts, valid_texts, config.seed)
-        corpus = _in_memory(config.train_tokenizer(train_texts), train_texts, valid_texts)
+        data = Dataset.unlabelled("pretrain_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
+        corpus = _in_memory(config.train_tokenizer(data.texts), data)
     encoder = config.new_encoder(corpus.tokenizer)
     encoder.set_dropouts(encoder.config.with_dropouts(config.dropouts, config.drop_mult))
-    model = LanguageModel(encoder)
-    stage = Stage("pretrain LM", config, output, progress, on_epoch, resume)
-    return stage.train_language_model(model, corpus, 1.0, config.alpha, config.beta)
+    return LanguageModelTrainer("pretrain LM", LanguageModel(encoder), corpus, config, 1.0, options).trained()
 
 
 def finetune_lm(
-    texts: Sequence[str] | Corpus,
+    texts: Iterable[str] | Corpus,
     language_model: str | Path | TrainedLanguageModel,
     config: FinetuneLMConfig | None = None,
     *,
-    valid_texts: Sequence[str] | None = None,
+    valid_texts: Iterable[str] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainedLanguageModel:
     """Stage two: a language model goes on with the task's texts, with discriminative rates.
 
@@ -97,132 +103,175 @@ def finetune_lm(
             tokenizer and validation texts; unless both are of words, its tokenizer must be the language model's.
         language_model: folder or result of ``pretrain_lm``; a given object is not changed.
         config: training, vocabulary.
-        valid_texts, output, overwrite, resume, progress, on_epoch: as ``pretrain_lm``.
+        valid_texts, output, overwrite, resume, progress, on_epoch, callbacks: as ``pretrain_lm``.
 
     Raises:
-        InputError, TrainingDivergedError: as ``pretrain_lm``, and for an unusable model folder.
+        TypeError, InputError, TrainingDivergedError: as ``pretrain_lm``, and for an unusable model folder.
 
     Source: Howard and Ruder, arXiv 1801.06146, section 3.2.
     """
     config = config or FinetuneLMConfig()
-    _check_output(output, overwrite, resume)
+    options = _options(output, overwrite, resume, progress, on_epoch, callbacks)
     base = _load(language_model)
     torch.manual_seed(config.seed)  # loading draws
     if isinstance(texts, Corpus):
-        if valid_texts is not None:
-            raise InputError("finetune_lm: a Corpus brings its validation texts; give no valid_texts")
+        _refuse_valid_texts("finetune_lm", valid_texts)
         corpus = texts
-        if corpus.tokenizer.direction != base.tokenizer.direction:
-            raise InputError(
-                f"finetune_lm: the language model reads {base.tokenizer.direction}, the corpus was tokenized "
-                f"{corpus.tokenizer.direction}; ulmfit-fast tokenize --direction {base.tokenizer.direction}"
-            )
-        both_words = base.tokenizer.uses_rules and corpus.tokenizer.uses_rules
-        if not (both_words and config.new_vocabulary) and corpus.tokenizer.to_json() != base.tokenizer.to_json():
-            raise InputError(
-                "finetune_lm: the corpus has another vocabulary than the language model; tokenize it with the model's: "
-                "ulmfit-fast tokenize --like MODEL"
-            )
+        _check_corpus_goes_with(base.tokenizer, corpus.tokenizer, config.new_vocabulary)
     else:
-        texts = _as_training_texts("finetune_lm", texts)
-        train_texts, valid_texts = hold_out(texts, valid_texts, config.seed)
+        data = Dataset.unlabelled("finetune_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
         tokenizer = base.tokenizer
         if config.new_vocabulary and tokenizer.uses_rules:
-            words = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
+            words = Tokenizer.train_words(data.texts, config.vocab_size, config.min_frequency)
             tokenizer = words.reading(tokenizer.direction)
-        corpus = _in_memory(tokenizer, train_texts, valid_texts)
+        corpus = _in_memory(tokenizer, data)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
-    stage = Stage("fine-tune LM", config, output, progress, on_epoch, resume)
-    return stage.train_language_model(model, corpus, config.discriminative_factor, config.alpha, config.beta)
+    factor = config.discriminative_factor
+    return LanguageModelTrainer("fine-tune LM", model, corpus, config, factor, options).trained()
 
 
 def finetune_classifier(
-    texts: Sequence[str],
-    labels: Sequence[Label],
-    language_model: str | Path | TrainedLanguageModel | None = None,
+    texts: Iterable[str],
+    labels: Iterable[Label],
+    language_model: str | Path | TrainedLanguageModel | TrainedClassifier | None = None,
     config: ClassifierConfig | None = None,
     *,
-    valid_texts: Sequence[str] | None = None,
-    valid_labels: Sequence[Label] | None = None,
+    sample_weight: Any = None,
+    class_weight: Mapping[Label, float] | None = None,
+    valid_texts: Iterable[str] | None = None,
+    valid_labels: Iterable[Label] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainedClassifier:
     """Stage three: a classifier over a language model's encoder, or over a new one where there is none.
 
     Args:
         texts, labels: to train on.
-        language_model: folder or result of ``finetune_lm`` (or ``pretrain_lm``); a given object is not changed.
+        language_model: folder or result of ``finetune_lm`` (or ``pretrain_lm``); a given object is not changed. Or of
+            this function: training goes on with that classifier. Where it has a label in common with ``labels`` its
+            head goes on, too, and gets outputs for the labels it does not know; else the head is new.
         config: training, head; sizes and vocabulary of a new encoder.
+        sample_weight: what each text counts in the loss, numbers [len(texts)]; None: all alike.
+        class_weight: what a text of each label counts; None: as ``config.class_weight`` says.
         valid_texts, valid_labels: to measure accuracy on and to choose the best epoch by; without them the last epoch
             is kept.
-        output, overwrite, resume, progress, on_epoch: as ``pretrain_lm``.
+        output, overwrite, resume, progress, on_epoch, callbacks: as ``pretrain_lm``.
 
     Raises:
-        InputError: fewer than two labels, lengths that differ, a validation label that training lacks, an unusable
-            ``output`` or model folder.
+        TypeError: something among the texts that is no text.
+        InputError: fewer than two labels, lengths that differ, a validation label that training lacks, weights that
+            cannot be ones, an unusable ``output`` or model folder.
         TrainingDivergedError: the loss became NaN or infinite.
 
     Source: Howard and Ruder, arXiv 1801.06146, section 3.3.
     """
     config = config or ClassifierConfig()
-    _check_output(output, overwrite, resume)
-    base = None if language_model is None else _load(language_model)
+    options = _options(output, overwrite, resume, progress, on_epoch, callbacks)
+    base = None if language_model is None else _load_encoder(language_model)
     torch.manual_seed(config.seed)  # loading draws
-    texts, labels = _as_training_texts("finetune_classifier", texts), as_labels(labels)
-    classes = list_classes(texts, labels)
-    targets = encode_labels(labels, classes, "labels")
-    if valid_texts is not None and len(valid_texts) == 0:
-        raise InputError("finetune_classifier: valid_texts is empty")
-    if (valid_texts is None) != (valid_labels is None):
-        raise InputError("finetune_classifier: give both of valid_texts and valid_labels, or neither")
-    if valid_texts is not None and valid_labels is not None and len(valid_texts) != len(valid_labels):
-        raise InputError(
-            f"finetune_classifier: valid_texts and valid_labels must have one length, got {len(valid_texts)} and "
-            f"{len(valid_labels)}"
-        )
-    valid_targets = None
-    if valid_labels is not None:
-        valid_targets = encode_labels(as_labels(valid_labels, "valid_labels"), classes, "valid_labels")
+    data = Dataset.labelled(
+        "finetune_classifier", texts, labels, weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels
+    )
+    assert data.labels is not None
+    classes, going_on = list_classes(data.texts, data.labels), isinstance(base, TrainedClassifier)
+    if isinstance(base, TrainedClassifier):
+        going_on = not set(base.labels).isdisjoint(classes)
+        if going_on:
+            classes = sorted_classes([*base.labels, *classes])
+            config = replace(config, head_size=int(base.model.head[2].out_features))  # type: ignore[arg-type]
+    task = SingleLabel(classes, label_smoothing=config.label_smoothing)
+    task.class_weight = class_weights(class_weight or config.class_weight, classes, task.encode(data.labels, "labels"))
 
     if base is None:
-        tokenizer = config.train_tokenizer(texts)
+        tokenizer = config.train_tokenizer(data.texts)
         encoder = config.new_encoder(tokenizer)
     else:
         tokenizer = base.tokenizer
         config = _in_direction_of(tokenizer, config, "finetune_classifier", "the language model reads")
-        encoder = AWDLSTM(base.model.encoder.config)
-        encoder.load_state_dict(base.model.encoder.state_dict())
+        source = _encoder_of(base)
+        encoder = AWDLSTM(source.config)
+        encoder.load_state_dict(source.state_dict())
     encoder.set_dropouts(encoder.config.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult))
     model = TextClassifier(
-        encoder, len(classes), config.head_size, bptt=config.bptt, backprop=config.backprop,
+        encoder, task.outputs, config.head_size, bptt=config.bptt, backprop=config.backprop,
         mask_scope=config.mask_scope, variable_length=config.variable_bptt, memory=config.memory,
         memory_budget=config.memory_budget_mb << 20, pool_window=config.pool_window or None,
     )  # fmt: skip
-    stage = Stage("classifier", config, output, progress, on_epoch, resume)
-    valid = None if valid_texts is None or valid_targets is None else (valid_texts, valid_targets)
-    return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
+    if going_on and isinstance(base, TrainedClassifier):
+        _take_over_head(base, model, classes)
+    return ClassifierTrainer(model, tokenizer, task, data, config, options).trained()
 
 
-def _check_output(output: str | Path | None, overwrite: bool, resume: bool) -> None:
+def _options(
+    output: str | Path | None,
+    overwrite: bool,
+    resume: bool,
+    progress: bool,
+    on_epoch: EpochCallback | None,
+    callbacks: Sequence[Callback],
+) -> RunOptions:
+    """Raises InputError where ``output`` cannot be written to."""
     if output is not None:
         check_output_folder(output, overwrite, resume)
+    told = [*callbacks, *([] if on_epoch is None else [OnEpoch(on_epoch)])]
+    return RunOptions(None if output is None else Path(output), resume, progress, told)
 
 
-def _as_training_texts(function: str, texts: Sequence[str]) -> list[str]:
-    texts = as_texts(function, texts)
-    if not texts:
-        raise InputError(f"{function}: texts is empty")
-    return texts
+def _refuse_valid_texts(function: str, valid_texts: Iterable[str] | None) -> None:
+    if valid_texts is not None:
+        raise InputError(f"{function}: a Corpus brings its validation texts; give no valid_texts")
+
+
+def _check_corpus_goes_with(model: Tokenizer, corpus: Tokenizer, new_vocabulary: bool) -> None:
+    """Raises InputError where a language model cannot go on with a corpus of that tokenizer."""
+    if corpus.direction != model.direction:
+        raise InputError(
+            f"finetune_lm: the language model reads {model.direction}, the corpus was tokenized {corpus.direction}; "
+            f"ulmfit-fast tokenize --direction {model.direction}"
+        )
+    both_words = model.uses_rules and corpus.uses_rules
+    if not (both_words and new_vocabulary) and corpus.to_json() != model.to_json():
+        raise InputError(
+            "finetune_lm: the corpus has another vocabulary than the language model; tokenize it with the model's: "
+            "ulmfit-fast tokenize --like MODEL"
+        )
 
 
 def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageModel:
     if isinstance(language_model, TrainedLanguageModel):
         return language_model
     return TrainedLanguageModel.load(language_model)
+
+
+def _load_encoder(
+    source: str | Path | TrainedLanguageModel | TrainedClassifier,
+) -> TrainedLanguageModel | TrainedClassifier:
+    """What brings the encoder: a language model, or a classifier to go on with."""
+    if isinstance(source, TrainedLanguageModel | TrainedClassifier):
+        return source
+    if read_config(source)["kind"] == "classifier":
+        return TrainedClassifier.load(source)
+    return TrainedLanguageModel.load(source)
+
+
+def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> AWDLSTM:
+    return base.model.encoder if isinstance(base, TrainedLanguageModel) else base.model.bpt3c.encoder
+
+
+def _take_over_head(base: TrainedClassifier, model: TextClassifier, classes: Sequence[Label]) -> None:
+    """The trained head's weights; outputs of labels that it does not know begin as the new head drew them."""
+    state = {name: tensor.clone() for name, tensor in base.model.head.state_dict().items()}
+    last = max(name for name in state if state[name].dim() == 2)  # the layer whose rows are the classes
+    rows = model.head.state_dict()[last].clone()
+    for row, label in enumerate(classes):
+        if label in base.labels:
+            rows[row] = state[last][base.labels.index(label)]
+    model.head.load_state_dict(state | {last: rows})
 
 
 def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:
@@ -232,8 +281,8 @@ def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given:
     return replace(config, direction=tokenizer.direction)
 
 
-def _in_memory(tokenizer: Tokenizer, texts: Sequence[str], valid_texts: Sequence[str] | None) -> Corpus:
-    valid = None if valid_texts is None else TokenArray(list(tokenizer.encode(valid_texts)))
+def _in_memory(tokenizer: Tokenizer, data: Dataset) -> Corpus:
+    valid = None if data.valid is None else TokenArray(list(tokenizer.encode(data.valid.texts)))
     if valid is not None and valid.offsets[-1] < 2:
         valid = None  # nothing to predict in it
-    return Corpus(tokenizer, TokenArray(list(tokenizer.encode(texts))), valid)
+    return Corpus(tokenizer, TokenArray(list(tokenizer.encode(data.texts))), valid)

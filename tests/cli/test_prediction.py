@@ -83,9 +83,9 @@ def test_a_file_read_in_pieces(suffix: str, models: Path, tmp_path: Path, monkey
     written = read_whole(output)
     assert written["id"].astype(int).tolist() == list(range(30))
     assert written["text"].tolist() == texts
-    model, tokenizer, labels = load_classifier(models / "clf")
+    model, tokenizer, task = load_classifier(models / "clf")
     expected = predict_probabilities(model, tokenizer, texts)
-    assert written["prediction"].tolist() == [labels[i] for i in expected.argmax(1)]
+    assert written["prediction"].tolist() == [task.labels[i] for i in expected.argmax(1)]
     assert written["confidence"].astype("float32").to_numpy() == pytest.approx(expected.max(1), abs=1e-6)
 
     assert main([*arguments, "--overwrite", "--max-texts", "7", "--seed", "3"]) == 0

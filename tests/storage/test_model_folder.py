@@ -18,6 +18,7 @@ from ulmfit_fast.storage.model_folder import (
     remap_vocabulary,
     save_model,
 )
+from ulmfit_fast.tasks.single_label import SingleLabel
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def make_encoder(tokenizer: Tokenizer) -> AWDLSTM:
 @pytest.fixture
 def classifier_folder(tokenizer: Tokenizer, tmp_path: Path) -> Path:
     model = TextClassifier(make_encoder(tokenizer), 3, hidden_size=5, bptt=9, backprop="exact")
-    save_model(tmp_path / "clf", model, tokenizer, ["a", "b", 3], {"lr": 0.1})
+    save_model(tmp_path / "clf", model, tokenizer, SingleLabel(["a", "b", 3]), {"lr": 0.1})
     return tmp_path / "clf"
 
 
@@ -50,8 +51,9 @@ def test_language_model(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 def test_classifier(classifier_folder: Path) -> None:
-    model, _, labels = load_classifier(classifier_folder)
-    assert labels == ["a", "b", 3]
+    model, _, task = load_classifier(classifier_folder)
+    assert task.labels == ["a", "b", 3]
+    assert task.type == "single_label"
     assert (model.bpt3c.bptt, model.bpt3c.backprop, model.head[2].out_features) == (9, "exact", 5)
     assert json.loads((classifier_folder / "training_args.json").read_text()) == {"lr": 0.1}
 
@@ -63,7 +65,7 @@ def test_no_pickle_in_the_folder(classifier_folder: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file(classifier_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (classifier_folder / "model.safetensors").read_bytes()
-    model, tokenizer, labels = load_classifier(classifier_folder)
+    model, tokenizer, task = load_classifier(classifier_folder)
 
     files = {path.name for path in classifier_folder.iterdir()}
     written = []
@@ -75,7 +77,7 @@ def test_a_failed_write_leaves_the_old_file(classifier_folder: Path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", fail_at_the_third)
     with pytest.raises(OSError, match="disk full"):
-        save_model(classifier_folder, model, tokenizer, labels)
+        save_model(classifier_folder, model, tokenizer, task)
     assert (classifier_folder / "model.safetensors").read_bytes() == before
     assert {path.name for path in classifier_folder.iterdir()} == files
 

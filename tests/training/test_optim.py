@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.tiny import PRETRAIN
-from ulmfit_fast import NTASGD, AveragedWeights, slanted_triangular
-from ulmfit_fast.training.loop import StepLoss
-from ulmfit_fast.training.stage import new_loop
+from ulmfit_fast import NTASGD, AveragedWeights, LanguageModel, slanted_triangular
+from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.token_file import TokenArray
+from ulmfit_fast.training.language_model import LanguageModelTrainer
+from ulmfit_fast.training.loop import Loop, StepLoss
+from ulmfit_fast.training.trainer import RunOptions
 
 
 def model() -> nn.Linear:
@@ -100,9 +104,15 @@ def test_average(decay: float | None) -> None:
 
 def test_sgd_with_the_slanted_triangular_rate() -> None:
     """One weight, one step: at the schedule's first rate, the gradient alone."""
-    weight = nn.Linear(1, 1, bias=False)
     config = replace(PRETRAIN, optimizer="sgd", lr=3.2, weight_decay=0.0, clip=10.0)
-    loop = new_loop(weight, config, 1.0, 100, progress=False)
+    tokenizer = config.train_tokenizer(["a b c"])
+    corpus = Corpus(tokenizer, TokenArray([np.arange(20, dtype=np.int32) % len(tokenizer)]), None)
+    trainer = LanguageModelTrainer(
+        "test", LanguageModel(config.new_encoder(tokenizer)), corpus, config, 1.0, RunOptions()
+    )
+    weight = nn.Linear(1, 1, bias=False)
+    optimizer, scheduler = trainer.new_optimizer([{"params": [weight.weight], "lr": config.lr}], 100)
+    loop = Loop(weight, optimizer, scheduler, config.clip, progress=False)
     before = weight.weight.item()
     loop.train_epoch("one step", [torch.full((1, 1), 0.5)], 1, lambda x: StepLoss(*[weight(x).sum()] * 2, 1))
     assert weight.weight.item() == pytest.approx(before - 0.5 * slanted_triangular(0, 100, 3.2))

@@ -23,8 +23,9 @@ from ulmfit_fast import InputError, TrainingInterrupted, finetune_classifier, fi
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
 from ulmfit_fast.storage.run_file import load_state, save_state
 from ulmfit_fast.text.corpus import Source, tokenize_corpus
-from ulmfit_fast.training import run, stage
+from ulmfit_fast.training import run
 from ulmfit_fast.training.optim import AveragedWeights
+from ulmfit_fast.training.trainer import Trainer
 
 EVERY_STEP = 1e-9  # minutes between checkpoints
 TEXTS, LABELS = make_task(60)
@@ -109,14 +110,14 @@ def test_losses_are_read_late(
 ) -> None:
     """As on a GPU: the same training, whether or not it is killed."""
     at_once = train(None, False)
-    real = stage.new_loop
+    real = Trainer.new_loop
 
-    def new_loop(*arguments: Any) -> Any:
-        loop = real(*arguments)
+    def new_loop(trainer: Trainer) -> Any:
+        loop = real(trainer)
         loop.late = True
         return loop
 
-    monkeypatch.setattr(stage, "new_loop", new_loop)
+    monkeypatch.setattr(Trainer, "new_loop", new_loop)
     late = train(None, False)
     at_once.history.points = late.history.points  # which come a step later
     assert len(late.history.points) > 5

@@ -151,7 +151,8 @@ def _load_classifiers(
     models: list[tuple[TextClassifier, Tokenizer]] = []
     labels: list[Label] = []
     for folder in folders:
-        model, tokenizer, own = load_classifier(folder)
+        model, tokenizer, task = load_classifier(folder)
+        own = task.labels
         labels = labels or own
         if [(type(label), label) for label in own] != [(type(label), label) for label in labels]:
             raise InputError(
@@ -173,8 +174,8 @@ def info_command(folder: Path) -> None:
             click.echo(f"  {section}.{name}: {value}")
     click.echo(f"  reads texts: {tokenizer.direction}")
     if config["kind"] == "classifier":
-        model, _, labels = load_classifier(folder)
-        click.echo(f"  labels: {', '.join(map(str, labels))}")
+        model, _, task = load_classifier(folder)
+        click.echo(f"  labels: {', '.join(map(str, task.labels))}")
         click.echo(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
 
 

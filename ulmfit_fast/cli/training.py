@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import numpy as np
 
 from ulmfit_fast.cli import options
 from ulmfit_fast.cli.prediction import report_perplexity
@@ -13,12 +12,13 @@ from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.storage.model_folder import CHECKPOINT, check_output_folder
+from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import encode_labels, list_classes
 from ulmfit_fast.text.corpus import Corpus, Source
-from ulmfit_fast.text.files import Documents, is_plain_text, sample_texts
+from ulmfit_fast.text.files import is_plain_text, sample_texts
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import Record
-from ulmfit_fast.training.stage import TrainedLanguageModel
+from ulmfit_fast.training.trained import TrainedLanguageModel
 
 # What a corpus folder has settled; the second are also how --eval is read.
 _OF_TOKENIZING = ("valid", "max_texts", "processes")
@@ -101,7 +101,12 @@ def finetune_lm_command(
 
 @click.command("train")
 @click.argument("source", metavar="TABLE", type=Path)
-@click.option("--model", "language_model", type=Path, help="folder of a language model; without it, from scratch")
+@click.option(
+    "--model",
+    "language_model",
+    type=Path,
+    help="folder of a language model, or of a classifier to go on with; without it, from scratch",
+)
 @click.option("--valid", type=Path, help="table to measure accuracy on after each epoch; the best epoch is kept")
 @click.option(
     "--valid-fraction",
@@ -137,7 +142,8 @@ def train_command(
         held_out = options.read_texts(valid, text_column, label_column, None, config.seed)
         encode_labels(held_out.labels or [], classes, str(valid), held_out.rows)
     elif valid_fraction is not None:
-        documents, held_out = _hold_out(documents, valid_fraction, config.seed)
+        rows = hold_out(len(documents), valid_fraction, config.seed, documents.labels, str(source))
+        documents, held_out = (documents.take(part) for part in rows)
     finetune_classifier(
         documents.texts, documents.labels or [], language_model, config,
         valid_texts=None if held_out is None else held_out.texts,
@@ -182,23 +188,6 @@ def _read_corpus(
             f"with those, give {folder} in its place"
         )
     return tokenize(files, folder, processes, overwrite and not goes_on)
-
-
-def _hold_out(documents: Documents, fraction: float, seed: int) -> tuple[Documents, Documents]:
-    """The documents without, and those in, a part drawn from every label alike."""
-    from sklearn.model_selection import train_test_split
-
-    labels = documents.labels or []
-    refusal = f"{documents.source}: cannot hold out {fraction} of every label"
-    try:
-        parts = train_test_split(np.arange(len(documents)), test_size=fraction, random_state=seed, stratify=labels)
-    except ValueError as error:
-        raise InputError(f"{refusal} ({error}); give a table with --valid") from None
-    rest, drawn = (documents.take(np.sort(part)) for part in parts)
-    for label in sorted(set(labels)):
-        if label not in (rest.labels or []) or label not in (drawn.labels or []):
-            raise InputError(f"{refusal} (label {label!r} has too few texts); give a table with --valid")
-    return rest, drawn
 
 
 def _print_epoch(record: Record) -> None:

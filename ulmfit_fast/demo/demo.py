@@ -29,11 +29,10 @@ from ulmfit_fast.inference.prediction import evaluate_classifier, predict_probab
 from ulmfit_fast.nn.lstm import WeightDropLSTM
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.storage.model_folder import save_model
-from ulmfit_fast.tasks.labels import encode_labels
 from ulmfit_fast.text.tables import write_table
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import Record
-from ulmfit_fast.training.stage import TrainedClassifier, TrainedLanguageModel
+from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 AREAS = (
     "asyncio", "email", "numpy.lib", "numpy.ma", "numpy.polynomial", "tkinter", "torch._dynamo", "torch._inductor",
@@ -109,7 +108,7 @@ def run_demo(output: Path, seeds: int = 3, device: str = "auto") -> None:
         click.echo(
             f"   draw {seed + 1}: from scratch {scores[0]:.3f}, three stages {scores[1]:.3f}, TF-IDF {scores[2]:.3f}"
         )
-    save_model(output / "classifier", best.model, best.tokenizer, best.labels, {"stage": "demo"})
+    save_model(output / "classifier", best.model, best.tokenizer, best.task, {"stage": "demo"})
     click.echo("5. The layer against torch.nn.LSTM on a packed batch")
     ours, theirs = measure_layers(device=choose_device(device))
 
@@ -208,8 +207,8 @@ def _compare(
 
 
 def _accuracy(trained: TrainedClassifier, texts: list[str], areas: list[str]) -> float:
-    targets = encode_labels(areas, trained.labels, "test")
-    return evaluate_classifier(trained.model, list(trained.tokenizer.encode(texts)), targets)[1]
+    targets = trained.task.encode(areas, "test")
+    return evaluate_classifier(trained.model, trained.task, list(trained.tokenizer.encode(texts)), targets)["accuracy"]
 
 
 def _tfidf_accuracy(

@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from ulmfit_fast.core.device import autocast
@@ -15,6 +14,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.progress import progress_bar
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
+from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.batching import LanguageModelStream, document_batches
 from ulmfit_fast.text.files import Documents
 from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
@@ -74,13 +74,17 @@ def predict_documents(
 
 
 def evaluate_classifier(
-    model: TextClassifier, ids: Sequence[np.ndarray], targets: Tensor, batch_size: int = 64, progress: bool = False
-) -> tuple[float, float]:
-    """(cross-entropy in nats a text, accuracy) on tokenized texts."""
+    model: TextClassifier,
+    task: Task,
+    ids: Sequence[np.ndarray],
+    targets: Tensor,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> dict[str, float]:
+    """The task's metrics on tokenized texts, and "loss", the mean of the task's loss."""
     with progress_bar("evaluate", sum(map(len, ids)), "tok", progress) as bar:
         logits = _logits(model, ids, batch_size, MAX_TOKENS, bar)
-    loss = F.cross_entropy(logits, targets)
-    return float(loss), float((logits.argmax(1) == targets).float().mean())
+    return {"loss": float(task.loss(logits, targets)), **task.metrics(logits, targets)}
 
 
 def evaluate_language_model(

@@ -25,7 +25,7 @@ from ulmfit_fast.storage.model_folder import rows_of_tokens
 from ulmfit_fast.text.rules import BOS, EOS, FLD, PAD, REP, UNK, UP, WREP
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training.history import History
-from ulmfit_fast.training.stage import TrainedLanguageModel
+from ulmfit_fast.training.trained import TrainedLanguageModel
 
 _EMBEDDING = re.compile(r"(?:0\.)?(?:encoder|encoder_dp\.emb|encoder_with_dropout\.embed)\.weight")
 _LAYER = re.compile(r"(?:0\.)?rnns\.(\d+)\.(?:module\.)?((?:weight_ih|weight_hh|bias_ih|bias_hh)_l0)(_raw)?")

@@ -67,7 +67,12 @@ class LanguageModel(nn.Module):
 
 
 def language_model_loss(
-    model: LanguageModel, output: LanguageModelOutput, targets: Tensor, alpha: float = 0.0, beta: float = 0.0
+    model: LanguageModel,
+    output: LanguageModelOutput,
+    targets: Tensor,
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    gradient_threshold: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy, and the loss to train on: with AR and TAR added. The logits are never held all at once.
 
@@ -77,13 +82,16 @@ def language_model_loss(
         targets: int64 [T, B], the tokens after the input's.
         alpha: weight of activation regularisation, the mean square of the dropped output.
         beta: weight of temporal activation regularisation, the mean square of the raw output's change a step.
+        gradient_threshold: as in ``ops.linear_cross_entropy``.
 
     Returns:
         (cross-entropy in nats a token, training loss), both [].
 
     Source: Merity et al., arXiv 1708.02182, section 4 (AR, TAR).
     """
-    cross_entropy = ops.linear_cross_entropy(output.dropped, model.decoder_weight, targets, model.decoder_bias)
+    cross_entropy = ops.linear_cross_entropy(
+        output.dropped, model.decoder_weight, targets, model.decoder_bias, gradient_threshold=gradient_threshold
+    )
     if not alpha and not beta:
         return cross_entropy, cross_entropy
     penalty: Tensor = _ActivationRegularization.apply(output.raw, output.dropped, alpha, beta)

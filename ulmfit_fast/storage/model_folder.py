@@ -24,12 +24,14 @@ from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.run_file import CHECKPOINT
-from ulmfit_fast.tasks.labels import Label
+from ulmfit_fast.tasks.single_label import SingleLabel
+from ulmfit_fast.tasks.task import Task, task_of
 from ulmfit_fast.text.tokenizer import Tokenizer
 
 _FORMAT = "ulmfit_fast"
 _VERSION = 1
 _LANGUAGE_MODEL, _CLASSIFIER = "language_model", "classifier"
+_AWD_LSTM = "awd_lstm"  # the encoder's type; folders of 0.1.0 name none
 
 
 def check_output_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
@@ -58,22 +60,23 @@ def save_model(
     folder: str | Path,
     model: LanguageModel | TextClassifier,
     tokenizer: Tokenizer,
-    labels: Sequence[Label] | None = None,
+    task: Task | None = None,
     training_args: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model folder; a classifier needs its labels, in the order of its outputs."""
+    """Write a model folder; a classifier needs its task, whose labels are in the order of its outputs."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {"format": _FORMAT, "version": _VERSION}
+    config: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "encoder_type": _AWD_LSTM}
     if isinstance(model, TextClassifier):
-        if labels is None:
-            raise ValueError("save_model: a classifier is saved with its labels")
+        if task is None:
+            raise ValueError("save_model: a classifier is saved with its task")
         bpt3c = model.bpt3c
         config |= {
             "kind": _CLASSIFIER,
+            "task_type": task.type,
             "encoder": bpt3c.encoder.config.to_dict(),
             "head": {
-                "classes": len(labels),
+                "classes": task.outputs,
                 "hidden_size": model.head[2].out_features,
                 "hidden_dropout": model.head[5].p,
                 "bptt": bpt3c.bptt,
@@ -92,8 +95,8 @@ def save_model(
         "tokenizer.json": tokenizer.to_json(),
         "training_args.json": _to_json(training_args or {}),
     }
-    if labels is not None:
-        contents["labels.json"] = _to_json(list(labels))
+    if task is not None:
+        contents["labels.json"] = _to_json(list(task.labels))
     # Complete under other names before the old model goes.
     staged = {f"{name}.new": content for name, content in contents.items()} | {"config.json.new": _to_json(config)}
     with uninterrupted():
@@ -120,11 +123,20 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{folder}: config.json is not one of ulmfit_fast: a foreign model folder")
     if config.get("kind") not in (_LANGUAGE_MODEL, _CLASSIFIER) or not isinstance(config.get("encoder"), dict):
         raise InputError(f"{folder}: config.json names no kind of model or no encoder; the model folder is damaged")
+    if config.get("encoder_type", _AWD_LSTM) != _AWD_LSTM:
+        raise InputError(f"{folder}: has an encoder {config['encoder_type']!r}, which this version lacks; update")
     if config.get("version") != _VERSION:
         raise InputError(
             f"{folder}: written by another version (format {config.get('version')}, this is {_VERSION}); update"
         )
     return config
+
+
+def read_training_args(folder: str | Path) -> dict[str, Any]:
+    """What a model was trained with, as far as its folder says; empty where it says nothing."""
+    path = Path(folder) / "training_args.json"
+    arguments = _read_json(path) if path.exists() else {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
@@ -139,8 +151,8 @@ def load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     return model, _load_weights(folder, model, model.encoder)
 
 
-def load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, list[Label]]:
-    """Read a classifier's folder: model, tokenizer, labels in the order of the outputs.
+def load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task]:
+    """Read a classifier's folder: model, tokenizer, and the task with its labels in the order of the outputs.
 
     Raises:
         InputError: missing, truncated or foreign folder, or one of a language model.
@@ -153,7 +165,8 @@ def load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, list
     labels = _read_json(Path(folder) / "labels.json")
     if not isinstance(labels, list) or len(labels) != config["head"]["classes"]:
         raise InputError(f"{folder}: labels.json does not hold the {config['head']['classes']} labels of the model")
-    return model, _load_weights(folder, model, model.bpt3c.encoder), labels
+    task = task_of(config.get("task_type", SingleLabel.type), labels)
+    return model, _load_weights(folder, model, model.bpt3c.encoder), task
 
 
 def remap_vocabulary(model: LanguageModel, old: Tokenizer, new: Tokenizer) -> LanguageModel:

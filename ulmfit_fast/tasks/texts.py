@@ -1,38 +1,48 @@
-"""Texts that a caller gives, checked; and those of them that are held out for validation."""
+"""Texts that a caller gives, checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from io import IOBase
+from pathlib import PurePath
+from typing import Any
 
-import numpy as np
 
-from ulmfit_fast.core.errors import InputError
+def as_texts(caller: str, texts: Iterable[str], argument: str = "texts") -> list[str]:
+    """Texts of any one-dimensional sequence, column or iterator as a list.
 
+    Args:
+        caller, argument: named in messages.
+        texts: a list, tuple, NumPy array, pandas Series, pyarrow column, generator, ... of str.
 
-def as_texts(caller: str, texts: Sequence[str]) -> list[str]:
-    """Texts of any sequence or column as a list. Raises TypeError, naming ``caller``, at the first that is no str."""
-    if isinstance(texts, str):
-        raise TypeError(f"{caller}: texts must be a sequence of texts, got one str; put it into a list")
-    result = list(texts)
+    Raises:
+        TypeError: one str, a table, a mapping, an open file, or anything else whose elements are not texts.
+    """
+    expected = f"{caller}: {argument} must be a sequence of texts, got "
+    if isinstance(texts, str | bytes | PurePath):
+        raise TypeError(f"{expected}one {type(texts).__name__}; put it into a list")
+    if isinstance(texts, Mapping):
+        raise TypeError(f"{expected}a {type(texts).__name__}, which is a mapping; give one of its columns")
+    if isinstance(texts, IOBase):
+        raise TypeError(f"{expected}an open file; read it first, for instance with file.read().splitlines()")
+    dimensions = _dimensions(texts)
+    if dimensions > 1:
+        raise TypeError(f"{expected}a {type(texts).__name__} of {dimensions} dimensions; give one column of it")
+    try:
+        result = list(texts)
+    except TypeError:
+        raise TypeError(f"{expected}{type(texts).__name__}") from None
     for row, text in enumerate(result):
         if not isinstance(text, str):
-            raise TypeError(f"{caller}: texts[{row}] must be a str, got {type(text).__name__}")
+            raise TypeError(f"{caller}: {argument}[{row}] must be a str, got {type(text).__name__}")
     return result
 
 
-def hold_out(
-    texts: Sequence[str], valid_texts: Sequence[str] | None, seed: int
-) -> tuple[Sequence[str], Sequence[str] | None]:
-    """A twentieth of the texts for validation, where none are given and there are enough."""
-    if valid_texts is not None and not any(text.strip() for text in valid_texts):
-        raise InputError("valid_texts holds no text")
-    if valid_texts is not None or len(texts) < 20:
-        return texts, valid_texts
-    order = np.random.default_rng(seed).permutation(len(texts))
-    held_out = set(order[: len(texts) // 20].tolist())
-    if not any(texts[i].strip() for i in held_out):
-        return texts, None
-    return (
-        [text for i, text in enumerate(texts) if i not in held_out],
-        [text for i, text in enumerate(texts) if i in held_out],
-    )
+def _dimensions(texts: Any) -> int:
+    """Of an array, tensor or table; 1 where nothing says otherwise. A table iterates over its columns' names."""
+    dimensions = getattr(texts, "ndim", None)
+    if isinstance(dimensions, int):
+        return dimensions
+    if hasattr(texts, "column_names") or hasattr(texts, "columns"):  # pyarrow, polars, datasets
+        return 2
+    return 1

@@ -12,6 +12,7 @@ import numpy as np
 from ulmfit_fast.core.device import DEVICES, PRECISIONS
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
+from ulmfit_fast.tasks.single_label import CLASS_WEIGHTS
 from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
 
 
@@ -64,7 +65,10 @@ class TrainingConfig:
     clip: float = setting(0.25, "largest norm of the gradient", above=0)
     precision: str = setting("float32", "float32, or bfloat16 for autocast", choices=tuple(PRECISIONS))
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", choices=DEVICES)
-    seed: int = setting(0, "of everything random", at_least=0)
+    seed: int = setting(0, "seed of everything that is drawn at random", at_least=0)
+    early_stopping: int = setting(
+        0, "stop when the validation loss has not improved for this many epochs; 0: never", at_least=0
+    )
     checkpoint_minutes: float = setting(
         10.0, "minutes between checkpoints (one more after each epoch); 0: none are written", at_least=0
     )
@@ -133,14 +137,18 @@ class LanguageModelConfig(TrainingConfig):
     )  # fmt: skip
     patience: int = setting(
         5,
-        "of ntasgd: averaging begins when the validation loss is above the least of those more than this many "
-        "validations ago",
+        "ntasgd begins to average when the validation loss exceeds the best of all but the last this many validations",
         at_least=1,
     )
     ema_decay: float = setting(
         0.0, "of adamw and sgd: validate and save a moving average of the weights with this decay; 0: the weights "
         "themselves",
         at_least=0, at_most=0.999999,
+    )  # fmt: skip
+    gradient_threshold: float = setting(
+        0.0, "leave out gradients of the softmax where softmax minus target is below this for a row and 192 words next "
+        "to each other; 0: exact (CPU only)",
+        at_least=0, at_most=0.1,
     )  # fmt: skip
     embed_p: float = setting(0.02, "dropout of words of the embedding", at_least=0)
     input_p: float = setting(0.25, "dropout of the embedded text", at_least=0)
@@ -198,6 +206,13 @@ class ClassifierConfig(NewModelConfig):
         "gradual: train the head first, one more layer group with each epoch; chain-thaw: the head, then each other "
         "group alone, then all (from epoch 6 on with three LSTM layers); last: the head alone; all: everything at once",
         choices=("gradual", "chain-thaw", "last", "all"),
+    )
+    class_weight: str = setting(
+        "none", "what a text counts: none, all alike; balanced, inversely to the number of texts of its class",
+        choices=CLASS_WEIGHTS,
+    )  # fmt: skip
+    label_smoothing: float = setting(
+        0.0, "share of a label's probability that goes evenly to all classes", at_least=0, at_most=0.9
     )
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
     max_tokens: int = setting(1_000_000, "tokens in a batch, unless two documents alone have more", at_least=1)

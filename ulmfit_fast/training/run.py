@@ -8,9 +8,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,42 +17,14 @@ from ulmfit_fast.core.errors import InputError, TrainingInterrupted
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
 from ulmfit_fast.storage.run_file import CHECKPOINT, checksum, load_state, random_state, save_state, set_random_state
-from ulmfit_fast.training.history import History, Record
-from ulmfit_fast.training.loop import BestWeights, EpochProgress, Loop, StepLoss
+from ulmfit_fast.training.history import History
+from ulmfit_fast.training.loop import BestWeights, EpochProgress, Loop
 from ulmfit_fast.training.optim import NTASGD
 
+if TYPE_CHECKING:
+    from ulmfit_fast.training.trainer import Trainer
+
 _POINTS = 200  # of an epoch's loss in the history
-
-
-@dataclass
-class Task:
-    """What is trained on, as a run needs to know it.
-
-    Args:
-        random: of order and cuts; an epoch's batches follow from its state when the epoch begins.
-        batches: the epoch's batches, the first so many left out.
-        tokens: in an epoch.
-        expected_batches: of an epoch.
-        checksum: of texts, labels and vocabulary.
-        compute_loss: of a batch.
-        validate: measures, with a title: a record with valid_loss if there is something to validate on.
-        save: writes a model folder.
-        start_epoch: prepares the model for an epoch; what to record of it.
-        carried: what goes on from batch to batch, as of the last step.
-        carry: takes over what the last computed batch leaves behind.
-    """
-
-    random: np.random.Generator
-    batches: Callable[[int], Iterator[Any]]
-    tokens: int
-    expected_batches: int
-    checksum: int
-    compute_loss: Callable[[Any], StepLoss]
-    validate: Callable[[str], Record]
-    save: Callable[..., None]
-    start_epoch: Callable[[int], Record] = lambda _: {}
-    carried: list[Any] = field(default_factory=list)
-    carry: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -62,14 +33,16 @@ class Run:
 
     Args:
         arguments: the stage's name and configuration; a checkpoint of others is refused.
-        model, loop, task, best, history: of the stage; changed by ``resume``.
+        defaults: of the configuration.
+        model, loop, trainer, best, history: of the stage; changed by ``resume``.
         folder: for the checkpoint, or None.
     """
 
     arguments: dict[str, Any]
+    defaults: dict[str, Any]
     model: nn.Module
     loop: Loop
-    task: Task
+    trainer: Trainer
     best: BestWeights
     history: History
     folder: Path | None
@@ -90,10 +63,15 @@ class Run:
         if self.folder is not None:
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
-    def begin(self, epoch: int) -> EpochProgress:
-        """Start an epoch, or go on in the middle of one."""
+    def begin(self, epoch: int, on_step: Callable[[EpochProgress], None]) -> EpochProgress:
+        """Start an epoch, or go on in the middle of one; ``on_step`` is called after each step."""
         self._begin_at(epoch)
-        self.loop.on_step = self._after_step
+
+        def after_step(done: EpochProgress) -> None:
+            self._after_step(done)
+            on_step(done)
+
+        self.loop.on_step = after_step
         return self._done
 
     def end(self, epoch: int, valid_loss: float | None) -> None:
@@ -102,7 +80,7 @@ class Run:
         if isinstance(optimizer, NTASGD) and valid_loss is not None:
             optimizer.validated(valid_loss)
         self._add_point(self._done)  # of losses read late
-        self._done, self.task.carried = EpochProgress(), []
+        self._done, self.trainer.carried = EpochProgress(), []
         self._begin_at(epoch + 1)
         self._save()
 
@@ -144,12 +122,14 @@ class Run:
         if state is None:
             return 0
         for name, value in self.arguments.items():
-            if name != "checkpoint_minutes" and state["arguments"].get(name) != value:
+            # An option that the checkpoint's version did not have was as it is by default now.
+            made_with = state["arguments"].get(name, self.defaults.get(name))
+            if name != "checkpoint_minutes" and made_with != value:
                 raise InputError(
-                    f"{self.folder}: its checkpoint was made with {name}={state['arguments'].get(name)!r}, not "
+                    f"{self.folder}: its checkpoint was made with {name}={made_with!r}, not "
                     f"{value!r}; resume with the same options, or start again without --resume"
                 )
-        if state["data"] != self.task.checksum:
+        if state["data"] != self.trainer.checksum:
             raise InputError(
                 f"{self.folder}: its checkpoint was made on other texts, labels or words; resume with the same "
                 "files, or start again without --resume"
@@ -186,8 +166,8 @@ class Run:
         self.history.records[:] = state["records"]
         self.history.points[:] = [tuple(point) for point in state["points"]]
         device = self._device
-        self.task.carried = [tuple(x.to(device) for x in layer) for layer in state["carried"]]
-        self.task.random.bit_generator.state = state["batches_random"]
+        self.trainer.carried = [tuple(x.to(device) for x in layer) for layer in state["carried"]]
+        self.trainer.random.bit_generator.state = state["batches_random"]
         set_random_state(state["torch_random"], device)
         self._epoch, self._done = state["epoch"], EpochProgress(**state["done"])
         return self._epoch
@@ -208,7 +188,7 @@ class Run:
 
     def _begin_at(self, epoch: int) -> None:
         self._epoch, self._best_loss = epoch, self.best.loss
-        self._batches_random = dict(self.task.random.bit_generator.state)
+        self._batches_random = dict(self.trainer.random.bit_generator.state)
         self._remember_step()
 
     def _remember_step(self) -> None:
@@ -217,7 +197,7 @@ class Run:
         self._buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
     def _after_step(self, done: EpochProgress) -> None:
-        self.task.carry()
+        self.trainer.carry()
         self._add_point(done)
         self._remember_step()
         minutes = self.arguments["checkpoint_minutes"]
@@ -226,9 +206,9 @@ class Run:
 
     def _add_point(self, done: EpochProgress) -> None:
         """To the curve, if there are losses for one."""
-        if done.window_tokens and done.window_tokens * _POINTS >= self.task.tokens:
+        if done.window_tokens and done.window_tokens * _POINTS >= self.trainer.tokens:
             mean = done.window_loss / done.window_tokens
-            self.history.points.append((self._epoch + done.tokens / self.task.tokens, mean))
+            self.history.points.append((self._epoch + done.tokens / self.trainer.tokens, mean))
             done.window_tokens, done.window_loss = 0, 0.0
 
     def _save(self) -> None:
@@ -238,12 +218,12 @@ class Run:
         average = self.loop.average
         self.folder.mkdir(parents=True, exist_ok=True)
         save_state(self.folder, {
-            "arguments": self.arguments, "data": self.task.checksum, "environment": self._environment(),
+            "arguments": self.arguments, "data": self.trainer.checksum, "environment": self._environment(),
             "begun_from": self._begun_from,
             "model": self.model.state_dict() | self._buffers,
             "optimizer": self.loop.optimizer.state_dict(), "scheduler": self.loop.scheduler.state_dict(),
             "average": None if average is None else average.state_dict(), "best": self._best_loss,
-            "records": self.history.records, "points": self.history.points, "carried": self.task.carried,
+            "records": self.history.records, "points": self.history.points, "carried": self.trainer.carried,
             "batches_random": self._batches_random, "torch_random": self._torch_random, "epoch": self._epoch,
             "done": asdict(self._done),
         })  # fmt: skip

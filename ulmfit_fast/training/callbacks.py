@@ -1,0 +1,124 @@
+"""What is told of a run's steps and epochs: files, bars, loggers and early stopping come as callbacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.training.history import History, Record
+from ulmfit_fast.training.loop import EpochProgress
+
+if TYPE_CHECKING:
+    from ulmfit_fast.training.trainer import Trainer
+
+EpochCallback = Callable[[Record], None]
+
+
+class Callback:
+    """Base of all callbacks; every method may be left as it is.
+
+    A callback should keep no state that a run that is resumed would lack: what it needs of earlier epochs stands in
+    ``trainer.history``.
+    """
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step, with ``trainer.history`` as it was left where the run is resumed."""
+
+    def on_step(self, trainer: Trainer, done: EpochProgress) -> None:
+        """After each step: ``done`` counts the epoch's batches, tokens and loss so far. Must be quick."""
+
+    def on_epoch(self, trainer: Trainer, record: Record) -> None:
+        """After each epoch, when its record is in ``trainer.history`` and the checkpoint is written."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """After the last epoch; not where an error ended the run."""
+
+    def wants_to_stop(self, history: History) -> bool:
+        """Whether no further epoch should begin. Asked before each, also of a run that is resumed."""
+        return False
+
+
+class EarlyStopping(Callback):
+    """Ends training when the validation loss has not improved for some epochs.
+
+    Args:
+        patience: so many epochs in a row without a new best, at least 1.
+    """
+
+    def __init__(self, patience: int) -> None:
+        if patience < 1:
+            raise InputError(f"EarlyStopping: patience must be at least 1 epoch, got {patience}")
+        self.patience = patience
+
+    def wants_to_stop(self, history: History) -> bool:
+        losses = [record["valid_loss"] for record in history.records if "valid_loss" in record]
+        if not losses:
+            return False
+        best = min(range(len(losses)), key=losses.__getitem__)
+        return len(losses) - 1 - best >= self.patience
+
+
+class HistoryFiles(Callback):
+    """Keeps ``history.jsonl`` and ``curves.png`` of a folder up to date."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_start(self, trainer: Trainer) -> None:
+        if trainer.history.records:
+            trainer.history.write(self.folder)
+
+    def on_epoch(self, trainer: Trainer, record: Record) -> None:
+        trainer.history.write(self.folder)
+
+
+class OnEpoch(Callback):
+    """Calls a function with each epoch's record."""
+
+    def __init__(self, function: EpochCallback) -> None:
+        self.function = function
+
+    def on_epoch(self, trainer: Trainer, record: Record) -> None:
+        self.function(record)
+
+
+class TensorBoard(Callback):
+    """Writes losses, rates and scores as TensorBoard's event files (needs the package ``tensorboard``).
+
+    Args:
+        folder: for the event files.
+        every: steps between two points of the training loss.
+
+    Raises:
+        ImportError: the package ``tensorboard`` is not installed.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 50) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("TensorBoard: pip install tensorboard") from error
+        self._writer: Any = SummaryWriter(str(folder))
+        self.every = every
+        self._last = (0, 0.0)  # tokens and summed loss at the last point
+
+    def on_step(self, trainer: Trainer, done: EpochProgress) -> None:
+        if done.batches == 1:
+            self._last = (0, 0.0)
+        tokens, loss = done.tokens - self._last[0], done.loss - self._last[1]
+        if done.batches % self.every == 0 and tokens > 0 and math.isfinite(loss):
+            step = trainer.epoch * trainer.expected_batches + done.batches
+            self._writer.add_scalar(f"{trainer.name}/loss", loss / tokens, step)
+            self._last = (done.tokens, done.loss)
+
+    def on_epoch(self, trainer: Trainer, record: Record) -> None:
+        for key, value in record.items():
+            if isinstance(value, float) and key != "loss":
+                self._writer.add_scalar(f"{trainer.name}/{key}", value, record["epoch"])
+        self._writer.flush()
+
+    def on_end(self, trainer: Trainer) -> None:
+        self._writer.close()

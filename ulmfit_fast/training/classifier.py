@@ -1,0 +1,137 @@
+"""Trains a classifier: stage three."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ulmfit_fast.inference.prediction import evaluate_classifier
+from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.storage.model_folder import save_model
+from ulmfit_fast.tasks.dataset import Dataset
+from ulmfit_fast.tasks.task import Task
+from ulmfit_fast.text.batching import document_batches, group_documents
+from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.token_file import TokenArray
+from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.training.config import ClassifierConfig
+from ulmfit_fast.training.history import History, Record
+from ulmfit_fast.training.loop import Loop, StepLoss, diverged
+from ulmfit_fast.training.trained import TrainedClassifier
+from ulmfit_fast.training.trainer import RunOptions, Trainer
+from ulmfit_fast.training.unfreezing import ChainThaw, GradualUnfreezing, layer_groups, train_only
+
+_SAMPLE = 4  # training texts that every epoch is checked with
+
+# What ``ClassifierConfig.unfreezing`` does to the layer groups as an epoch starts; returns how many train.
+_START_EPOCH: dict[str, Callable[[list[nn.Module], int], int]] = {
+    "gradual": lambda groups, epoch: GradualUnfreezing(groups).start_epoch(epoch),
+    "chain-thaw": lambda groups, epoch: ChainThaw(groups).start_epoch(epoch),
+    "last": lambda groups, _: train_only(groups, [len(groups) - 1]),
+    "all": lambda groups, _: train_only(groups, range(len(groups))),
+}
+
+
+class ClassifierTrainer(Trainer):
+    """Trains ``model`` on a labelled data set.
+
+    Args:
+        tokenizer: the model's.
+        task: what is predicted.
+        data: with labels that the task knows.
+    """
+
+    model: TextClassifier
+    config: ClassifierConfig
+
+    def __init__(
+        self,
+        model: TextClassifier,
+        tokenizer: Tokenizer,
+        task: Task,
+        data: Dataset,
+        config: ClassifierConfig,
+        options: RunOptions,
+    ) -> None:
+        super().__init__("classifier", model, config, config.discriminative_factor, options)
+        self.tokenizer, self.task, self.random = tokenizer, task, np.random.default_rng(config.seed)
+        self._ids = list(tokenizer.encode(data.texts))
+        self._targets, self._weights = task.encode(data.labels or [], "labels"), data.weights
+        self._valid_ids = self._valid_targets = None
+        if data.valid is not None:
+            self._valid_ids = list(tokenizer.encode(data.valid.texts))
+            self._valid_targets = task.encode(data.valid.labels or [], "valid_labels")
+        lengths = [len(document) for document in self._ids]
+        self.tokens = sum(lengths)
+        # Each epoch cuts its own batches, of which there may be a few more or less.
+        self.expected_batches = len(group_documents(lengths, config.batch_size, config.max_tokens, self.random))
+        self.checksum = self._checksum()
+        self._groups = layer_groups(model)
+        # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
+        self._sample = sorted(range(len(lengths)), key=lengths.__getitem__)[:_SAMPLE]
+
+    def batches(self, skip: int) -> Iterator[Any]:
+        config = self.config
+        return islice(document_batches(self._ids, config.batch_size, config.max_tokens, self.random), skip, None)
+
+    def compute_loss(self, batch: tuple[Any, np.ndarray]) -> StepLoss:
+        documents, rows = batch
+        logits = self.model(documents.to(self.device, non_blocking=True)).float()
+        chosen = torch.from_numpy(rows)
+        targets = self._targets[chosen].to(self.device, non_blocking=True)
+        weights = None if self._weights is None else self._weights[chosen].to(self.device, non_blocking=True)
+        loss = self.task.loss(logits, targets, weights)
+        return StepLoss(loss, loss, len(documents.data))
+
+    def start_epoch(self, epoch: int) -> Record:
+        return {"trainable_groups": _START_EPOCH[self.config.unfreezing](self._groups, epoch)}
+
+    def validate(self, title: str) -> Record:
+        sample = [self._ids[i] for i in self._sample]
+        sample_loss = evaluate_classifier(self.model, self.task, sample, self._targets[self._sample])["loss"]
+        if not math.isfinite(sample_loss):
+            raise diverged(title, f"the loss in eval mode became {sample_loss}", self.tokens)
+        if self._valid_ids is None or self._valid_targets is None:
+            return {}
+        scores = evaluate_classifier(
+            self.model, self.task, self._valid_ids, self._valid_targets, progress=self.options.progress
+        )
+        return {"valid_loss": scores.pop("loss"), **scores}
+
+    def save(self, folder: Path) -> None:
+        save_model(folder, self.model, self.tokenizer, self.task, training_args=self.arguments())
+
+    def new_loop(self) -> Loop:
+        loop = super().new_loop()
+        self.model.bpt3c.on_progress = loop.advance
+        return loop
+
+    def train(self) -> History:
+        try:
+            return super().train()
+        finally:
+            self.model.bpt3c.on_progress = None
+            self.model.requires_grad_(True)
+
+    def trained(self) -> TrainedClassifier:
+        """Train, and give the model back as users get it."""
+        history = self.train()
+        return TrainedClassifier(self.model, self.tokenizer, self.task, history)
+
+    def _checksum(self) -> int:
+        """Of texts, vocabulary, labels and weights."""
+        valid = None if self._valid_ids is None else TokenArray(self._valid_ids)
+        corpus = Corpus(self.tokenizer, TokenArray(self._ids), valid)
+        valid_targets = None if self._valid_targets is None else self._valid_targets.tolist()
+        facts: tuple[Any, ...] = (self.task.labels, self._targets.tolist(), valid_targets)
+        if self._weights is not None:
+            facts = (*facts, self._weights.tolist())
+        return zlib.crc32(repr(facts).encode(), corpus.checksum())

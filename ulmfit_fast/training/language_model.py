@@ -1,0 +1,103 @@
+"""Trains a language model: stages one and two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.inference.prediction import evaluate_language_model
+from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
+from ulmfit_fast.storage.model_folder import save_model
+from ulmfit_fast.text.batching import LanguageModelStream
+from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.training.config import LanguageModelConfig
+from ulmfit_fast.training.history import Record
+from ulmfit_fast.training.loop import Loop, StepLoss
+from ulmfit_fast.training.optim import NTASGD, AveragedWeights
+from ulmfit_fast.training.trained import TrainedLanguageModel
+from ulmfit_fast.training.trainer import RunOptions, Trainer
+
+
+class LanguageModelTrainer(Trainer):
+    """Trains ``model`` to predict the next token of a corpus, whose tokenizer is the model's.
+
+    Raises:
+        InputError: NT-ASGD without validation texts; too few tokens for the lanes.
+    """
+
+    model: LanguageModel
+    config: LanguageModelConfig
+    shows_perplexity = True
+
+    def __init__(
+        self,
+        name: str,
+        model: LanguageModel,
+        corpus: Corpus,
+        config: LanguageModelConfig,
+        factor: float,
+        options: RunOptions,
+    ) -> None:
+        if corpus.valid is None and config.optimizer == "ntasgd":
+            raise InputError(
+                "the optimizer ntasgd averages once the validation loss no longer falls, and there are no validation "
+                "texts; give some, or at least 20 texts of which some are held out, or choose sgd"
+            )
+        super().__init__(name, model, config, factor, options)
+        self.corpus = corpus
+        self._stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
+        self.random, self.tokens = self._stream.random, self._stream.tokens
+        self.expected_batches, self.checksum = self._stream.expected_batches(), corpus.checksum()
+        self._next_state: list[tuple[Tensor, Tensor]] = []
+
+    def batches(self, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._stream.epoch(skip)
+
+    def compute_loss(self, batch: tuple[Tensor, Tensor]) -> StepLoss:
+        tokens, targets = (x.to(self.device, non_blocking=True) for x in batch)
+        config, output = self.config, self.model(tokens, self.carried or None)
+        self._next_state = [(h.detach(), c.detach()) for h, c in output.state]
+        cross_entropy, loss = language_model_loss(
+            self.model, output, targets, config.alpha, config.beta, config.gradient_threshold
+        )
+        return StepLoss(cross_entropy, loss, targets.numel(), len(tokens) / config.bptt)
+
+    def carry(self) -> None:
+        self.carried = self._next_state
+
+    def validate(self, title: str) -> Record:
+        if self.corpus.valid is None:
+            return {}
+        loss = evaluate_language_model(self.model, self.corpus.valid, self.config.bptt, progress=self.options.progress)
+        return {"valid_loss": loss, "perplexity": math.exp(min(loss, 50))}
+
+    def save(self, folder: Path) -> None:
+        save_model(folder, self.model, self.corpus.tokenizer, training_args=self.arguments())
+
+    def new_optimizer(self, groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, LRScheduler]:
+        config = self.config
+        if config.optimizer == "ntasgd":
+            optimizer: Optimizer = NTASGD(groups, config.lr, weight_decay=config.weight_decay, patience=config.patience)
+            return optimizer, LambdaLR(optimizer, lambda _: 1.0)
+        if config.optimizer == "sgd":
+            optimizer = SGD(groups, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+            return optimizer, self.scheduler(optimizer, total_steps)
+        return super().new_optimizer(groups, total_steps)
+
+    def new_loop(self) -> Loop:
+        loop = super().new_loop()
+        if self.config.ema_decay:
+            loop.average = AveragedWeights(self.model.parameters(), self.config.ema_decay)
+        return loop
+
+    def trained(self) -> TrainedLanguageModel:
+        """Train, and give the model back as users get it."""
+        history = self.train()
+        return TrainedLanguageModel(self.model, self.corpus.tokenizer, history)

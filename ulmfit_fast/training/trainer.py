@@ -1,0 +1,176 @@
+"""How a stage trains its model: epochs, validation, checkpoints, history. What it trains on is a subclass's matter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ulmfit_fast.core.device import choose_device
+from ulmfit_fast.core.interrupt import uninterrupted
+from ulmfit_fast.training.callbacks import Callback, EarlyStopping, HistoryFiles
+from ulmfit_fast.training.config import TrainingConfig
+from ulmfit_fast.training.history import History, Record
+from ulmfit_fast.training.loop import BestWeights, EpochProgress, Loop, StepLoss
+from ulmfit_fast.training.run import Run
+from ulmfit_fast.training.schedules import SlantedTriangularLR
+from ulmfit_fast.training.unfreezing import discriminative_param_groups, layer_groups
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a stage is run, whatever it trains.
+
+    Args:
+        output: model folder for the best model, the history and the checkpoint, or None.
+        resume: go on from the checkpoint in ``output``, if there is one.
+        progress: show bars on a terminal.
+        callbacks: told of steps and epochs, in this order.
+    """
+
+    output: Path | None = None
+    resume: bool = False
+    progress: bool = True
+    callbacks: Sequence[Callback] = ()
+
+
+class Trainer(ABC):
+    """Trains one model by one configuration, epoch by epoch.
+
+    Subclasses say what a batch is, what its loss is and how to validate. They set ``random`` (of the order of the
+    batches: an epoch's batches follow from its state when the epoch begins), ``tokens`` (of an epoch),
+    ``expected_batches`` (of an epoch) and ``checksum`` (of texts, labels and vocabulary).
+
+    Args:
+        name: of the stage, for records and bars.
+        model: to train, in place.
+        config: of the stage.
+        factor: learning rate of a layer group over that of the one before it.
+        options: how it is run.
+    """
+
+    random: np.random.Generator
+    tokens: int
+    expected_batches: int
+    checksum: int
+    shows_perplexity = False
+
+    def __init__(self, name: str, model: nn.Module, config: TrainingConfig, factor: float, options: RunOptions) -> None:
+        self.name, self.model, self.config, self.factor, self.options = name, model, config, factor, options
+        self.device = choose_device(config.device)
+        model.to(self.device)
+        self.history = History()
+        self.epoch = 0
+        self.carried: list[Any] = []  # what goes on from batch to batch, as of the last step
+        self.callbacks: list[Callback] = [*options.callbacks]
+        self._files = [] if options.output is None else [HistoryFiles(options.output)]
+        if config.early_stopping:
+            self.callbacks.append(EarlyStopping(config.early_stopping))
+
+    @abstractmethod
+    def batches(self, skip: int) -> Iterator[Any]:
+        """The epoch's batches, the first so many left out."""
+
+    @abstractmethod
+    def compute_loss(self, batch: Any) -> StepLoss:
+        """Of one batch, with its graph."""
+
+    @abstractmethod
+    def validate(self, title: str) -> Record:
+        """Measures the model: a record with valid_loss, if there is something to validate on."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes a model folder."""
+
+    def start_epoch(self, epoch: int) -> Record:
+        """Prepares the model for an epoch. Returns what to record of it."""
+        return {}
+
+    def carry(self) -> None:
+        """Takes over into ``carried`` what the last computed batch leaves behind."""
+        self.carried = []
+
+    def new_optimizer(self, groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, LRScheduler]:
+        """Of the layer groups, whose rates are set."""
+        config = self.config
+        optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
+        return optimizer, self.scheduler(optimizer, total_steps)
+
+    def scheduler(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        """Of all rates alike, stepped after every batch."""
+        return SlantedTriangularLR(optimizer, total_steps, self.config.cut_frac, self.config.ratio)
+
+    def new_loop(self) -> Loop:
+        """The loop with the optimizer and the schedule that the configuration asks for."""
+        config = self.config
+        groups = discriminative_param_groups(layer_groups(self.model), config.lr, self.factor)
+        optimizer, scheduler = self.new_optimizer(groups, config.epochs * self.expected_batches)
+        return Loop(
+            self.model, optimizer, scheduler, config.clip, config.precision, self.options.progress,
+            self.shows_perplexity,
+        )  # fmt: skip
+
+    def arguments(self) -> dict[str, Any]:
+        """The stage's name and configuration; a checkpoint of others is refused."""
+        return {"stage": self.name} | asdict(self.config)
+
+    def train(self) -> History:
+        """Run all epochs. The model ends with its best weights, in eval mode.
+
+        Raises:
+            TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint is written.
+            TrainingDivergedError: the loss became NaN or infinite.
+        """
+        folder, loop, history = self.options.output, self.new_loop(), self.history
+        best = BestWeights(self.model, folder)
+        run = Run(self.arguments(), asdict(type(self.config)()), self.model, loop, self, best, history, folder)
+        first_epoch = 0
+        if self.options.resume:
+            first_epoch = run.resume()
+        else:
+            run.start_again()
+        for callback in (*self._files, *self.callbacks):
+            callback.on_start(self)
+        for epoch in range(first_epoch, self.config.epochs):
+            if any(callback.wants_to_stop(history) for callback in self.callbacks):
+                break
+            self._train_epoch(epoch, run, loop, best, folder)
+        best.restore()
+        self.model.zero_grad(set_to_none=True)
+        self.model.eval()
+        for callback in self.callbacks:
+            callback.on_end(self)
+        return history
+
+    def _train_epoch(self, epoch: int, run: Run, loop: Loop, best: BestWeights, folder: Path | None) -> None:
+        self.epoch, title = epoch, f"{self.name} {epoch + 1}/{self.config.epochs}"
+        try:
+            started = self.start_epoch(epoch)
+            done = run.begin(epoch, self._tell_of_step)
+            record = loop.train_epoch(title, self.batches(done.batches), self.tokens, self.compute_loss, done)
+            with run.averaged():
+                record |= started | self.validate(title)
+                record = {"stage": self.name, "epoch": epoch + 1, **record}
+                if best.offer(record.get("valid_loss")) and folder is not None:
+                    self.save(folder)
+        except KeyboardInterrupt:
+            raise run.interrupted(title) from None
+        with uninterrupted():
+            self.history.records.append(record)
+            run.end(epoch, record.get("valid_loss"))
+            for files in self._files:
+                files.on_epoch(self, record)
+        for callback in self.callbacks:
+            callback.on_epoch(self, record)
+
+    def _tell_of_step(self, done: EpochProgress) -> None:
+        for callback in self.callbacks:
+            callback.on_step(self, done)
