@@ -101,8 +101,10 @@ def test_going_on_with_more_labels() -> None:
     assert (known.argmax(1) == before.argmax(1)).mean() > 0.95  # not all: BatchNorm saw one more epoch
     assert known / known.sum(1, keepdims=True) == pytest.approx(before, abs=0.25)
     estimator.set_params(classifier_config=replace(CLASSIFY, epochs=6))
-    estimator.fit([*texts, *["film film film"] * 40], [*labels, *["none"] * 40])
-    assert estimator.predict(["film film film"]).tolist() == ["none"]
+    random = np.random.default_rng(0)
+    plain = [" ".join(random.choice(["the", "film", "was", "its", "story"], random.integers(4, 30))) for _ in range(60)]
+    estimator.fit([*texts, *plain[:40]], [*labels, *["none"] * 40])
+    assert (estimator.predict(plain[40:]) == "none").mean() > 0.8
     assert estimator.score(texts, labels) > 0.8
     estimator.fit(texts, ["yes" if label == "good" else "no" for label in labels])  # nothing in common: a new head
     assert estimator.classes_.tolist() == ["no", "yes"]
