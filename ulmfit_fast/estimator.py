@@ -15,6 +15,7 @@ from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
+from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import check_output_folder, read_training_args, remove_run, save_model
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label, list_classes
@@ -38,7 +39,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     nothing on the same texts.
 
     Args:
-        pretrained: folder of a language model (``pretrain-lm``, ``import-lm`` or ``finetune-lm``), or None.
+        pretrained: a language model: its folder (``pretrain-lm``, ``import-lm`` or ``finetune-lm``), the name of an
+            installed one ("en"), or None.
         pretrain_config: of the language model that is made where ``pretrained`` is None; ``PretrainConfig()`` if None.
         finetune_config: of its fine-tuning where ``pretrained`` is given; ``FinetuneLMConfig()`` if None.
         classifier_config: of the classifier, whose encoder is the language model's; ``ClassifierConfig()`` if None.
@@ -160,7 +162,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
 
     def _language_model(self, texts: list[str]) -> TrainedLanguageModel:
         """Stage two, or stage one where there is nothing to go on with."""
-        base = None if self.pretrained is None else TrainedLanguageModel.load(self.pretrained)
+        base = None if self.pretrained is None else TrainedLanguageModel.load(find_pretrained(self.pretrained))
         self._check_direction(base)
         if base is None:
             return pretrain_lm(texts, self._seeded(self._configuration("pretrain_config")), progress=self.progress)

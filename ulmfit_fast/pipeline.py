@@ -18,6 +18,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import check_output_folder, read_config, remap_vocabulary
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label, list_classes, sorted_classes
@@ -245,7 +246,7 @@ def _check_corpus_goes_with(model: Tokenizer, corpus: Tokenizer, new_vocabulary:
 def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageModel:
     if isinstance(language_model, TrainedLanguageModel):
         return language_model
-    return TrainedLanguageModel.load(language_model)
+    return TrainedLanguageModel.load(find_pretrained(language_model))
 
 
 def _load_encoder(
@@ -254,9 +255,10 @@ def _load_encoder(
     """What brings the encoder: a language model, or a classifier to go on with."""
     if isinstance(source, TrainedLanguageModel | TrainedClassifier):
         return source
-    if read_config(source)["kind"] == "classifier":
-        return TrainedClassifier.load(source)
-    return TrainedLanguageModel.load(source)
+    folder = find_pretrained(source)
+    if read_config(folder)["kind"] == "classifier":
+        return TrainedClassifier.load(folder)
+    return TrainedLanguageModel.load(folder)
 
 
 def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> AWDLSTM:

@@ -39,7 +39,7 @@ class _Group(click.Group):
     """A command is imported when it is wanted: only some need torch."""
 
     _MODULES: ClassVar = {
-        "tokenize": "tokenize", "import-lm": "import_lm",
+        "tokenize": "tokenize", "import-lm": "import_lm", "convert": "convert",
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
         "predict": "prediction", "evaluate": "prediction", "info": "prediction", "demo": "prediction",
     }  # fmt: skip

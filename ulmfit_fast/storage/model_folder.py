@@ -23,6 +23,7 @@ from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.storage.compact import compacted, restored
 from ulmfit_fast.storage.run_file import CHECKPOINT
 from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.tasks.task import Task, task_of
@@ -62,8 +63,17 @@ def save_model(
     tokenizer: Tokenizer,
     task: Task | None = None,
     training_args: dict[str, Any] | None = None,
+    weights: str = "float32",
 ) -> None:
-    """Write a model folder; a classifier needs its task, whose labels are in the order of its outputs."""
+    """Write a model folder.
+
+    Args:
+        folder: made where it does not exist.
+        model, tokenizer: to write.
+        task: of a classifier; its labels are in the order of the outputs.
+        training_args: what it was trained with, as JSON can hold it.
+        weights: how they are stored, one of ``compact.FORMATS``.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "encoder_type": _AWD_LSTM}
@@ -89,7 +99,7 @@ def save_model(
         }
     else:
         config |= {"kind": _LANGUAGE_MODEL, "encoder": model.encoder.config.to_dict()}
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = compacted(model.state_dict(), weights)
     contents: dict[str, str | bytes] = {
         "model.safetensors": safetensors.torch.save(tensors),
         "tokenizer.json": tokenizer.to_json(),
@@ -228,7 +238,7 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) 
     if not path.exists():
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
     try:
-        model.load_state_dict(safetensors.torch.load_file(path))
+        model.load_state_dict(restored(safetensors.torch.load_file(path)))
     except (safetensors.SafetensorError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: damaged, or not this model's weights ({reason})") from None

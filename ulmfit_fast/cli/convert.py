@@ -1,0 +1,51 @@
+"""The command that writes a model in another form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ulmfit_fast.cli import options
+from ulmfit_fast.storage.compact import FORMATS
+from ulmfit_fast.storage.hub import find_pretrained
+from ulmfit_fast.storage.model_folder import (
+    check_output_folder,
+    load_classifier,
+    load_language_model,
+    read_config,
+    read_training_args,
+    save_model,
+)
+
+
+@click.command("convert")
+@click.argument("folder", metavar="MODEL", type=Path)
+@click.option(
+    "--to", "weights", required=True, type=click.Choice(FORMATS),
+    help="float16: half the size; int8: a quarter, each row of a matrix as whole numbers and one scale; float32: as "
+    "training writes it",
+)  # fmt: skip
+@options.output
+@options.overwrite
+def convert_command(folder: Path, weights: str, output: Path, overwrite: bool) -> None:
+    """Write a MODEL folder with its weights stored in another form.
+
+    The result is a model folder like any other. In memory the weights are float32 again: predictions take the same
+    time, and differ as far as the stored numbers were rounded.
+    """
+    folder = find_pretrained(folder)
+    kind = read_config(folder)["kind"]
+    check_output_folder(output, overwrite)
+    arguments = read_training_args(folder)
+    if kind == "classifier":
+        classifier, tokenizer, task = load_classifier(folder)
+        save_model(output, classifier, tokenizer, task, arguments, weights)
+    else:
+        language_model, tokenizer = load_language_model(folder)
+        save_model(output, language_model, tokenizer, training_args=arguments, weights=weights)
+    before, after = ((each / "model.safetensors").stat().st_size / 1e6 for each in (folder, output))
+    click.echo(f"{output}: weights of {after:.1f} MB, before {before:.1f} MB")
+
+
+COMMANDS = {convert_command.name: convert_command}
