@@ -6,55 +6,12 @@
 // are: results do not depend on the batch.
 #include "panel_gemm.h"
 
+#include <array>
+
+#include "multiply_add.h"
+
 namespace ulmfit_fast::ULMFIT_ISA {
 namespace {
-
-// With AVX2 the innermost loop's instructions stand in the order written: with 15 of 16 registers in use GCC 12
-// reorders loads and spills as soon as groups are unrolled. Not under AddressSanitizer, which does not see what they
-// read.
-#if defined(__FMA__) && ULMFIT_VECTOR_BYTES == 32 && !defined(__SANITIZE_ADDRESS__)
-#define ULMFIT_ORDERED 1
-#else
-#define ULMFIT_ORDERED 0
-#endif
-
-#if ULMFIT_ORDERED
-
-template <typename T>
-inline void load_weight(Vec<T>& weight, const T* from) {
-  asm volatile("vmovups %1, %0" : "=x"(weight) : "m"(*reinterpret_cast<const Vec<T>*>(from)));
-}
-inline void broadcast_value(Vec<float>& value, const float* from) {
-  asm volatile("vbroadcastss %1, %0" : "=x"(value) : "m"(*from));
-}
-inline void broadcast_value(Vec<double>& value, const double* from) {
-  asm volatile("vbroadcastsd %1, %0" : "=x"(value) : "m"(*from));
-}
-inline void fused_multiply_add(Vec<float>& sum, Vec<float> value, Vec<float> weight) {
-  asm volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(value), "x"(weight));
-}
-inline void fused_multiply_add(Vec<double>& sum, Vec<double> value, Vec<double> weight) {
-  asm volatile("vfmadd231pd %2, %1, %0" : "+x"(sum) : "x"(value), "x"(weight));
-}
-
-#else
-
-template <typename T>
-inline void load_weight(Vec<T>& weight, const T* from) {
-  weight = load(from);
-  ULMFIT_PIN(weight);
-}
-template <typename T>
-inline void broadcast_value(Vec<T>& value, const T* from) {
-  value = broadcast(*from);
-  ULMFIT_PIN(value);
-}
-template <typename Vector>
-inline void fused_multiply_add(Vector& sum, Vector value, Vector weight) {
-  sum += value * weight;
-}
-
-#endif
 
 // A group's vectors in a tile lie one after the other; in a tile as wide as two (kFewRows), those of the second half
 // lie `gap` words behind those of the first.
@@ -97,16 +54,6 @@ inline uint32_t load_pair(const Bfloat16* from) {
 
 #if defined(ULMFIT_BFLOAT16_PAIRS)
 
-// As an instruction, not _mm512_dpbf16_ps: around its type GCC 12 spills in the innermost loop.
-inline void multiply_add_pairs(Vec<float>& sum, WordVec value, WordVec weight) {
-#if defined(__AVX512BF16__)
-  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(value), "v"(weight));
-#else
-  sum += bit_cast<Vec<float>>(value << 16) * bit_cast<Vec<float>>(weight << 16);
-  sum += bit_cast<Vec<float>>(value & 0xFFFF0000u) * bit_cast<Vec<float>>(weight & 0xFFFF0000u);
-#endif
-}
-
 template <int R, int V, bool Half = false>
 inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)[R], int64_t offset,
                            const uint32_t* words, int64_t gap) {
@@ -139,15 +86,16 @@ inline void multiply_group(Vec<float> (&sum)[R][V], const Bfloat16* const (&row)
 
 #endif
 
-// A tile multiplies some groups at a time, a slot, and before each fetches, always as much, what is needed later: on a
-// core with busy neighbours a loop over a few addresses cost more than all of its prefetches.
+// A tile multiplies a slot of groups at a time. Before each slot it prefetches data that is needed later. The number of
+// prefetches is the same before every slot: on a core with busy neighbours, a loop over a few addresses cost more than
+// all of its prefetches.
 //
-// Narrow tiles (AVX2) fetch panels to L2: they would take one from L3 at 34 GB/s a core, which Zen 3's own prefetcher
-// does not reach. While several tiles of rows pass over a panel, the last of them fetch the next one; alone, a tile
-// fetches its own panel so many bytes ahead. Wide tiles (AVX-512) fetch the next tile's rows, which costs narrow ones a
-// fifth; with whole panels Zen 4 gained nothing, parts are untried.
+// Narrow tiles (AVX2) prefetch panels to L2. Without that a core reads a panel from L3 at 34 GB/s, as Zen 3's own
+// prefetcher does not keep up. Where several tiles of rows pass over a panel, the last of them prefetch the next panel.
+// A lone tile prefetches its own panel, kFetchAhead bytes ahead. Wide tiles (AVX-512) prefetch the next tile's rows.
+// Narrow ones do not: it costs them a fifth. Whole panels brought nothing on Zen 4; parts of panels are untried.
 constexpr bool kNarrow = kTileVectors == 2;
-constexpr int kUnroll = ULMFIT_ORDERED ? 4 : 1;
+constexpr int kUnroll = kOrdered ? 4 : 1;
 constexpr int64_t kFetchAhead = 8 << 10;
 
 // Groups of a slot.
@@ -196,15 +144,41 @@ class PanelFetches {
   int64_t slots_, tiles_, share_, advance_;
 };
 
-// One tile over `groups` groups, and half a group more with `half`; element k of row r stands at rows[r] + offset + (k
-// / kGroup) * Step + k % kGroup. `gap` is for tiles as wide as two (load_weights). Meanwhile panels are fetched, what
-// `prefetch` lists (narrow tiles: in their last slots) and, where as many rows follow, their sums and (wide tiles)
-// their elements. Never inlined, and with one loop over slots: in a larger function, or with several, its registers are
-// spilled.
+// Up to so many rows, narrow tiles are as wide as a whole panel: in half of it there are too few sums to hide the
+// multiply-adds' latency, and one row took a panel from L3 at 37 GB/s a core that can give 62.
+constexpr int64_t kFewRows = 2;
+
+// What a tile multiplies: some rows, `groups` groups deep (and half a group more with `half`), by some of a panel's
+// vectors. Element k of row r stands at rows[r] + offset + k / kGroup * Step + k % kGroup.
+template <typename E>
+struct TileWork {
+  Sums<E> out;
+  Start<E> start;
+  const E* const* rows;
+  int64_t offset;
+  const Word<E>* words;
+  int64_t gap;  // for tiles as wide as two (load_weights)
+  int64_t groups;
+  bool half;
+};
+
+// What a tile prefetches while it multiplies. None of it changes a result.
+template <typename E>
+struct TileFetches {
+  PanelFetch<E> panels;
+  Prefetch listed;      // narrow tiles prefetch these in their last slots
+  bool as_many_follow;  // rows: their sums are prefetched, by wide tiles their elements, too
+};
+
+// Never inlined, and with one loop over slots: in a larger function, or with several loops, its registers are spilled.
 template <typename E, int Step, int R, int V, int Share>
-__attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const E* const* rows, bool as_many_follow,
-                                             int64_t offset, const Word<E>* words, int64_t gap, PanelFetch<E> panels,
-                                             int64_t groups, bool half, const Prefetch& prefetch) {
+__attribute__((noinline)) void multiply_tile(const TileWork<E>& work, const TileFetches<E>& fetches) {
+  const auto [out, start, rows, first_offset, first_words, gap, groups, half] = work;
+  const bool as_many_follow = fetches.as_many_follow;
+  const Prefetch& prefetch = fetches.listed;
+  PanelFetch<E> panels = fetches.panels;
+  int64_t offset = first_offset;
+  const Word<E>* words = first_words;
   using Acc = Accumulator<E>;
   constexpr int64_t kAdvance = PanelFormat<E>::kWords * kBeside<V> * kLanes<E>, kSlot = kSlotGroups<E>;
   constexpr int64_t kLineWords = Prefetch::kLine / sizeof(Word<E>), kLines = slot_lines<E>(kBeside<V>) / Share;
@@ -262,62 +236,48 @@ __attribute__((noinline)) void multiply_tile(Sums<E> out, Start<E> start, const 
   }
 }
 
-// Up to so many rows, narrow tiles are as wide as a whole panel: in half of it there are too few sums to hide the
-// multiply-adds' latency, and one row took a panel from L3 at 37 GB/s a core that can give 62.
-constexpr int64_t kFewRows = 2;
+template <typename E>
+using TileFunction = void (*)(const TileWork<E>&, const TileFetches<E>&);
 
-template <typename E, int Step, int Share, int V, typename... Args>
-inline void multiply_rows(int64_t count, Args... args) {
-  static_assert(kFewRows == 2);  // or wide tiles lack a case
-  switch (count) {
-    case 1:
-      return multiply_tile<E, Step, 1, V, Share>(args...);
-    case 2:
-      return multiply_tile<E, Step, 2, V, Share>(args...);
-  }
-  if constexpr (V <= kTileVectors) {
-    switch (count) {
-      case 3:
-        return multiply_tile<E, Step, 3, V, Share>(args...);
-      case 4:
-        return multiply_tile<E, Step, 4, V, Share>(args...);
-      case 5:
-        return multiply_tile<E, Step, 5, V, Share>(args...);
-      default:
-        return multiply_tile<E, Step, kTileRows, V, Share>(args...);
-    }
-  }
+// The tile of R rows and V vectors, or null where no panel is cut so: only few rows take narrow tiles as wide as two,
+// and only narrow tiles share a panel's prefetches.
+template <typename E, int Step, int R, int V, int Share>
+constexpr TileFunction<E> tile_function() {
+  constexpr bool kBesideOthers = V <= kTileVectors && (kNarrow || Share == 1);
+  constexpr bool kWholePanel = kNarrow && V == 2 * kTileVectors && R <= kFewRows && Share == 1;
+  if constexpr (kBesideOthers || kWholePanel)
+    return multiply_tile<E, Step, R, V, Share>;
+  else
+    return nullptr;
 }
 
-template <typename E, int Step, int Share, typename... Args>
-inline void multiply_vectors(int width, Args... args) {
-  switch (width) {
-    case 1:
-      return multiply_rows<E, Step, Share, 1>(args...);
-    case 2:
-      return multiply_rows<E, Step, Share, 2>(args...);
+// All tiles of one Step: [log2 share][vectors - 1][rows - 1].
+template <typename E, int Step>
+class TileTable {
+ public:
+  static TileFunction<E> find(int64_t share, int64_t vectors, int64_t rows) {
+    assert((share == 1 || share == 2 || share == 4) && vectors >= 1 && vectors <= kPanelVectors);
+    assert(rows >= 1 && rows <= kTileRows);
+    const TileFunction<E> tile = kTiles[share / 2][vectors - 1][rows - 1];
+    assert(tile != nullptr);
+    return tile;
   }
-  if constexpr (!kNarrow) {
-    if (width == 3) return multiply_rows<E, Step, Share, 3>(args...);
-  }
-  if constexpr (Share == 1) return multiply_rows<E, Step, Share, 4>(args...);
-}
 
-template <typename E, int Step, typename... Args>
-inline void multiply_fetching(int64_t share, Args... args) {
-  if constexpr (kNarrow) {
-    switch (share) {
-      case 1:
-        return multiply_vectors<E, Step, 1>(args...);
-      case 2:
-        return multiply_vectors<E, Step, 2>(args...);
-      default:
-        return multiply_vectors<E, Step, 4>(args...);
-    }
-  } else {
-    multiply_vectors<E, Step, 1>(args...);
+ private:
+  using Rows = std::array<TileFunction<E>, kTileRows>;
+  using Vectors = std::array<Rows, kPanelVectors>;
+
+  template <int Share, int V, int... R>
+  static constexpr Rows of_rows(std::integer_sequence<int, R...>) {
+    return {tile_function<E, Step, R + 1, V, Share>()...};
   }
-}
+  template <int Share, int... V>
+  static constexpr Vectors of_vectors(std::integer_sequence<int, V...>) {
+    return {of_rows<Share, V + 1>(std::make_integer_sequence<int, kTileRows>())...};
+  }
+  static constexpr auto kEach = std::make_integer_sequence<int, kPanelVectors>();
+  static constexpr std::array<Vectors, 3> kTiles = {of_vectors<1>(kEach), of_vectors<2>(kEach), of_vectors<4>(kEach)};
+};
 
 // The first of `count` rows that tile `index` of `tiles` multiplies. Narrow tiles of less than 4 rows have too few sums
 // to hide the multiply-adds' latency: rows are cut into tiles as equal as possible. Wide ones are cut into whole tiles
@@ -329,10 +289,22 @@ inline int64_t tile_begin(int64_t count, int64_t index, int64_t tiles) {
 // A slab of a panel that stays in L2 while all rows pass: depth is cut into equal slabs of at most this.
 constexpr int64_t kSlabBytes = 300 << 10;
 
+// The words that are multiplied after a tile's vectors in one slab: the next tile of the panel, then its next slab,
+// then the panel behind it.
+template <typename E>
+inline const Word<E>* words_after(const Panel<E>& panel, int tile, int tiles, int64_t begin, int64_t end, bool last) {
+  constexpr int64_t kWords = PanelFormat<E>::kWords;
+  if (tile + 1 < tiles) return panel.at((tile + 1) * kTileVectors, begin * kWords);
+  if (!last) return panel.at(0, end * kWords);
+  return panel.alone ? panel.words : panel.words + packed_words<E>(panel.width, panel.depth);
+}
+
 }  // namespace
 
 template <typename E>
 void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const Panel<E>& panel, Prefetch prefetch) {
+  assert(block.count >= 0 && panel.depth >= 0 && panel.width >= 1 && panel.width <= kPanelVectors);
+  assert(prefetch.count <= prefetch.capacity);
   const int64_t groups = panel.depth / kGroup<E>, all_groups = depth_groups<E>(panel.depth);
   constexpr int64_t kWords = PanelFormat<E>::kWords;
   const int64_t group_bytes = kWords * panel.width * ULMFIT_VECTOR_BYTES;
@@ -348,11 +320,7 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
     for (int tile = 0; tile < tiles; ++tile) {
       const Word<E>* words = panel.at(tile * kTileVectors, begin * kWords);
       const int64_t column = tile * kTileVectors * kLanes<E>;
-      // A panel's last tile of vectors is followed by the next panel, unless it is alone.
-      const Word<E>* after = tile + 1 < tiles   ? panel.at((tile + 1) * kTileVectors, begin * kWords)
-                             : slab + 1 < slabs ? panel.at(0, end * kWords)
-                             : panel.alone      ? panel.words
-                                                : panel.words + packed_words<E>(panel.width, panel.depth);
+      const Word<E>* after = words_after(panel, tile, tiles, begin, end, slab + 1 == slabs);
       const int width = whole ? panel.width : panel.tile_width(tile);
       const int64_t slots = (end - begin) / kSlotGroups<E>;
       const int64_t all_slots = larger(1, slabs * tiles * row_tiles * slots);
@@ -367,9 +335,9 @@ void multiply_panel(Sums<E> out, Start<E> start, const RowBlock<E>& block, const
         const int64_t tiles_left = ((slabs - slab) * tiles - tile) * row_tiles - i - 1;
         const int64_t now = larger(0, prefetch.count - tiles_left * slots * at_a_time);
         const auto multiply = [&]<int Step>() {
-          multiply_fetching<E, Step>(fetches.share(), width, next - r, to, from, block.rows + r, as_many_follow,
-                                     begin * Step, words, gap, fetches.of(i), end - begin, half,
-                                     Prefetch{prefetch.lines, now, now});
+          TileTable<E, Step>::find(kNarrow ? fetches.share() : 1, width, next - r)(
+              {to, from, block.rows + r, begin * Step, words, gap, end - begin, half},
+              {fetches.of(i), {prefetch.lines, now, now}, as_many_follow});
         };
         if (block.turned)
           multiply.template operator()<kTileRows * kGroup<E>>();

@@ -3,35 +3,26 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
-#include "../cross_entropy/linear_cross_entropy_kernel.h"
-#include "../gemm/fma_probe_kernel.h"
-#include "../lstm/dropconnect_kernel.h"
-#include "../lstm/locked_dropout_kernel.h"
-#include "../lstm/lstm_kernel.h"
+#include "kernel_table.h"
 
 namespace ulmfit_fast {
 
-// Defined once per instruction set by the kernel files.
-#define ULMFIT_DECLARE_KERNELS(isa)                                               \
-  namespace isa {                                                                 \
-  extern const LstmKernels<float> lstm_float;                                     \
-  extern const LstmKernels<double> lstm_double;                                   \
-  extern const LstmKernels<Bfloat16> lstm_bfloat16;                               \
-  extern const LockedDropoutKernels<float> locked_dropout_float;                  \
-  extern const LockedDropoutKernels<double> locked_dropout_double;                \
-  extern const LockedDropoutKernels<Bfloat16> locked_dropout_bfloat16;            \
-  extern const LinearCrossEntropyKernels<float> linear_cross_entropy_float;       \
-  extern const LinearCrossEntropyKernels<double> linear_cross_entropy_double;     \
-  extern const LinearCrossEntropyKernels<Bfloat16> linear_cross_entropy_bfloat16; \
-  extern const DropConnectKernels dropconnect;                                    \
-  extern const FmaProbeKernels fma_probe;                                         \
-  }
-ULMFIT_DECLARE_KERNELS(portable)
+// Each is kernel_table.cpp compiled for that instruction set.
+namespace portable {
+extern const KernelTable kernels;
+}
 #ifdef ULMFIT_X86_KERNELS
-ULMFIT_DECLARE_KERNELS(avx2)
-ULMFIT_DECLARE_KERNELS(avx512)
-ULMFIT_DECLARE_KERNELS(avx512_bf16)
+namespace avx2 {
+extern const KernelTable kernels;
+}
+namespace avx512 {
+extern const KernelTable kernels;
+}
+namespace avx512_bf16 {
+extern const KernelTable kernels;
+}
 #endif
 
 namespace {
@@ -68,19 +59,29 @@ Isa choose_isa() {
                            ": expected avx512_bf16, avx512, avx2 or portable");
 }
 
-template <typename Kernels>
-const Kernels& select(const Kernels& portable_build, const Kernels& avx2_build, const Kernels& avx512_build,
-                      const Kernels& avx512_bf16_build) {
+const KernelTable& kernels() {
   switch (active_isa()) {
+#ifdef ULMFIT_X86_KERNELS
     case Isa::kAvx512Bf16:
-      return avx512_bf16_build;
+      return avx512_bf16::kernels;
     case Isa::kAvx512:
-      return avx512_build;
+      return avx512::kernels;
     case Isa::kAvx2:
-      return avx2_build;
+      return avx2::kernels;
+#endif
     default:
-      return portable_build;
+      return portable::kernels;
   }
+}
+
+template <typename E>
+const TypedKernels<E>& kernels_of() {
+  if constexpr (std::is_same_v<E, float>)
+    return kernels().of_float;
+  else if constexpr (std::is_same_v<E, double>)
+    return kernels().of_double;
+  else
+    return kernels().of_bfloat16;
 }
 
 }  // namespace
@@ -103,63 +104,33 @@ const char* isa_name(Isa isa) {
   }
 }
 
-#ifdef ULMFIT_X86_KERNELS
-#define ULMFIT_SELECT(kernels) select(portable::kernels, avx2::kernels, avx512::kernels, avx512_bf16::kernels)
-#else
-#define ULMFIT_SELECT(kernels) portable::kernels
-#endif
-
-template <>
-const LstmKernels<float>& lstm_kernels<float>() {
-  return ULMFIT_SELECT(lstm_float);
+template <typename E>
+const LstmKernels<E>& lstm_kernels() {
+  return *kernels_of<E>().lstm;
 }
-
-template <>
-const LstmKernels<double>& lstm_kernels<double>() {
-  return ULMFIT_SELECT(lstm_double);
+template <typename E>
+const LockedDropoutKernels<E>& locked_dropout_kernels() {
+  return *kernels_of<E>().locked_dropout;
 }
-
-template <>
-const LstmKernels<Bfloat16>& lstm_kernels<Bfloat16>() {
-  return ULMFIT_SELECT(lstm_bfloat16);
+template <typename E>
+const LinearCrossEntropyKernels<E>& linear_cross_entropy_kernels() {
+  return *kernels_of<E>().linear_cross_entropy;
 }
-
-template <>
-const LockedDropoutKernels<float>& locked_dropout_kernels<float>() {
-  return ULMFIT_SELECT(locked_dropout_float);
-}
-
-template <>
-const LockedDropoutKernels<double>& locked_dropout_kernels<double>() {
-  return ULMFIT_SELECT(locked_dropout_double);
-}
-
-template <>
-const LockedDropoutKernels<Bfloat16>& locked_dropout_kernels<Bfloat16>() {
-  return ULMFIT_SELECT(locked_dropout_bfloat16);
-}
-
-template <>
-const LinearCrossEntropyKernels<float>& linear_cross_entropy_kernels<float>() {
-  return ULMFIT_SELECT(linear_cross_entropy_float);
-}
-
-template <>
-const LinearCrossEntropyKernels<double>& linear_cross_entropy_kernels<double>() {
-  return ULMFIT_SELECT(linear_cross_entropy_double);
-}
-
-template <>
-const LinearCrossEntropyKernels<Bfloat16>& linear_cross_entropy_kernels<Bfloat16>() {
-  return ULMFIT_SELECT(linear_cross_entropy_bfloat16);
-}
-
 const DropConnectKernels& dropconnect_kernels() {
-  return ULMFIT_SELECT(dropconnect);
+  return *kernels().dropconnect;
+}
+const FmaProbeKernels& fma_probe_kernels() {
+  return *kernels().fma_probe;
 }
 
-const FmaProbeKernels& fma_probe_kernels() {
-  return ULMFIT_SELECT(fma_probe);
-}
+template const LstmKernels<float>& lstm_kernels();
+template const LstmKernels<double>& lstm_kernels();
+template const LstmKernels<Bfloat16>& lstm_kernels();
+template const LockedDropoutKernels<float>& locked_dropout_kernels();
+template const LockedDropoutKernels<double>& locked_dropout_kernels();
+template const LockedDropoutKernels<Bfloat16>& locked_dropout_kernels();
+template const LinearCrossEntropyKernels<float>& linear_cross_entropy_kernels();
+template const LinearCrossEntropyKernels<double>& linear_cross_entropy_kernels();
+template const LinearCrossEntropyKernels<Bfloat16>& linear_cross_entropy_kernels();
 
 }  // namespace ulmfit_fast
