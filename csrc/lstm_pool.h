@@ -28,8 +28,7 @@ inline void check_pool(const char* function, const PoolInputs& pool, const LstmI
     check_shape(function, name, tensor, shape);
     TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, function, ": ", name, " must be ", dtype, ", got ",
                      tensor.scalar_type());
-    TORCH_CHECK_VALUE(tensor.device() == a.input.device(), function, ": ", name, " must be on the device of input (",
-                      a.input.device(), "), got ", tensor.device(), "; move one of them");
+    check_device(function, name, tensor, "input", a.input);
   };
   const at::ScalarType state = state_dtype_of(a.input);
   check("argmax", pool.argmax, {documents, a.hidden()}, at::kInt);

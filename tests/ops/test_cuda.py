@@ -139,7 +139,7 @@ def test_gradcheck() -> None:
 
 def test_opcheck() -> None:
     a = on_device(Case("opcheck", (4, 2, 1), p=0.5).arguments(torch.float32))
-    library.opcheck(torch.ops.ulmfit_fast.nn.lstm.default, (
+    library.opcheck(torch.ops.ulmfit_fast.lstm.default, (
         *(a[name] for name in ("input", "batch_sizes", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
         None, a["seed"], 0.5, False, 0, 2,
     ))  # fmt: skip

@@ -77,14 +77,14 @@ def test_opcheck(case: Case, requires_grad: bool) -> None:
         *(a[name] for name in ("input", "batch_sizes", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")),
         a["weight_hr"], a["seed"], a["weight_dropout"], a["reverse"], 0, 2 if requires_grad else 0,
     )  # fmt: skip
-    library.opcheck(torch.ops.ulmfit_fast.nn.lstm.default, arguments)
+    library.opcheck(torch.ops.ulmfit_fast.lstm.default, arguments)
 
 
 def test_opcheck_backward() -> None:
     a = Case("opcheck", (4, 2, 1), p=0.5).arguments(torch.float32, requires_grad=False)
     forward = (a["input"], a["batch_sizes"], a["h0"], a["c0"], a["weight_ih"], a["weight_hh"])
     rest = (a["seed"], a["weight_dropout"], a["reverse"], 2)
-    output, _, c_n, gates, cells = torch.ops.ulmfit_fast.nn.lstm(*forward, a["bias_ih"], a["bias_hh"], None, *rest, 2)
+    output, _, c_n, gates, cells = torch.ops.ulmfit_fast.lstm(*forward, a["bias_ih"], a["bias_hh"], None, *rest, 2)
     arguments = (torch.ones_like(output), None, torch.ones_like(c_n), *forward, None, *rest, output, gates, cells)
     library.opcheck(torch.ops.ulmfit_fast.lstm_backward.default, (*arguments, [True] * 5 + [False]))
 

@@ -11,7 +11,9 @@ from ulmfit_fast.ops.shared import (
     cast_for_autocast,
     native,
     not_differentiable_again,
+    recorded_whole,
     refuse_forward_mode,
+    register_fake,
     state_dtype,
     wants_gradient,
 )
@@ -68,16 +70,18 @@ def linear_cross_entropy(
     rows = target.reshape(-1)
     row_weight = None
     # In float16 gradients as small as a mean's vanish; computed in backward they come scaled as a GradScaler wants it.
-    late = reduction == "none" or x.dtype == torch.float16
+    late = reduction == "none" or x.dtype == torch.float16 or torch.jit.is_tracing()
     if reduction != "none":
         row_weight = (rows != ignore_index).to(state_dtype(x.dtype))
         if reduction == "mean":
             row_weight = row_weight / row_weight.sum()
     grad = wants_gradient((x, weight, bias)) and not late
     needs = [grad and tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)]
-    result, loss, *_ = native.linear_cross_entropy(
-        x, weight, bias, rows, None if late else row_weight, ignore_index, label_smoothing, gradient_threshold, needs
-    )
+    now = None if late else row_weight
+    with recorded_whole():
+        result, loss, *_ = native.linear_cross_entropy(
+            x, weight, bias, rows, now, ignore_index, label_smoothing, gradient_threshold, needs
+        )
     if reduction == "none":
         return loss.view(target.shape)
     if late:
@@ -86,7 +90,7 @@ def linear_cross_entropy(
     return result + 0 * row_weight.sum() if reduction == "mean" and row_weight is not None else result
 
 
-@library.register_fake("ulmfit_fast::linear_cross_entropy")
+@register_fake("linear_cross_entropy")
 def _(
     input: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, row_weight: Tensor | None, ignore_index: int,
     label_smoothing: float, gradient_threshold: float, needs: list[bool],
