@@ -151,7 +151,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
                      seed,  weight_dropout};
   const PoolInputs pool{argmax, count, pool_from, state_total, state_maximum};
   check_lstm(kFunction, a, false, bptt);
-  check_pool(kFunction, pool, a);
+  check_pool(kFunction, pool, a, /*backward=*/false);
   const auto kept = static_cast<Keep>(keep);
   const ForwardResult result = a.rows() == 0 ? forward_without_rows(a, &pool, kept) : run(a, &pool, false, kept);
   return {result.h_n,    result.c_n,    result.total, result.maximum,
@@ -171,7 +171,7 @@ Backward lstm_pool_backward_op(const OptionalTensor& grad_h_n, const OptionalTen
   const LstmInputs a{input, batch_sizes, h0, c0, weight_ih, weight_hh, none, none, none, seed, weight_dropout};
   const PoolInputs pool{argmax, count, pool_from, grad_total, grad_maximum};
   check_lstm(kFunction, a, false, bptt);
-  check_pool(kFunction, pool, a);
+  check_pool(kFunction, pool, a, /*backward=*/true);
   const ResultGradients grads{none, grad_h_n, grad_c_n};
   const Saved saved{output, gates, cells};
   check_backward(kFunction, grads, a, saved);

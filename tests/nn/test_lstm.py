@@ -94,9 +94,15 @@ def test_lower_precisions(dtype: torch.dtype) -> None:
 
 
 def test_constructor_has_nn_lstms_arguments() -> None:
-    layer = WeightDropLSTM(4, 6, 2, False, True, 0.1, True, 3, 0.5)
-    assert (layer.num_layers, layer.bias, layer.batch_first, layer.dropout) == (2, False, True, 0.1)
-    assert (layer.bidirectional, layer.proj_size, layer.weight_dropout) == (True, 3, 0.5)
+    arguments = (4, 6, 2, False, True, 0.1, True, 3, "meta", torch.float64)
+    theirs, ours = nn.LSTM(*arguments), WeightDropLSTM(*arguments, weight_dropout=0.5)
+    for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    for mine, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert (mine.dtype, mine.device, mine.shape) == (expected.dtype, expected.device, expected.shape)
+    assert ours.weight_dropout == 0.5
+    with pytest.raises(TypeError, match=r"device must be .* got 0\.5; weight_dropout goes by keyword"):
+        WeightDropLSTM(4, 6, 2, False, True, 0.1, True, 3, 0.5)  # type: ignore[arg-type]
 
 
 def test_state_dict_loads_both_ways() -> None:
@@ -223,17 +229,94 @@ def test_called_by_several_threads_at_once() -> None:
             assert torch.equal(mine, alone)
 
 
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "batch_first": True}])
-def test_an_empty_batch(options: dict[str, Any]) -> None:
-    theirs, ours = pair(torch.float32, **options)
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "batch_first": True, "proj_size": 3}])
+def test_an_empty_batch(options: dict[str, Any], with_state: bool) -> None:
+    """Shapes, and a graph: gradients of parameters are zeros, not missing."""
+    theirs, ours = pair(torch.float64, **options)
     x = torch.zeros(0, 5, 4) if options.get("batch_first") else torch.zeros(5, 0, 4)
-    (expected, (h, c)), (output, (h_n, c_n)) = theirs(x), ours(x)
-    assert [v.shape for v in (output, h_n, c_n)] == [v.shape for v in (expected, h, c)]
+    layers = 4 if options else 1
+    state = (torch.zeros(layers, 0, options.get("proj_size", 6)), torch.zeros(layers, 0, 6)) if with_state else None
+    x, state = x.double(), None if state is None else (state[0].double(), state[1].double())
+    expected, actual = run(theirs, x, state), run(ours, x, state)
+    for name, value in expected.items():
+        assert actual[name].shape == value.shape
+        assert torch.equal(actual[name], value), name
+
+
+@pytest.mark.parametrize("batch", [0, 3])
+def test_results_are_nobody_elses_tensors(batch: int) -> None:
+    state = torch.zeros(1, batch, 6), torch.zeros(1, batch, 6)
+    output, (h_n, c_n) = WeightDropLSTM(4, 6).requires_grad_(False)(torch.zeros(5, batch, 4), state)
+    for one, other in itertools.combinations((output, h_n, c_n, *state), 2):
+        assert not torch._C._is_alias_of(one, other)
 
 
 def test_on_the_meta_device() -> None:
     output, (h_n, _) = WeightDropLSTM(4, 6, device="meta")(torch.zeros(5, 3, 4, device="meta"))
     assert (output.shape, h_n.shape) == ((5, 3, 6), (1, 3, 6))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, _ in nn.LSTM(4, 6, 2, bidirectional=True, proj_size=3).named_parameters()]
+)
+def test_a_parameter_left_on_meta(name: str) -> None:
+    """As after load_state_dict(strict=False, assign=True) of a file that lacks it: nn.LSTM's words, and the name."""
+    options = {"num_layers": 2, "bidirectional": True, "proj_size": 3}
+    state = {key: value for key, value in nn.LSTM(4, 6, **options).state_dict().items() if key != name}
+    errors = []
+    for kind in (nn.LSTM, WeightDropLSTM):
+        layer = kind(4, 6, **options, device="meta")
+        layer.load_state_dict(state, strict=False, assign=True)
+        with pytest.raises(RuntimeError) as error, torch.no_grad():
+            layer(torch.zeros(5, 3, 4))
+        errors.append(str(error.value))
+    assert errors[1] == f"{errors[0]} ({name})"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_state_on_another_device(index: int) -> None:
+    state = [torch.zeros(1, 3, 6), torch.zeros(1, 3, 6)]
+    state[index] = state[index].to("meta")
+    with pytest.raises(RuntimeError, match=rf"found input tensor at cpu and hidden tensor at meta \({'hc'[index]}0\)"):
+        WeightDropLSTM(4, 6)(torch.zeros(5, 3, 4), tuple(state))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_defaults_of_torch_do_not_reach_the_layer(dtype: torch.dtype) -> None:
+    layer = WeightDropLSTM(4, 6, 2, bidirectional=True, weight_dropout=0.5)
+    packed = pack_sequence([torch.randn(n, 4) for n in LENGTHS], enforce_sorted=False)
+    inputs = (torch.randn(5, 3, 4), torch.randn(5, 4), packed)
+
+    def outputs() -> list[Tensor]:
+        torch.manual_seed(1)
+        results = [layer(x) for x in inputs]
+        return [v for output, state in results for v in (getattr(output, "data", output), *state)]
+
+    expected, default = outputs(), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            actual = outputs()
+    finally:
+        torch.set_default_dtype(default)
+    for mine, value in zip(actual, expected, strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, value)
+
+
+@pytest.mark.parametrize("kind", ["dense", "packed", "unbatched"])
+def test_float16_on_a_cpu(kind: str) -> None:
+    """Through float32, so nearer to the exact result than nn.LSTM, which rounds at every step."""
+    options = {"num_layers": 2, "batch_first": False, "bidirectional": True, "proj_size": 0}
+    theirs, ours = pair(**options)
+    x, state = make_input(kind, False), make_state(kind, options)
+    half = x.to(torch.float16), tuple(s.half() for s in state)
+    exact = run(theirs.half().double(), half[0].to(torch.float64), tuple(s.double() for s in half[1]))
+    actual = run(ours.half(), *half)
+    for name, value in exact.items():
+        assert actual[name].dtype == torch.float16
+        torch.testing.assert_close(actual[name].double(), value, atol=2e-3, rtol=2e-3)
 
 
 def test_forward_mode_differentiation_says_so() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -102,9 +102,8 @@ class WeightDropLSTM(nn.RNNBase):
             output (Tensor or PackedSequence, as the input was), (h_n, c_n).
         """
         p = self.weight_dropout if self.training else 0.0
-        symbolic = next((value for value in (input, hx) if isinstance(value, fx.Proxy)), None)
-        if symbolic is not None:
-            return _as_leaf(self, symbolic.tracer, input, hx, seeds)
+        if isinstance(input, fx.Proxy):
+            return _as_leaf(self, input.tracer, input, hx, seeds)
         masks = self.num_layers * (2 if self.bidirectional else 1)
         if seeds is not None and len(seeds) != masks:
             raise ValueError(
@@ -112,7 +111,8 @@ class WeightDropLSTM(nn.RNNBase):
             )
         if isinstance(input, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = input
-            batch = batch_sizes[0] if torch.jit.is_tracing() else int(batch_sizes[0])  # an int would be a constant
+            # In a trace an int would be a constant.
+            batch = cast(int, batch_sizes[0]) if torch.jit.is_tracing() else int(batch_sizes[0])
             state = self._initial_state(hx, data, batch, sorted_indices, batch_sizes, unbatched=False)
             output, (h_n, c_n) = self._run_layers(data, batch_sizes, state, seeds, p)
             packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
@@ -135,7 +135,7 @@ class WeightDropLSTM(nn.RNNBase):
 
     @property
     def qconfig(self) -> Any:
-        """What ``torch.ao.quantization`` marks the modules with that it converts. It knows no quantized form of this."""
+        """Set by ``torch.ao.quantization`` on what it is to convert; it knows no quantized form of this layer."""
         if "_qconfig" not in self.__dict__:
             raise AttributeError("WeightDropLSTM has no qconfig")
         return self.__dict__["_qconfig"]
@@ -174,7 +174,7 @@ class WeightDropLSTM(nn.RNNBase):
         self,
         hx: State | None,
         x: Tensor,
-        batch: int | Tensor,
+        batch: int,
         sorted_indices: Tensor | None,
         batch_sizes: Tensor | None,
         unbatched: bool,

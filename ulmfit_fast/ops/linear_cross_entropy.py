@@ -11,7 +11,6 @@ from ulmfit_fast.ops.shared import (
     cast_for_autocast,
     native,
     not_differentiable_again,
-    recorded_whole,
     refuse_forward_mode,
     register_fake,
     state_dtype,
@@ -59,6 +58,11 @@ def linear_cross_entropy(
         IndexError: a target outside [0, V); on a GPU a device-side assertion, as torch's own.
     """
     refuse_forward_mode("linear_cross_entropy", (input, weight, bias))
+    if torch.jit.is_tracing():
+        raise NotImplementedError(
+            "ulmfit_fast.ops.linear_cross_entropy: torch.jit.trace cannot record this op, as it can no op that takes a "
+            "list of bools; trace the model without its loss"
+        )
     if reduction not in REDUCTIONS:
         raise ValueError(f"linear_cross_entropy: reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if target.shape != input.shape[:-1]:
@@ -70,18 +74,16 @@ def linear_cross_entropy(
     rows = target.reshape(-1)
     row_weight = None
     # In float16 gradients as small as a mean's vanish; computed in backward they come scaled as a GradScaler wants it.
-    late = reduction == "none" or x.dtype == torch.float16 or torch.jit.is_tracing()
+    late = reduction == "none" or x.dtype == torch.float16
     if reduction != "none":
         row_weight = (rows != ignore_index).to(state_dtype(x.dtype))
         if reduction == "mean":
             row_weight = row_weight / row_weight.sum()
     grad = wants_gradient((x, weight, bias)) and not late
     needs = [grad and tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)]
-    now = None if late else row_weight
-    with recorded_whole():
-        result, loss, *_ = native.linear_cross_entropy(
-            x, weight, bias, rows, now, ignore_index, label_smoothing, gradient_threshold, needs
-        )
+    result, loss, *_ = native.linear_cross_entropy(
+        x, weight, bias, rows, None if late else row_weight, ignore_index, label_smoothing, gradient_threshold, needs
+    )
     if reduction == "none":
         return loss.view(target.shape)
     if late:

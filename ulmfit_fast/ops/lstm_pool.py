@@ -103,10 +103,11 @@ def lstm_pool(
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh)
     differentiable = (*floats, c0, state.total, state.maximum)
     refuse_forward_mode("lstm_pool", differentiable)
-    if state.last.device != input.device or state.last.shape != state.maximum.shape:  # which the op does not see
+    shape = state.maximum.shape
+    if state.last.device != input.device or state.last.shape != shape:  # which the op does not see
         raise ValueError(
-            f"ulmfit_fast.ops.lstm_pool: state.last must have the shape of state.maximum ({tuple(state.maximum.shape)}) "
-            f"and be on the device of input ({input.device}), got {tuple(state.last.shape)} on {state.last.device}"
+            f"ulmfit_fast.ops.lstm_pool: state.last must have the shape of state.maximum ({tuple(shape)}) and be on "
+            f"the device of input ({input.device}), got {tuple(state.last.shape)} on {state.last.device}"
         )
     x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats[:2], floats[2:])
     seed = seed_or_drawn(seed, weight_dropout, input.device)
@@ -127,9 +128,10 @@ def lstm_pool(
 
 def _add_steps(count: Tensor, batch_sizes: Tensor) -> Tensor:
     """``count`` [D] and the steps of each row's sequence."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         steps = sequence_lengths(batch_sizes).to(count.device, non_blocking=True)
-        return torch.cat([count[: len(steps)] + steps, count[len(steps) :]])
+        rows = steps.shape[0]
+        return torch.cat([count[:rows] + steps, count[rows:]])
     count = count.clone()
     sizes, steps = torch.unique_consecutive(batch_sizes, return_counts=True)
     for rows, more in zip(sizes.tolist(), steps.tolist(), strict=True):  # no copy to a GPU, which a CUDA graph refuses

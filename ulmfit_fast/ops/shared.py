@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, library
@@ -134,8 +134,10 @@ def cast_for_autocast(
 
 def sequence_lengths(batch_sizes: Tensor) -> Tensor:
     """Steps of each sequence of a packed batch, int64 [B]."""
-    ending = torch.arange(int(batch_sizes[0]), device=batch_sizes.device)  # sequence r runs as long as batch_sizes > r
-    return len(batch_sizes) - torch.searchsorted(batch_sizes.flip(0), ending, right=True)
+    # In a trace an int would be a constant.
+    rows = cast(int, batch_sizes[0]) if torch.jit.is_tracing() else int(batch_sizes[0])
+    ending = torch.arange(rows, device=batch_sizes.device)  # sequence r runs as long as batch_sizes > r
+    return batch_sizes.shape[0] - torch.searchsorted(batch_sizes.flip(0), ending, right=True)
 
 
 def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
