@@ -108,7 +108,7 @@ gpu-test:
 
 gpu-test-cpu:
 	@mkdir -p $(GPU_OUT)
-	$(LIMIT) 90 $(GPU_PYTHON) -m pytest -q tests/ops tests/nn/test_lstm.py tests/nn/test_awd_lstm.py --ignore tests/ops/test_instruction_sets.py --ignore tests/ops/test_cuda.py 2>&1 | tee $(GPU_OUT)/tests-cpu.log
+	$(LIMIT) 90 $(GPU_PYTHON) -m pytest -q tests/ops tests/nn/test_lstm.py tests/nn/test_lstm_edges.py tests/nn/test_awd_lstm.py --ignore tests/ops/test_instruction_sets.py --ignore tests/ops/test_cuda.py 2>&1 | tee $(GPU_OUT)/tests-cpu.log
 
 gpu-bench:
 	@mkdir -p $(GPU_OUT)

@@ -22,8 +22,10 @@ class WeightDropLSTM(nn.RNNBase):
     loads both ways. In training mode each call drops the elements of every recurrent weight with probability
     ``weight_dropout`` and scales the rest by ``1 / (1 - weight_dropout)``, one mask for all time steps. The parameter
     itself stays whole: its gradient is zero exactly where it was dropped. Packed sequences are computed as packed:
-    without padding. Works inside ``torch.compile(fullgraph=True)``. Parameters and input in float32, float64, bfloat16
-    or (on a GPU) float16, under autocast in any of them; no second derivatives, no TorchScript.
+    without padding. Works inside ``torch.compile(fullgraph=True)`` and ``torch.export``; ``torch.fx.symbolic_trace``
+    keeps it whole, as it does ``torch.nn.LSTM``; ``torch.jit.trace`` records it for any lengths. Parameters and input
+    in float32, float64, bfloat16 or float16 (on a CPU computed in float32), under autocast in any of them (on a CPU not
+    in float16). No second derivatives, no ``torch.jit.script``, no quantized form.
 
     >>> lstm = WeightDropLSTM(400, 1152, num_layers=2, weight_dropout=0.5)
     >>> output, (h_n, c_n) = lstm(torch.randn(70, 64, 400))  # [70, 64, 1152], ([2, 64, 1152], [2, 64, 1152])
@@ -46,7 +48,8 @@ class WeightDropLSTM(nn.RNNBase):
 
     Raises:
         ValueError: ``weight_dropout`` outside [0, 1), and where ``torch.nn.LSTM`` raises one.
-        RuntimeError: shapes that do not fit, with ``torch.nn.LSTM``'s messages.
+        RuntimeError: shapes or devices that do not fit, with ``torch.nn.LSTM``'s messages.
+        TypeError: dtypes that do not fit, ``hx`` that is one tensor.
 
     Source: Merity et al., arXiv 1708.02182, section 2 (weight-dropped LSTM).
     """
@@ -94,7 +97,7 @@ class WeightDropLSTM(nn.RNNBase):
 
         Args:
             input: as ``torch.nn.LSTM``.
-            hx: initial state (h0, c0); zeros where None.
+            hx: initial state, two tensors (h0, c0); zeros where None.
             seeds: one DropConnect seed (int64 []) for each layer and direction; drawn where None. Giving them repeats
                 a mask.
 

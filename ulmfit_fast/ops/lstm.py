@@ -50,7 +50,7 @@ def lstm(
     Args:
         input: [N, F], rows of all time steps, time-major, longest sequence first, as in ``PackedSequence.data``.
             float32, float64 or bfloat16; on a GPU float16, too.
-        batch_sizes: int64 [T] on CPU, positive, non-increasing, sum N: rows of each step.
+        batch_sizes: int64 [T] on CPU, positive, non-increasing, sum N: rows of each step. All zeros for an empty batch.
         h0: [B, H] with B = batch_sizes[0] ([B, P] with a projection).
         c0: [B, H], in the input's dtype, or in float32 for half precision: cell states are float32 inside.
         weight_ih: [4H, F].
@@ -68,8 +68,8 @@ def lstm(
         computed step.
 
     Raises:
-        ValueError: shapes that do not fit, batch_sizes that increase or hold zeros, p outside [0, 1),
-            bptt negative or together with reverse.
+        ValueError: shapes that do not fit, tensors on different devices, batch_sizes that increase or hold zeros
+            beside rows, p outside [0, 1), bptt negative or together with reverse.
         TypeError: dtypes that differ or are not supported.
 
     Source: Merity et al., "Regularizing and Optimizing LSTM Language Models" (arXiv 1708.02182), section 2.

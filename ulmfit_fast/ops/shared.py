@@ -124,7 +124,14 @@ def cast_for_autocast(
         return *inputs, *weights
 
     def cast(x: Tensor | None, stays: tuple[torch.dtype, ...]) -> Tensor | None:
-        return x if x is None or x.dtype in stays else x.to(dtype)
+        if x is None or x.dtype in stays:
+            return x
+        if dtype == torch.float16 and x.device.type == "cpu":
+            raise TypeError(
+                "ulmfit_fast.ops: autocast to float16 works on a GPU alone; on a CPU use torch.autocast('cpu', "
+                "dtype=torch.bfloat16)"
+            )
+        return x.to(dtype)
 
     return (
         *(cast(x, (torch.float64,)) for x in inputs),
