@@ -10,9 +10,10 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 
 def register_ops_with_torch() -> None:
@@ -24,7 +25,7 @@ def register_ops_with_torch() -> None:
 
 
 class _AfterTorch(MetaPathFinder):
-    """Finds torch where the other finders do, and registers the ops when it has been executed."""
+    """Finds torch where the other finders do, and has the ops registered once it has been executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -34,19 +35,31 @@ class _AfterTorch(MetaPathFinder):
         others = (finder for finder in sys.meta_path if finder is not self)
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
-        if spec is None or spec.loader is None:  # not installed: Python says so
-            return spec
-        loader, execute = spec.loader, spec.loader.exec_module
-
-        def execute_and_register(module: ModuleType) -> None:
-            del loader.exec_module  # the class's own again
-            execute(module)
-            if self in sys.meta_path:
-                sys.meta_path.remove(self)
-            try:
-                importlib.import_module("ulmfit_fast.ops")
-            except ImportError as error:  # no reason to take torch away; whatever needs the ops will raise it again
-                warnings.warn(str(error), stacklevel=2)
-
-        loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        if spec is not None and spec.loader is not None:  # else it is not installed, which Python says
+            spec.loader = _ThenRegister(spec.loader, self)
         return spec
+
+
+class _ThenRegister(Loader):
+    """Torch's own loader, to which the module belongs again before it is executed."""
+
+    def __init__(self, loader: Loader, finder: MetaPathFinder) -> None:
+        self._loader, self._finder = loader, finder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+        try:
+            importlib.import_module("ulmfit_fast.ops")
+        except ImportError as error:  # no reason to take torch away; whatever needs the ops will raise it again
+            warnings.warn(str(error), stacklevel=2)
