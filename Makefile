@@ -82,7 +82,7 @@ cuda-on-host: build  ## compile csrc/cuda for the CPU, launches emulated, and te
 	PATH="$(abspath $(BIN)):$$PATH" && eval cmake -G Ninja -S . -B $(dir $(CUDA_ON_HOST)) -DULMFIT_FAST_CUDA_ON_HOST=ON \
 	  "$$($(BIN)/python setup.py --print-cmake-arguments)" >/dev/null && cmake --build $(dir $(CUDA_ON_HOST)) --target cuda_on_host
 	ULMFIT_FAST_CUDA_ON_HOST=$(CUDA_ON_HOST) ULMFIT_FAST_TEST_DEVICE=cpu $(BIN)/python -m pytest -q \
-	  tests/ops/test_cuda.py tests/ops/test_dropconnect_mask.py tests/ops/test_locked_dropout.py tests/nn/test_bpt3c.py \
+	  tests/ops/test_cuda.py tests/ops/test_every_op.py tests/ops/test_dropconnect_mask.py tests/ops/test_locked_dropout.py tests/nn/test_bpt3c.py \
 	  --deselect tests/nn/test_bpt3c.py::test_a_document_does_not_depend_on_batch_padding_or_chunks  # which only the CPU's products allow
 
 GPU_PYTHON ?= python3
@@ -108,7 +108,7 @@ gpu-test:
 
 gpu-test-cpu:
 	@mkdir -p $(GPU_OUT)
-	$(LIMIT) 90 $(GPU_PYTHON) -m pytest -q tests/ops tests/nn/test_lstm.py tests/nn/test_awd_lstm.py --ignore tests/ops/test_instruction_sets.py --ignore tests/ops/test_cuda.py 2>&1 | tee $(GPU_OUT)/tests-cpu.log
+	$(LIMIT) 90 $(GPU_PYTHON) -m pytest -q tests/ops tests/nn/test_lstm.py tests/nn/test_lstm_edges.py tests/nn/test_awd_lstm.py --ignore tests/ops/test_instruction_sets.py --ignore tests/ops/test_cuda.py 2>&1 | tee $(GPU_OUT)/tests-cpu.log
 
 gpu-bench:
 	@mkdir -p $(GPU_OUT)

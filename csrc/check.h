@@ -11,13 +11,19 @@ inline void check_shape(const char* function, const char* name, const at::Tensor
                     tensor.sizes());
 }
 
+// The dispatcher chooses a kernel by all tensors together, so that any of them may lie elsewhere.
+inline void check_device(const char* function, const char* name, const at::Tensor& tensor, const char* like_name,
+                         const at::Tensor& like) {
+  TORCH_CHECK_VALUE(tensor.device() == like.device(), function, ": ", name, " must be on the device of ", like_name,
+                    " (", like.device(), "), got ", tensor.device(), "; move one of them");
+}
+
 // Same dtype and device as `like`.
 inline void check_like(const char* function, const char* name, const at::Tensor& tensor, const char* like_name,
                        const at::Tensor& like) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == like.scalar_type(), function, ": ", name, " must have the dtype of ",
                    like_name, " (", like.scalar_type(), "), got ", tensor.scalar_type(), "; convert one of them");
-  TORCH_CHECK_VALUE(tensor.device() == like.device(), function, ": ", name, " must be on the device of ", like_name,
-                    " (", like.device(), "), got ", tensor.device(), "; move one of them");
+  check_device(function, name, tensor, like_name, like);
 }
 
 inline void check_drop_probability(const char* function, double p) {

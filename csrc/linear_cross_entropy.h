@@ -46,14 +46,12 @@ inline void check_linear_cross_entropy(const LinearCrossEntropyInputs& a, std::a
   check_shape(kFunction, "target", a.target, {a.input.size(0)});
   TORCH_CHECK_TYPE(a.target.scalar_type() == at::kLong, kFunction, ": target must be int64 class indices, got ",
                    a.target.scalar_type());
-  TORCH_CHECK_VALUE(a.target.device() == a.input.device(), kFunction, ": target must be on the device of input (",
-                    a.input.device(), "), got ", a.target.device(), "; move one of them");
+  check_device(kFunction, "target", a.target, "input", a.input);
   if (a.row_weight.has_value()) {
     check_shape(kFunction, "row_weight", *a.row_weight, {a.input.size(0)});
     TORCH_CHECK_TYPE(a.row_weight->scalar_type() == state_dtype_of(a.input), kFunction, ": row_weight must be ",
                      state_dtype_of(a.input), ", got ", a.row_weight->scalar_type());
-    TORCH_CHECK_VALUE(a.row_weight->device() == a.input.device(), kFunction, ": row_weight must be on the device of ",
-                      "input (", a.input.device(), "), got ", a.row_weight->device());
+    check_device(kFunction, "row_weight", *a.row_weight, "input", a.input);
   }
   TORCH_CHECK_VALUE(a.row_weight.has_value() || !(needs[0] || needs[1] || needs[2]), kFunction,
                     ": gradients need row_weight");

@@ -16,8 +16,7 @@ inline void check_locked_dropout(const at::Tensor& input, const at::Tensor& mask
                     input.sizes(), " and ", mask.sizes());
   TORCH_CHECK_TYPE(mask.scalar_type() == state_dtype_of(input), kFunction, ": mask must be ", state_dtype_of(input),
                    " beside input in ", input.scalar_type(), ", got ", mask.scalar_type());
-  TORCH_CHECK_VALUE(mask.device() == input.device(), kFunction, ": mask must be on the device of input (",
-                    input.device(), "), got ", mask.device());
+  check_device(kFunction, "mask", mask, "input", input);
   check_batch_sizes(kFunction, batch_sizes, input.size(0));
   const int64_t batch = batch_sizes.const_data_ptr<int64_t>()[0];
   TORCH_CHECK_VALUE(mask.size(0) >= batch, kFunction, ": mask must have a row for each of the ", batch,

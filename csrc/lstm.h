@@ -1,7 +1,7 @@
 // lstm: one direction of one LSTM layer over packed rows. Shapes and checks that both devices share.
 //
 //   input [N, F]          rows of all steps, time-major, longest sequence first (as in PackedSequence)
-//   batch_sizes [T]       int64 on CPU, positive, non-increasing, sum N; B = batch_sizes[0]
+//   batch_sizes [T]       int64 on CPU, positive, non-increasing, sum N; B = batch_sizes[0]. Of an empty batch: zeros
 //   h0 [B, P], c0 [B, H]  P = H without a projection; c0 in the input's dtype or the sums' (float32 for bfloat16)
 //   weight_ih [4H, F], weight_hh [4H, P], bias_ih [4H], bias_hh [4H], weight_hr [P, H]   gates i, f, g, o
 #pragma once
@@ -47,8 +47,8 @@ inline void check_batch_sizes(const char* function, const at::Tensor& batch_size
   const int64_t* size = batch_sizes.const_data_ptr<int64_t>();
   int64_t total = 0;
   for (int64_t t = 0; t < batch_sizes.size(0); ++t) {
-    TORCH_CHECK_VALUE(size[t] > 0, function, ": batch_sizes must be positive, got ", size[t], " at step ", t,
-                      "; drop sequences of length zero");
+    TORCH_CHECK_VALUE(size[t] > 0 || (size[t] == 0 && rows == 0), function, ": batch_sizes must be positive, got ",
+                      size[t], " at step ", t, "; drop sequences of length zero");
     TORCH_CHECK_VALUE(t == 0 || size[t] <= size[t - 1], function, ": batch_sizes must not increase, got ", size[t - 1],
                       " then ", size[t], " at step ", t, "; sort the sequences longest first");
     total += size[t];
@@ -72,8 +72,7 @@ inline at::ScalarType state_dtype_of(const at::Tensor& input) {
 // A weight has the dtype of the input or, beside half precision, float32: its gradient is then float32, too.
 inline void check_weight(const char* function, const char* name, const at::Tensor& weight, const at::Tensor& input) {
   if (weight.scalar_type() != state_dtype_of(input)) return check_like(function, name, weight, "input", input);
-  TORCH_CHECK_VALUE(weight.device() == input.device(), function, ": ", name, " must be on the device of input (",
-                    input.device(), "), got ", weight.device(), "; move one of them");
+  check_device(function, name, weight, "input", input);
 }
 
 inline void check_lstm(const char* function, const LstmInputs& a, bool reverse, int64_t bptt) {

@@ -1,6 +1,8 @@
 // From the ops' schemas to a device's kernels: lstm and lstm_pool as functions of the two that a device provides.
 #pragma once
 
+#include <ATen/Functions.h>
+
 #include <array>
 #include <tuple>
 
@@ -38,6 +40,11 @@ enum Need { kNeedInput, kNeedH0, kNeedWeightIh, kNeedWeightHh, kNeedBias, kNeedW
 using Needs = std::array<bool, 6>;
 using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
+// A gradient that nobody needs, of an argument like this one: a tensor of its own, as an op returns none twice.
+inline at::Tensor no_gradient(const at::Tensor& like) {
+  return at::empty({0}, like.options());
+}
+
 // The gradients in the order of the schema, those nobody needs empty. With `pool` the argmax is the one after the call,
 // total and maximum are gradients. Gradients do not cross multiples of `bptt` steps, if that is positive.
 using RunBackward = Backward (*)(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool,
@@ -50,6 +57,9 @@ inline void check_backward(const char* function, const ResultGradients& grads, c
   check_shape(function, "cells", saved.cells, {a.rows(), a.hidden()});
   check_shape(function, "output", saved.output, {a.rows(), a.output_size()});
   check_like(function, "gates", saved.gates, "input", a.input);
+  TORCH_CHECK_TYPE(saved.cells.scalar_type() == state_dtype_of(a.input), function, ": cells must be ",
+                   state_dtype_of(a.input), ", got ", saved.cells.scalar_type());
+  check_device(function, "cells", saved.cells, "input", a.input);
   check_like(function, "output", saved.output, "input", a.input);
   const auto check_grad = [&](const char* name, const OptionalTensor& grad, at::IntArrayRef shape,
                               const at::Tensor& like) {
@@ -62,6 +72,39 @@ inline void check_backward(const char* function, const ResultGradients& grads, c
   check_grad("grad_c_n", grads.c_n, {a.batch(), a.hidden()}, a.c0);
 }
 
+// Of a batch without rows there is nothing to run: results without rows, the pooled state as it was.
+inline ForwardResult forward_without_rows(const LstmInputs& a, const PoolInputs* pool, Keep keep) {
+  const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype_of(a.input));
+  const auto when = [](bool kept, int64_t width, const at::TensorOptions& like) {
+    return kept ? at::empty({0, width}, like) : at::empty({0}, like);
+  };
+  ForwardResult result;
+  result.output = when(pool == nullptr || keep != Keep::kNothing, a.output_size(), options);
+  result.h_n = at::empty({0, a.output_size()}, options);
+  result.c_n = at::empty({0, a.hidden()}, a.c0.options());
+  result.gates = when(keep == Keep::kBackward, 4 * a.hidden(), options);
+  result.cells = when(keep != Keep::kNothing, a.hidden(), state_options);
+  if (pool != nullptr) {
+    result.total = pool->total->clone(at::MemoryFormat::Contiguous);
+    result.maximum = pool->maximum->clone(at::MemoryFormat::Contiguous);
+    result.argmax = pool->argmax.clone(at::MemoryFormat::Contiguous);
+  }
+  return result;
+}
+
+inline Backward backward_without_rows(const LstmInputs& a, Needs needs) {
+  const auto zeros = [](bool needed, const at::Tensor& like) {
+    return needed ? at::zeros(like.sizes(), like.options()) : no_gradient(like);
+  };
+  return {zeros(needs[kNeedInput], a.input),
+          zeros(needs[kNeedH0], a.h0),
+          zeros(needs[kNeedH0], a.c0),
+          zeros(needs[kNeedWeightIh], a.weight_ih),
+          zeros(needs[kNeedWeightHh], a.weight_hh),
+          needs[kNeedBias] ? at::zeros({4 * a.hidden()}, a.weight_ih.options()) : no_gradient(a.weight_ih),
+          zeros(needs[kNeedWeightHr], a.weight_hr.has_value() ? *a.weight_hr : a.input)};
+}
+
 template <RunForward run>
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> lstm_op(
     const at::Tensor& input, const at::Tensor& batch_sizes, const at::Tensor& h0, const at::Tensor& c0,
@@ -71,7 +114,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> lstm_op(
   const LstmInputs a{input,   batch_sizes, h0,        c0,   weight_ih,     weight_hh,
                      bias_ih, bias_hh,     weight_hr, seed, weight_dropout};
   check_lstm("ulmfit_fast.ops.lstm", a, reverse, bptt);
-  const ForwardResult result = run(a, nullptr, reverse, static_cast<Keep>(keep));
+  const auto kept = static_cast<Keep>(keep);
+  const ForwardResult result = a.rows() == 0 ? forward_without_rows(a, nullptr, kept) : run(a, nullptr, reverse, kept);
   return {result.output, result.h_n, result.c_n, result.gates, result.cells};
 }
 
@@ -90,7 +134,8 @@ Backward lstm_backward_op(const OptionalTensor& grad_output, const OptionalTenso
   const ResultGradients grads{grad_output, grad_h_n, grad_c_n};
   const Saved saved{output, gates, cells};
   check_backward(kFunction, grads, a, saved);
-  return run(grads, a, nullptr, reverse, bptt, saved, needs);
+  needs[kNeedWeightHr] = needs[kNeedWeightHr] && weight_hr.has_value();
+  return a.rows() == 0 ? backward_without_rows(a, needs) : run(grads, a, nullptr, reverse, bptt, saved, needs);
 }
 
 template <RunForward run>
@@ -106,8 +151,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
                      seed,  weight_dropout};
   const PoolInputs pool{argmax, count, pool_from, state_total, state_maximum};
   check_lstm(kFunction, a, false, bptt);
-  check_pool(kFunction, pool, a);
-  const ForwardResult result = run(a, &pool, false, static_cast<Keep>(keep));
+  check_pool(kFunction, pool, a, /*backward=*/false);
+  const auto kept = static_cast<Keep>(keep);
+  const ForwardResult result = a.rows() == 0 ? forward_without_rows(a, &pool, kept) : run(a, &pool, false, kept);
   return {result.h_n,    result.c_n,    result.total, result.maximum,
           result.argmax, result.output, result.gates, result.cells};
 }
@@ -125,11 +171,12 @@ Backward lstm_pool_backward_op(const OptionalTensor& grad_h_n, const OptionalTen
   const LstmInputs a{input, batch_sizes, h0, c0, weight_ih, weight_hh, none, none, none, seed, weight_dropout};
   const PoolInputs pool{argmax, count, pool_from, grad_total, grad_maximum};
   check_lstm(kFunction, a, false, bptt);
-  check_pool(kFunction, pool, a);
+  check_pool(kFunction, pool, a, /*backward=*/true);
   const ResultGradients grads{none, grad_h_n, grad_c_n};
   const Saved saved{output, gates, cells};
   check_backward(kFunction, grads, a, saved);
-  return run(grads, a, &pool, false, bptt, saved, needs);
+  needs[kNeedWeightHr] = false;
+  return a.rows() == 0 ? backward_without_rows(a, needs) : run(grads, a, &pool, false, bptt, saved, needs);
 }
 
 }  // namespace ulmfit_fast

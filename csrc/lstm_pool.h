@@ -20,7 +20,7 @@ struct PoolInputs {
   const OptionalTensor& maximum;
 };
 
-inline void check_pool(const char* function, const PoolInputs& pool, const LstmInputs& a) {
+inline void check_pool(const char* function, const PoolInputs& pool, const LstmInputs& a, bool backward) {
   const int64_t documents = pool.count.dim() == 1 ? pool.count.size(0) : 0;
   TORCH_CHECK_VALUE(documents >= a.batch(), function, ": count must be [documents], one for each of the ", a.batch(),
                     " rows or more, got shape ", pool.count.sizes());
@@ -28,15 +28,16 @@ inline void check_pool(const char* function, const PoolInputs& pool, const LstmI
     check_shape(function, name, tensor, shape);
     TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, function, ": ", name, " must be ", dtype, ", got ",
                      tensor.scalar_type());
-    TORCH_CHECK_VALUE(tensor.device() == a.input.device(), function, ": ", name, " must be on the device of input (",
-                      a.input.device(), "), got ", tensor.device(), "; move one of them");
+    check_device(function, name, tensor, "input", a.input);
   };
   const at::ScalarType state = state_dtype_of(a.input);
-  check("argmax", pool.argmax, {documents, a.hidden()}, at::kInt);
+  check(backward ? "argmax_n" : "argmax", pool.argmax, {documents, a.hidden()}, at::kInt);
   check("count", pool.count, {documents}, at::kLong);
   check("pool_from", pool.pool_from, {documents}, at::kLong);
-  if (pool.total.has_value()) check("total", *pool.total, {documents, a.hidden()}, at::kDouble);
-  if (pool.maximum.has_value()) check("maximum", *pool.maximum, {documents, a.hidden()}, state);
+  if (pool.total.has_value())
+    check(backward ? "grad_total_n" : "total", *pool.total, {documents, a.hidden()}, at::kDouble);
+  if (pool.maximum.has_value())
+    check(backward ? "grad_maximum_n" : "maximum", *pool.maximum, {documents, a.hidden()}, state);
 }
 
 }  // namespace ulmfit_fast

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ulmfit_fast.core.registration import register_ops_with_torch
+
 if TYPE_CHECKING:
     from ulmfit_fast import ops
     from ulmfit_fast.core.errors import InputError, TrainingDivergedError, TrainingInterrupted
@@ -118,3 +120,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+register_ops_with_torch()

@@ -214,8 +214,8 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
           .copy_(h0.narrow(0, continuing, rows - continuing));
   }
 
-  const at::Tensor none = at::empty({0}, options);
-  at::Tensor grad_weight_hh = none, grad_weight_hr = none;
+  at::Tensor grad_weight_hh = no_gradient(a.weight_hh);
+  at::Tensor grad_weight_hr = no_gradient(projected ? *a.weight_hr : a.input);
   if (needs[kNeedWeightHh]) {
     grad_weight_hh = multiply(grad_gates.t(), previous_h, a.weight_hh.scalar_type());
     grad_weight_hh =
@@ -225,13 +225,15 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     const at::Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);
     grad_weight_hr = multiply(grad_h_rows.t(), cell_output, a.weight_hr->scalar_type());
   }
-  return {needs[kNeedInput] ? at::mm(grad_gates, a.weight_ih.to(dtype)) : none,
-          needs[kNeedH0] ? grad_h0 : none,
-          needs[kNeedH0] ? grad_c.to(a.c0.scalar_type()) : at::empty({0}, a.c0.options()),
-          needs[kNeedWeightIh] ? multiply(grad_gates.t(), a.input, a.weight_ih.scalar_type()) : none,
-          grad_weight_hh,
-          needs[kNeedBias] ? grad_gates.sum(0, /*keepdim=*/false, state_dtype).to(a.weight_ih.scalar_type()) : none,
-          grad_weight_hr};
+  return {
+      needs[kNeedInput] ? at::mm(grad_gates, a.weight_ih.to(dtype)) : no_gradient(a.input),
+      needs[kNeedH0] ? grad_h0 : no_gradient(a.h0),
+      needs[kNeedH0] ? grad_c.to(a.c0.scalar_type()) : no_gradient(a.c0),
+      needs[kNeedWeightIh] ? multiply(grad_gates.t(), a.input, a.weight_ih.scalar_type()) : no_gradient(a.weight_ih),
+      grad_weight_hh,
+      needs[kNeedBias] ? grad_gates.sum(0, /*keepdim=*/false, state_dtype).to(a.weight_ih.scalar_type())
+                       : no_gradient(a.weight_ih),
+      grad_weight_hr};
 }
 
 }  // namespace

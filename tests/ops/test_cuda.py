@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, library, nn
 
+from tests.ops import every_op
 from tests.ops import test_embedding as embedding
 from tests.ops import test_linear_cross_entropy as cross_entropy
 from tests.ops import test_lstm as lstm
@@ -309,13 +310,19 @@ def test_pooling_in_a_cuda_graph() -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("name", ["weight_hh", "c0", "h0"])
-def test_arguments_on_different_devices(name: str) -> None:
-    a = on_device(Case("mixed", (2, 1)).arguments(torch.float32, requires_grad=False))
-    with pytest.raises(ValueError, match=f"{name} must be on the device of input"):
-        ops.lstm(**(a | {name: a[name].cpu()}))
-    with pytest.raises(ValueError, match="must be on the device of input"):
-        ops.lstm(**(a | {"input": a["input"].cpu()}))
+@pytest.mark.parametrize("op", every_op.OPS)
+def test_one_argument_on_another_device(op: str) -> None:
+    """Alone on the GPU, or alone not there."""
+    real = every_op.arguments_of(op)
+    for name in every_op.tensors_of(op):
+        alone_there = {name: move(real[name])}
+        alone_here = {n: v if n == name or n in every_op.FOUND_ON_CPU else move(v) for n, v in real.items()}
+        if name not in every_op.FOUND_ON_CPU:
+            with pytest.raises(ValueError, match=rf"ulmfit_fast\.ops\.{op}: .*\b{name}\b.*cpu"):
+                every_op.call(op, real | alone_here)
+        if op != "dropconnect_mask":
+            with pytest.raises(ValueError, match=rf"ulmfit_fast\.ops\.{op}: .*\b{name}\b.*cuda"):
+                every_op.call(op, real | alone_there)
 
 
 @needs_gpu

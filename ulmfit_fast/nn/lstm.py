@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
@@ -21,8 +22,10 @@ class WeightDropLSTM(nn.RNNBase):
     loads both ways. In training mode each call drops the elements of every recurrent weight with probability
     ``weight_dropout`` and scales the rest by ``1 / (1 - weight_dropout)``, one mask for all time steps. The parameter
     itself stays whole: its gradient is zero exactly where it was dropped. Packed sequences are computed as packed:
-    without padding. Works inside ``torch.compile(fullgraph=True)``. Parameters and input in float32, float64, bfloat16
-    or (on a GPU) float16, under autocast in any of them; no second derivatives, no TorchScript.
+    without padding. Works inside ``torch.compile(fullgraph=True)`` and ``torch.export``; ``torch.fx.symbolic_trace``
+    keeps it whole, as it does ``torch.nn.LSTM``; ``torch.jit.trace`` records it for any lengths. Parameters and input
+    in float32, float64, bfloat16 or float16 (on a CPU computed in float32), under autocast in any of them (on a CPU not
+    in float16). No second derivatives, no ``torch.jit.script``, no quantized form.
 
     >>> lstm = WeightDropLSTM(400, 1152, num_layers=2, weight_dropout=0.5)
     >>> output, (h_n, c_n) = lstm(torch.randn(70, 64, 400))  # [70, 64, 1152], ([2, 64, 1152], [2, 64, 1152])
@@ -36,8 +39,8 @@ class WeightDropLSTM(nn.RNNBase):
         dropout: probability of dropping an element of the output of every layer but the last, in [0, 1].
         bidirectional: a second set of weights runs from the end; outputs are concatenated.
         proj_size: if positive, the state h is projected to this size.
-        weight_dropout: probability of dropping an element of ``weight_hh``, in [0, 1).
         device, dtype: of the parameters.
+        weight_dropout: probability of dropping an element of ``weight_hh``, in [0, 1).
 
     Shape:
         As ``torch.nn.LSTM``: input [T, B, F], unbatched [T, F], or a ``PackedSequence`` (sorted or not); optional
@@ -45,7 +48,8 @@ class WeightDropLSTM(nn.RNNBase):
 
     Raises:
         ValueError: ``weight_dropout`` outside [0, 1), and where ``torch.nn.LSTM`` raises one.
-        RuntimeError: shapes that do not fit, with ``torch.nn.LSTM``'s messages.
+        RuntimeError: shapes or devices that do not fit, with ``torch.nn.LSTM``'s messages.
+        TypeError: dtypes that do not fit, ``hx`` that is one tensor.
 
     Source: Merity et al., arXiv 1708.02182, section 2 (weight-dropped LSTM).
     """
@@ -60,10 +64,15 @@ class WeightDropLSTM(nn.RNNBase):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
-        weight_dropout: float = 0.0,
-        device: torch.device | str | None = None,
+        device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        weight_dropout: float = 0.0,
     ) -> None:
+        if isinstance(device, float):
+            raise TypeError(
+                f"WeightDropLSTM: device must be a device or its name, got {device}; weight_dropout goes by keyword"
+            )
         if not 0 <= weight_dropout < 1:
             raise ValueError(f"WeightDropLSTM: weight_dropout must be in [0, 1), got {weight_dropout}")
         super().__init__(
@@ -88,7 +97,7 @@ class WeightDropLSTM(nn.RNNBase):
 
         Args:
             input: as ``torch.nn.LSTM``.
-            hx: initial state (h0, c0); zeros where None.
+            hx: initial state, two tensors (h0, c0); zeros where None.
             seeds: one DropConnect seed (int64 []) for each layer and direction; drawn where None. Giving them repeats
                 a mask.
 
@@ -96,6 +105,8 @@ class WeightDropLSTM(nn.RNNBase):
             output (Tensor or PackedSequence, as the input was), (h_n, c_n).
         """
         p = self.weight_dropout if self.training else 0.0
+        if isinstance(input, fx.Proxy):
+            return _as_leaf(self, input.tracer, input, hx, seeds)
         masks = self.num_layers * (2 if self.bidirectional else 1)
         if seeds is not None and len(seeds) != masks:
             raise ValueError(
@@ -103,7 +114,8 @@ class WeightDropLSTM(nn.RNNBase):
             )
         if isinstance(input, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = input
-            batch = int(batch_sizes[0])
+            # In a trace an int would be a constant.
+            batch = cast(int, batch_sizes[0]) if torch.jit.is_tracing() else int(batch_sizes[0])
             state = self._initial_state(hx, data, batch, sorted_indices, batch_sizes, unbatched=False)
             output, (h_n, c_n) = self._run_layers(data, batch_sizes, state, seeds, p)
             packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
@@ -115,18 +127,47 @@ class WeightDropLSTM(nn.RNNBase):
         x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if self.batch_first else input
         steps, batch = x.shape[0], x.shape[1]
         state = self._initial_state(hx, x, batch, None, None, unbatched)
-        if steps == 0:
+        if not torch.jit.is_tracing() and steps == 0:  # the op says it, too
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        if batch == 0:
-            width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
-            empty = x.new_zeros(steps, 0, width)
-            return empty.transpose(0, 1) if self.batch_first else empty, state
-        batch_sizes = torch.full((steps,), batch, dtype=torch.int64)
+        batch_sizes = torch.full((steps,), batch, dtype=torch.int64, device="cpu")
         output, (h_n, c_n) = self._run_layers(x.reshape(steps * batch, x.shape[2]), batch_sizes, state, seeds, p)
         output = output.view(steps, batch, output.shape[1])
         if unbatched:
             return output.squeeze(1), (h_n.squeeze(1), c_n.squeeze(1))
         return output.transpose(0, 1) if self.batch_first else output, (h_n, c_n)
+
+    @property
+    def qconfig(self) -> Any:
+        """Set by ``torch.ao.quantization`` on what it is to convert; it knows no quantized form of this layer."""
+        if "_qconfig" not in self.__dict__:
+            raise AttributeError("WeightDropLSTM has no qconfig")
+        return self.__dict__["_qconfig"]
+
+    @qconfig.setter
+    def qconfig(self, value: Any) -> None:
+        remedy = "load its state dict into torch.nn.LSTM and quantize that"
+        if value is not None:
+            raise NotImplementedError(
+                "WeightDropLSTM: torch.ao.quantization cannot quantize this layer and would leave it as it is; "
+                f"{remedy}, or leave the layer out (its type out of qconfig_spec, or layer.qconfig = None)"
+            )
+        if "_qconfig" not in self.__dict__:
+            warnings.warn(
+                f"torch.ao.quantization leaves WeightDropLSTM in {self.weight_ih_l0.dtype}; to quantize it, {remedy}",
+                stacklevel=2,
+            )
+        self.__dict__["_qconfig"] = value
+
+    @qconfig.deleter
+    def qconfig(self) -> None:
+        self.__dict__.pop("_qconfig", None)
+
+    def __prepare_scriptable__(self) -> WeightDropLSTM:
+        """Called by ``torch.jit.script``, which would end in an error about some line of ``forward``."""
+        raise NotImplementedError(
+            "WeightDropLSTM: torch.jit.script cannot compile this layer; use torch.export, torch.compile or "
+            "torch.jit.trace, or load its state dict into torch.nn.LSTM"
+        )
 
     def get_expected_cell_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
         h_size = self.get_expected_hidden_size(input, batch_sizes)
@@ -148,7 +189,7 @@ class WeightDropLSTM(nn.RNNBase):
         if hx is None:
             self.check_input(x, batch_sizes)
             return x.new_zeros(h_size), x.new_zeros(c_size)
-        h0, c0 = hx
+        h0, c0 = _pair(hx)
         expected_dim = 2 if unbatched else 3
         if h0.dim() != expected_dim or c0.dim() != expected_dim:
             kind = "unbatched 2-D" if unbatched else "batched 3-D"
@@ -167,13 +208,19 @@ class WeightDropLSTM(nn.RNNBase):
         self, x: Tensor, batch_sizes: Tensor, state: State, seeds: list[Tensor] | None, p: float
     ) -> tuple[Tensor, State]:
         h0, c0 = state
+        _check_devices("hidden", {"h0": h0, "c0": c0}, x)
+        half = x.dtype == torch.float16 and x.device.type == "cpu"  # which the CPU's kernels do not know
+        if half:
+            x, h0, c0 = x.float(), h0.float(), c0.float()
         directions = 2 if self.bidirectional else 1
         h_n, c_n = [], []
         for layer in range(self.num_layers):
             outputs = []
             for direction in range(directions):
                 index = layer * directions + direction
-                weight_ih, weight_hh, *rest = self._parameters_of(layer, direction)
+                parameters = {name: getattr(self, name) for name in self._all_weights[index]}
+                _check_devices("parameter", parameters, x)
+                weight_ih, weight_hh, *rest = [p.float() if half else p for p in parameters.values()]
                 bias_ih, bias_hh = rest[:2] if self.bias else (None, None)
                 weight_hr = rest[-1] if self.proj_size else None
                 output, h, c = ops.lstm(
@@ -186,10 +233,40 @@ class WeightDropLSTM(nn.RNNBase):
             x = outputs[0] if directions == 1 else torch.cat(outputs, dim=1)
             if self.dropout and layer + 1 < self.num_layers:
                 x = F.dropout(x, self.dropout, self.training)
-        return x, (torch.stack(h_n), torch.stack(c_n))
+        h, c = torch.stack(h_n), torch.stack(c_n)
+        return (x.half(), (h.half(), c.half())) if half else (x, (h, c))
 
-    def _parameters_of(self, layer: int, direction: int) -> list[Tensor]:
-        return [getattr(self, name) for name in self._all_weights[layer * (2 if self.bidirectional else 1) + direction]]
+
+def _as_leaf(layer: WeightDropLSTM, tracer: Any, *arguments: Any) -> Any:
+    """One node of a graph, which ``torch.fx.symbolic_trace`` by itself makes of torch's own modules alone."""
+    path = tracer.path_of_module(layer)
+    if not path:
+        raise TypeError(
+            "WeightDropLSTM: torch.fx.symbolic_trace cannot look into this layer (nor into torch.nn.LSTM); trace a "
+            "module that holds it, for example torch.nn.Sequential(layer)"
+        )
+    return tracer.create_proxy("call_module", path, arguments, {})
+
+
+def _check_devices(kind: str, tensors: dict[str, Tensor], x: Tensor) -> None:
+    """The op would refuse them, too, but not name the layer's parameter, nor in ``torch.nn.LSTM``'s words."""
+    for name, tensor in tensors.items():
+        if tensor.device != x.device:
+            raise RuntimeError(
+                f"Input and {kind} tensors are not at the same device, found input tensor at {x.device} and {kind} "
+                f"tensor at {tensor.device} ({name})"
+            )
+
+
+def _pair(hx: State) -> State:
+    if isinstance(hx, Tensor):
+        raise TypeError(
+            f"WeightDropLSTM: hx must be a tuple of two tensors (h0, c0), got one tensor of shape {tuple(hx.shape)}; "
+            "give (hx[0], hx[1])"
+        )
+    if len(hx) != 2:
+        raise RuntimeError(f"WeightDropLSTM: lstm expects two hidden states (h0, c0), got {len(hx)}")
+    return hx
 
 
 def _permute(state: Tensor, indices: Tensor | None) -> Tensor:

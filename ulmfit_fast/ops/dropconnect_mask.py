@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
-from ulmfit_fast.ops.shared import native
+from ulmfit_fast.ops.shared import native, register_fake
 
 
 def dropconnect_mask(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:
@@ -29,6 +29,6 @@ def dropconnect_mask(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:
     return native.dropconnect_mask(seed, rows, columns, p)
 
 
-@library.register_fake("ulmfit_fast::dropconnect_mask")
+@register_fake("dropconnect_mask")
 def _(seed: Tensor, rows: int, columns: int, p: float) -> Tensor:
     return seed.new_empty((rows, columns), dtype=torch.bool)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, library
 
-from ulmfit_fast.ops.shared import native, refuse_double_backward, refuse_forward_mode
+from ulmfit_fast.ops.shared import native, recorded_whole, refuse_double_backward, refuse_forward_mode, register_fake
 
 
 def embedding(tokens: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -27,15 +27,16 @@ def embedding(tokens: Tensor, weight: Tensor, mask: Tensor | None = None) -> Ten
     Source: Merity et al., arXiv 1708.02182, section 4.3; Gal and Ghahramani, arXiv 1512.05287.
     """
     refuse_forward_mode("embedding", (weight, mask))
-    return native.embedding(tokens, weight, mask)
+    with recorded_whole():
+        return native.embedding(tokens, weight, mask)
 
 
-@library.register_fake("ulmfit_fast::embedding")
+@register_fake("embedding")
 def _(tokens: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
     return weight.new_empty((tokens.shape[0], weight.shape[1]))
 
 
-@library.register_fake("ulmfit_fast::embedding_backward")
+@register_fake("embedding_backward")
 def _(grad: Tensor, tokens: Tensor, mask: Tensor | None, vocabulary: int) -> Tensor:
     return grad.new_empty((vocabulary, grad.shape[1]))
 

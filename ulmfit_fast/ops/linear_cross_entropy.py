@@ -12,6 +12,7 @@ from ulmfit_fast.ops.shared import (
     native,
     not_differentiable_again,
     refuse_forward_mode,
+    register_fake,
     state_dtype,
     wants_gradient,
 )
@@ -57,6 +58,11 @@ def linear_cross_entropy(
         IndexError: a target outside [0, V); on a GPU a device-side assertion, as torch's own.
     """
     refuse_forward_mode("linear_cross_entropy", (input, weight, bias))
+    if torch.jit.is_tracing():
+        raise NotImplementedError(
+            "ulmfit_fast.ops.linear_cross_entropy: torch.jit.trace cannot record this op, as it can no op that takes a "
+            "list of bools; trace the model without its loss"
+        )
     if reduction not in REDUCTIONS:
         raise ValueError(f"linear_cross_entropy: reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if target.shape != input.shape[:-1]:
@@ -86,7 +92,7 @@ def linear_cross_entropy(
     return result + 0 * row_weight.sum() if reduction == "mean" and row_weight is not None else result
 
 
-@library.register_fake("ulmfit_fast::linear_cross_entropy")
+@register_fake("linear_cross_entropy")
 def _(
     input: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, row_weight: Tensor | None, ignore_index: int,
     label_smoothing: float, gradient_threshold: float, needs: list[bool],

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, library
 
-from ulmfit_fast.ops.shared import native, refuse_forward_mode
+from ulmfit_fast.ops.shared import native, recorded_whole, refuse_forward_mode, register_fake
 
 
 def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
@@ -29,10 +29,11 @@ def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
     Source: Gal and Ghahramani, arXiv 1512.05287; Merity et al., arXiv 1708.02182, section 4.2.
     """
     refuse_forward_mode("locked_dropout", (input, mask))
-    return native.locked_dropout(input, mask, batch_sizes)
+    with recorded_whole():
+        return native.locked_dropout(input, mask, batch_sizes)
 
 
-@library.register_fake("ulmfit_fast::locked_dropout")
+@register_fake("locked_dropout")
 def _(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
     return input.new_empty(input.shape)
 

@@ -14,8 +14,10 @@ from ulmfit_fast.ops.shared import (
     cast_for_autocast,
     empty_gradients,
     native,
+    recorded_whole,
     refuse_double_backward,
     refuse_forward_mode,
+    register_fake,
     seed_or_drawn,
     state_dtype,
     wants_gradient,
@@ -48,7 +50,7 @@ def lstm(
     Args:
         input: [N, F], rows of all time steps, time-major, longest sequence first, as in ``PackedSequence.data``.
             float32, float64 or bfloat16; on a GPU float16, too.
-        batch_sizes: int64 [T] on CPU, positive, non-increasing, sum N: rows of each step.
+        batch_sizes: int64 [T] on CPU, positive, non-increasing, sum N: rows of each step. All zeros for an empty batch.
         h0: [B, H] with B = batch_sizes[0] ([B, P] with a projection).
         c0: [B, H], in the input's dtype, or in float32 for half precision: cell states are float32 inside.
         weight_ih: [4H, F].
@@ -66,8 +68,8 @@ def lstm(
         computed step.
 
     Raises:
-        ValueError: shapes that do not fit, batch_sizes that increase or hold zeros, p outside [0, 1),
-            bptt negative or together with reverse.
+        ValueError: shapes that do not fit, tensors on different devices, batch_sizes that increase or hold zeros
+            beside rows, p outside [0, 1), bptt negative or together with reverse.
         TypeError: dtypes that differ or are not supported.
 
     Source: Merity et al., "Regularizing and Optimizing LSTM Language Models" (arXiv 1708.02182), section 2.
@@ -77,9 +79,10 @@ def lstm(
     x, h, w_ih, w_hh, b_ih, b_hh, w_hr = cast_for_autocast(input.device, floats[:2], floats[2:])
     seed = seed_or_drawn(seed, weight_dropout, input.device)
     keep = KEEP_FOR_BACKWARD if wants_gradient((*floats, c0)) else KEEP_NOTHING
-    output, h_n, c_n, _, _ = native.lstm(
-        x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, w_hr, seed, weight_dropout, reverse, bptt, keep
-    )
+    with recorded_whole():
+        output, h_n, c_n, _, _ = native.lstm(
+            x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, w_hr, seed, weight_dropout, reverse, bptt, keep
+        )
     return output, h_n, c_n
 
 
@@ -101,7 +104,7 @@ def lstm_with_cells(
 # Shapes for tracing.
 
 
-@library.register_fake("ulmfit_fast::lstm")
+@register_fake("lstm")
 def _(input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     keep = rest[-1]
     rows, hidden = input.shape[0], c0.shape[1]
@@ -114,7 +117,7 @@ def _(input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, *rest: Any) ->
     )
 
 
-@library.register_fake("ulmfit_fast::lstm_backward")
+@register_fake("lstm_backward")
 def _(
     grad_output: Tensor | None,
     grad_h_n: Tensor | None,

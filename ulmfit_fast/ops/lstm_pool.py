@@ -14,8 +14,10 @@ from ulmfit_fast.ops.shared import (
     cast_for_autocast,
     empty_gradients,
     native,
+    recorded_whole,
     refuse_double_backward,
     refuse_forward_mode,
+    register_fake,
     seed_or_drawn,
     sequence_lengths,
     state_dtype,
@@ -45,7 +47,8 @@ class PooledState(NamedTuple):
         zeros = torch.zeros(documents, features, dtype=state_dtype(dtype), device=device)
         argmax = torch.full((documents, features), -1, dtype=torch.int32, device=device)
         count = torch.zeros(documents, dtype=torch.int64, device=device)
-        return cls(zeros.double(), torch.full_like(zeros, -torch.inf), argmax, zeros, count, count.clone())
+        total = torch.zeros_like(zeros, dtype=torch.float64)
+        return cls(total, torch.full_like(zeros, -torch.inf), argmax, zeros, count, count.clone())
 
     def pooled(self) -> Tensor:
         """``[h_last, max, mean]``, [D, 3H] (concat pooling; Howard and Ruder, arXiv 1801.06146, section 3.3)."""
@@ -100,26 +103,35 @@ def lstm_pool(
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh)
     differentiable = (*floats, c0, state.total, state.maximum)
     refuse_forward_mode("lstm_pool", differentiable)
+    shape = state.maximum.shape
+    if state.last.device != input.device or state.last.shape != shape:  # which the op does not see
+        raise ValueError(
+            f"ulmfit_fast.ops.lstm_pool: state.last must have the shape of state.maximum ({tuple(shape)}) and be on "
+            f"the device of input ({input.device}), got {tuple(state.last.shape)} on {state.last.device}"
+        )
     x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats[:2], floats[2:])
     seed = seed_or_drawn(seed, weight_dropout, input.device)
     keep = KEEP_STATES if keep_states else KEEP_NOTHING
     if wants_gradient(differentiable):
         keep = KEEP_FOR_BACKWARD
-    h_n, c_n, total, maximum, argmax, output, _, cells = native.lstm_pool(
-        x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, state.total, state.maximum, state.argmax, state.count,
-        state.pool_from, seed, weight_dropout, bptt, keep,
-    )  # fmt: skip
+    with recorded_whole():
+        h_n, c_n, total, maximum, argmax, output, _, cells = native.lstm_pool(
+            x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, state.total, state.maximum, state.argmax, state.count,
+            state.pool_from, seed, weight_dropout, bptt, keep,
+        )  # fmt: skip
     batch = h_n.shape[0]
     last = torch.cat([h_n.to(state.last.dtype), state.last[batch:]])
-    pooled = PooledState(total, maximum, argmax, last, _add_steps(state.count, batch_sizes), state.pool_from)
+    count, pool_from = _add_steps(state.count, batch_sizes), state.pool_from.clone()
+    pooled = PooledState(total, maximum, argmax, last, count, pool_from)
     return LSTMPoolOutput(pooled, h_n, c_n, output.detach(), cells.detach())
 
 
 def _add_steps(count: Tensor, batch_sizes: Tensor) -> Tensor:
     """``count`` [D] and the steps of each row's sequence."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         steps = sequence_lengths(batch_sizes).to(count.device, non_blocking=True)
-        return torch.cat([count[: len(steps)] + steps, count[len(steps) :]])
+        rows = steps.shape[0]
+        return torch.cat([count[:rows] + steps, count[rows:]])
     count = count.clone()
     sizes, steps = torch.unique_consecutive(batch_sizes, return_counts=True)
     for rows, more in zip(sizes.tolist(), steps.tolist(), strict=True):  # no copy to a GPU, which a CUDA graph refuses
@@ -127,7 +139,7 @@ def _add_steps(count: Tensor, batch_sizes: Tensor) -> Tensor:
     return count
 
 
-@library.register_fake("ulmfit_fast::lstm_pool")
+@register_fake("lstm_pool")
 def _(
     input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, weight_ih: Tensor, weight_hh: Tensor,
     bias_ih: Tensor | None, bias_hh: Tensor | None, total: Tensor, maximum: Tensor, argmax: Tensor, *rest: Any,
@@ -146,7 +158,7 @@ def _(
     )
 
 
-@library.register_fake("ulmfit_fast::lstm_pool_backward")
+@register_fake("lstm_pool_backward")
 def _(
     grad_h_n: Tensor | None, grad_c_n: Tensor | None, grad_total_n: Tensor | None, grad_maximum_n: Tensor | None,
     input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, weight_ih: Tensor, weight_hh: Tensor, *rest: Any,

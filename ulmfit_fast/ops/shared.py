@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd import forward_ad
 
 try:
@@ -31,6 +32,9 @@ if _release(str(_C.build_info()["torch"])) != _release(torch.__version__):
         "reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .`"
     )
 
+# Arguments that the kernels read on the CPU: batch_sizes always, the seed there or where the other tensors are.
+_ON_CPU = ("batch_sizes", "seed")
+
 # What an op keeps besides its results (csrc/lstm_call.h).
 KEEP_NOTHING, KEEP_STATES, KEEP_FOR_BACKWARD = 0, 1, 2
 
@@ -38,6 +42,47 @@ KEEP_NOTHING, KEEP_STATES, KEEP_FOR_BACKWARD = 0, 1, 2
 def build_info() -> dict[str, Any]:
     """How the native module was built, and the instruction set its CPU kernels use here."""
     return dict(_C.build_info())
+
+
+def register_fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``library.register_fake``, and a refusal where the op's tensors lie on different devices.
+
+    The dispatcher takes the fake kernel as soon as one argument is on meta, whatever the others are: without the check
+    it would answer for real tensors, with memory that nobody wrote.
+    """
+    names = [argument.name for argument in getattr(native, op).default._schema.arguments]
+
+    def register(fake: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            given = dict(zip(names, args, strict=False)) | kwargs
+            check_devices(op, {name: value for name, value in given.items() if isinstance(value, Tensor)})
+            return fake(*args, **kwargs)
+
+        library.register_fake(f"ulmfit_fast::{op}", checked)
+        return fake
+
+    return register
+
+
+def check_devices(function: str, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError unless all the tensors, by the names of their arguments, lie where the first one lies.
+
+    ``batch_sizes`` and ``seed`` may be on the CPU; ``batch_sizes`` must be, but on meta beside tensors on meta.
+    """
+    first = next((name for name in tensors if name not in _ON_CPU), None)
+    if first is None:
+        return
+    device = tensors[first].device
+    for name, tensor in tensors.items():
+        if tensor.device == device and (name != "batch_sizes" or device.type in ("cpu", "meta")):
+            continue
+        if name in _ON_CPU and tensor.device.type == "cpu":
+            continue
+        where = "on CPU (as in PackedSequence)" if name == "batch_sizes" else f"on the device of {first} ({device})"
+        remedy = "move one of them"
+        if "meta" in (device.type, tensor.device.type):
+            remedy = "a tensor on meta has no values: load or create them (load_state_dict(assign=True), to_empty)"
+        raise ValueError(f"ulmfit_fast.ops.{function}: {name} must be {where}, got {tensor.device}; {remedy}")
 
 
 def draw_seed(device: torch.device | str = "cpu", generator: torch.Generator | None = None) -> Tensor:
@@ -49,7 +94,7 @@ def seed_or_drawn(seed: Tensor | None, weight_dropout: float, device: torch.devi
     """The given seed, or one that fits: any where nothing is dropped."""
     if seed is not None:
         return seed
-    return draw_seed(device) if weight_dropout > 0 else torch.zeros((), dtype=torch.int64)
+    return draw_seed(device) if weight_dropout > 0 else torch.zeros((), dtype=torch.int64, device="cpu")
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -79,7 +124,14 @@ def cast_for_autocast(
         return *inputs, *weights
 
     def cast(x: Tensor | None, stays: tuple[torch.dtype, ...]) -> Tensor | None:
-        return x if x is None or x.dtype in stays else x.to(dtype)
+        if x is None or x.dtype in stays:
+            return x
+        if dtype == torch.float16 and x.device.type == "cpu":
+            raise TypeError(
+                "ulmfit_fast.ops: autocast to float16 works on a GPU alone; on a CPU use torch.autocast('cpu', "
+                "dtype=torch.bfloat16)"
+            )
+        return x.to(dtype)
 
     return (
         *(cast(x, (torch.float64,)) for x in inputs),
@@ -89,12 +141,25 @@ def cast_for_autocast(
 
 def sequence_lengths(batch_sizes: Tensor) -> Tensor:
     """Steps of each sequence of a packed batch, int64 [B]."""
-    ending = torch.arange(int(batch_sizes[0]))  # sequence r runs as long as batch_sizes > r
-    return len(batch_sizes) - torch.searchsorted(batch_sizes.flip(0), ending, right=True)
+    # In a trace an int would be a constant.
+    rows = cast(int, batch_sizes[0]) if torch.jit.is_tracing() else int(batch_sizes[0])
+    ending = torch.arange(rows, device=batch_sizes.device)  # sequence r runs as long as batch_sizes > r
+    return batch_sizes.shape[0] - torch.searchsorted(batch_sizes.flip(0), ending, right=True)
 
 
 def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether backward may follow. While ``torch.jit.trace`` records nobody knows yet."""
+    if torch.jit.is_tracing():
+        return True
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def recorded_whole() -> AbstractContextManager[Any]:
+    """While ``torch.jit.trace`` records, an op goes into the program as itself, not as the Python of its gradient.
+
+    The program's op has a gradient again when it runs.
+    """
+    return torch.no_grad() if torch.jit.is_tracing() else nullcontext()
 
 
 def refuse_forward_mode(name: str, tensors: tuple[Tensor | None, ...]) -> None:

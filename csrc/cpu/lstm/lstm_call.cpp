@@ -154,7 +154,7 @@ at::Tensor start_states(const Chunks& chunks, const std::vector<int64_t>& offset
 }
 
 at::Tensor index_of(const std::vector<int64_t>& values) {
-  return at::tensor(values, at::kLong);
+  return at::tensor(values, at::TensorOptions(at::kCPU).dtype(at::kLong));
 }
 
 // Gradients of the sequences' final states, as their last chunks have them.
@@ -244,14 +244,13 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     grad_weight_hr = at::mm(grad_h.t(), cell_output).to(a.weight_hr->scalar_type());
   }
   const at::Tensor begin = index_of(chunks.sequence_begin);
-  const auto or_empty = [&](bool needed, const at::Tensor& grad) { return needed ? grad : at::empty({0}, options); };
-  return {or_empty(needs[kNeedInput], grad_input),
-          or_empty(needs[kNeedH0], grad_h0.index_select(0, begin)),
-          needs[kNeedH0] ? grad_c.index_select(0, begin).to(a.c0.scalar_type()) : at::empty({0}, a.c0.options()),
-          or_empty(needs[kNeedWeightIh], grad_weight_ih),
-          or_empty(needs[kNeedWeightHh], grad_weight_hh),
-          or_empty(needs[kNeedBias], grad_bias),
-          or_empty(needs[kNeedWeightHr], grad_weight_hr)};
+  return {needs[kNeedInput] ? grad_input : no_gradient(a.input),
+          needs[kNeedH0] ? grad_h0.index_select(0, begin) : no_gradient(a.h0),
+          needs[kNeedH0] ? grad_c.index_select(0, begin).to(a.c0.scalar_type()) : no_gradient(a.c0),
+          needs[kNeedWeightIh] ? grad_weight_ih : no_gradient(a.weight_ih),
+          needs[kNeedWeightHh] ? grad_weight_hh : no_gradient(a.weight_hh),
+          needs[kNeedBias] ? grad_bias : no_gradient(a.weight_ih),
+          needs[kNeedWeightHr] ? grad_weight_hr : no_gradient(a.weight_hr.has_value() ? *a.weight_hr : a.input)};
 }
 
 }  // namespace

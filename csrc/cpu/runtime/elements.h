@@ -21,7 +21,7 @@ struct ElementOf<at::BFloat16> {
 #define ULMFIT_DISPATCH(function, dtype, ...)                                                                        \
   [&] {                                                                                                              \
     TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16, function,                \
-                     ": on CPU input must be float32, float64 or bfloat16, got ", dtype);                            \
+                     ": on CPU input must be float32, float64 or bfloat16, got ", dtype, "; convert it");            \
     return AT_DISPATCH_SWITCH(                                                                                       \
         dtype, function, AT_DISPATCH_CASE_FLOATING_TYPES(__VA_ARGS__) AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__)); \
   }()

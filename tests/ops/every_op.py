@@ -1,0 +1,86 @@
+"""Arguments of every op that the native module registers, by the names of its schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.ops.cases import Case
+from tests.ops.test_lstm_pool import pool_arguments
+
+native = torch.ops.ulmfit_fast
+OPS = sorted(
+    name.removeprefix("ulmfit_fast::").split(".")[0]
+    for name in torch._C._dispatch_get_all_op_names()
+    if name.startswith("ulmfit_fast::")
+)
+FOUND_ON_CPU = ("batch_sizes", "seed")  # by all kernels, whatever device the rest is on
+LSTM = ("input", "batch_sizes", "h0", "c0", "weight_ih", "weight_hh")
+POOL = ("total", "maximum", "argmax", "count", "pool_from")
+
+
+def overload(op: str) -> Any:
+    return getattr(native, op).default
+
+
+def tensors_of(op: str) -> list[str]:
+    """The names of its arguments that are tensors, optional ones included."""
+    return [argument.name for argument in overload(op)._schema.arguments if "Tensor" in str(argument.type)]
+
+
+def call(op: str, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The op itself, its results as a tuple."""
+    results = overload(op)(**arguments)
+    return (results,) if isinstance(results, Tensor) else tuple(results)
+
+
+def arguments_of(
+    op: str, lengths: tuple[int, ...] = (3, 2, 1), dtype: torch.dtype = torch.float32, projection: int = 3
+) -> dict[str, Any]:
+    """Every tensor given, without gradients; without ``lengths`` a batch of two steps that has no rows."""
+    case = Case("every op", lengths or (1, 1), 5, 7, 0 if "pool" in op else projection, p=0.3)
+    arguments = pool_arguments(case, dtype, False) if "pool" in op else case.arguments(dtype, False)
+    state = dtype if dtype == torch.float64 else torch.float32
+    rows, known = sum(lengths), 11
+    if not lengths:
+        arguments["batch_sizes"] = torch.zeros(2, dtype=torch.int64)
+        arguments |= {name: arguments[name][:0] for name in ("input", "h0", "c0")}
+    if "pool" in op:
+        arguments |= arguments.pop("state")._asdict()
+        arguments.pop("last")
+    x = arguments["input"]
+    tokens, targets = torch.arange(rows) % known, torch.arange(rows) % known
+    match op:
+        case "dropconnect_mask":
+            return {"seed": arguments["seed"], "rows": 28, "columns": 7, "p": 0.3}
+        case "embedding":
+            return {
+                "tokens": tokens,
+                "weight": torch.randn(known, 5, dtype=dtype),
+                "mask": torch.ones(known, dtype=state),
+            }
+        case "embedding_backward":
+            return {"grad": x, "tokens": tokens, "mask": torch.ones(known, dtype=state), "vocabulary": known}
+        case "locked_dropout":
+            return {"input": x, "mask": torch.ones(3, 5, dtype=state), "batch_sizes": arguments["batch_sizes"]}
+        case "linear_cross_entropy":
+            return {
+                "input": x, "weight": torch.randn(known, 5, dtype=dtype), "bias": torch.randn(known, dtype=dtype),
+                "target": targets, "row_weight": torch.ones(rows, dtype=state), "ignore_index": -100,
+                "label_smoothing": 0.1, "gradient_threshold": 0.0, "needs": [True] * 3,
+            }  # fmt: skip
+        case "lstm" | "lstm_pool":
+            return arguments | {"bptt": 0, "keep": 2}
+    forward = op.removesuffix("_backward")  # whose results backward takes
+    results = dict(
+        zip((r.name for r in overload(forward)._schema.returns), call(forward, arguments | {"bptt": 0, "keep": 2}),
+            strict=True)
+    )  # fmt: skip
+    gradients = [name for name in tensors_of(op) if name.startswith("grad_")]
+    given = {name: torch.ones_like(results[name.removeprefix("grad_")]) for name in gradients}
+    given |= {name: arguments[name] for name in tensors_of(op) if name in arguments}
+    given |= {name: results[name] for name in tensors_of(op) if name in results}
+    options = {"weight_dropout": 0.3, "bptt": 0, "needs": [True] * 6}
+    return given | options | ({"reverse": False} if op == "lstm_backward" else {})
