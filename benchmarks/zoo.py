@@ -21,8 +21,9 @@ from benchmarks.zoo_models import Kind, kinds
 from ulmfit_fast import ops, replace_lstm
 from ulmfit_fast._C import measure_fma_peak
 
-# Largest difference of a tensor over its largest element. In float32 both sum in an order of their own.
-TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
+# Norm of a tensor's difference over the tensor's norm. In float32 both sum in an order of their own, and where a ReLU's
+# input is within rounding of zero single elements of a gradient jump: tests/test_zoo.py compares elements, in float64.
+TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Row:
     ours_ms: float
     ratios: list[float]  # nn.LSTM's time over ours in each round, sorted
     share_of_peak: float  # the LSTMs' matrix products over what the machine does in the time of the whole model
-    error: float  # largest of outputs and gradients, as TOLERANCE
+    error: float  # largest of the output and all gradients, as TOLERANCE
 
 
 def pair(kind: Kind, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module, tuple[Any, ...]]:
@@ -61,8 +62,8 @@ def compare(plain: nn.Module, ours: nn.Module, inputs: tuple[Any, ...]) -> float
     assert list(actual) == list(expected), "replace_lstm keeps the parameters' names and order"
     worst = 0.0
     for name, value in expected.items():
-        error = float((actual[name] - value).abs().max() / value.abs().max().clamp(min=1e-30))
-        assert error <= TOLERANCE[value.dtype], f"{name}: relative error {error:.1e}"
+        error = float((actual[name] - value).norm() / value.norm().clamp(min=1e-30))
+        assert error <= TOLERANCE, f"{name}: relative error {error:.1e}"
         worst = max(worst, error)
     return worst
 
@@ -118,26 +119,33 @@ def measure(kind: Kind, rounds: int, probe_seconds: float) -> list[Row]:
     return rows
 
 
-def markdown(rows: list[Row]) -> str:
-    heads = ["model", "LSTM", "mode", "nn.LSTM, ms", "ours, ms", "ratio", "(range)", "of peak", "error"]
-    table = [heads, ["---"] * len(heads)]
-    for row in rows:
-        mode, ratio = "training" if row.training else "inference", statistics.median(row.ratios)
-        table.append([
-            row.kind.name, row.kind.sizes, mode, f"{row.torch_ms:.1f}", f"{row.ours_ms:.1f}", f"{ratio:.2f}",
-            f"{row.ratios[0]:.2f} to {row.ratios[-1]:.2f}", f"{row.share_of_peak:.2f}", f"{row.error:.0e}",
-        ])  # fmt: skip
-    slower = sum(statistics.median(row.ratios) < 1 for row in rows)
+HEADS = ["model", "LSTM", "mode", "nn.LSTM, ms", "ours, ms", "ratio", "(range)", "of peak", "error"]
+
+
+def head() -> str:
+    """Heading, what the columns mean, and the table's first lines."""
     return "\n".join([
         "## Whole models after replace_lstm", "",
         f"float32, {torch.get_num_threads()} threads, {platform.machine()}, kernels {ops.build_info()['isa']}, torch "
         f"{torch.__version__}.",
         "Milliseconds of the whole model, medians of interleaved rounds; `ratio`: time with nn.LSTM over time with",
-        "ours, median over rounds; `of peak`: the LSTMs' matrix products alone over what a loop of multiply-adds does in the",
-        f"time of the whole model; `error`: largest of outputs and gradients ({TOLERANCE[torch.float32]:.0e} allowed).",
-        f"With nn.LSTM faster: {slower} of {len(rows)}.", "",
-        *("| " + " | ".join(cells) + " |" for cells in table),
+        "ours, median over rounds; `of peak`: the LSTMs' matrix products alone over what a loop of multiply-adds does",
+        "in the time of the whole model; `error`: norm of the difference over the norm, the largest of the output and",
+        f"all gradients ({TOLERANCE:.0e} allowed).", "",
+        line(HEADS), line(["---"] * len(HEADS)),
     ])  # fmt: skip
+
+
+def line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def cells_of(row: Row) -> list[str]:
+    mode, ratio = "training" if row.training else "inference", statistics.median(row.ratios)
+    return [
+        row.kind.name, row.kind.sizes, mode, f"{row.torch_ms:.1f}", f"{row.ours_ms:.1f}", f"{ratio:.2f}",
+        f"{row.ratios[0]:.2f} to {row.ratios[-1]:.2f}", f"{row.share_of_peak:.2f}", f"{row.error:.0e}",
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -146,7 +154,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     rounds, probe_seconds = (1, 0.001) if options.smoke else (options.rounds, 0.02)
-    print(markdown([row for kind in kinds(options.smoke) for row in measure(kind, rounds, probe_seconds)]))
+    print(head())
+    slower = []
+    for kind in kinds(options.smoke):
+        for row in measure(kind, rounds, probe_seconds):
+            print(line(cells_of(row)), flush=True)
+            slower.append(statistics.median(row.ratios) < 1)
+    print(f"\nWith nn.LSTM faster: {sum(slower)} of {len(slower)}.")
 
 
 if __name__ == "__main__":

@@ -210,10 +210,10 @@ def kinds(smoke: bool) -> list[Kind]:
         shortest, longest = tiny if smoke else full
         return torch.linspace(longest, shortest, batch).long()
 
-    few, many, steps = size(8, 2), size(32, 3), size(100, 5)
-    bins, wide, medium = size(1487, 9), size(512, 8), size(256, 6)
-    words, letters = size(10_000, 30), size(37, 7)
-    spoken, source = lengths((40, 160), (2, 6), size(16, 3)), lengths((5, 40), (2, 6), size(32, 3)).flip(0)
+    few, many, steps = size(8, 2), size(16, 3), size(50, 5)
+    bins, wide, medium = size(512, 9), size(512, 8), size(256, 6)
+    words, letters = size(5000, 30), size(37, 7)
+    spoken, source = lengths((20, 80), (2, 6), size(16, 3)), lengths((5, 30), (2, 6), size(16, 3)).flip(0)
     return [
         Kind(
             "source separation", f"3 x 2 x {wide} -> {wide // 2}, T={steps}, B={few}",
@@ -238,7 +238,7 @@ def kinds(smoke: bool) -> list[Kind]:
             lambda: Translation(size(2000, 30), medium),
             lambda: (
                 torch.randint(size(2000, 30), (int(source.max()), len(source))), source,
-                torch.randint(size(2000, 30), (size(30, 4), len(source))),
+                torch.randint(size(2000, 30), (size(20, 4), len(source))),
             ),
         ),
         Kind(
@@ -247,9 +247,9 @@ def kinds(smoke: bool) -> list[Kind]:
             lambda: (torch.randint(words, (size(35, 5), size(20, 3))),),
         ),
         Kind(
-            "PPO, a step a call", f"{size(128, 8)}, {size(128, 6)} calls with T=1, B={few}",
+            "PPO, a step a call", f"{size(128, 8)}, {size(64, 6)} calls with T=1, B={few}",
             lambda: Policy(size(64, 5), size(128, 8), 6),
-            lambda: (torch.randn(size(128, 6), few, size(64, 5)), (torch.rand(size(128, 6), few) < 0.05).float()),
+            lambda: (torch.randn(size(64, 6), few, size(64, 5)), (torch.rand(size(64, 6), few) < 0.05).float()),
         ),
         Kind(
             "knowledge tracing", f"{2 * size(124, 6)} -> {size(200, 7)}, T={steps}, B={many}",
@@ -257,8 +257,8 @@ def kinds(smoke: bool) -> list[Kind]:
             lambda: (torch.randint(size(124, 6), (many, steps)), torch.randint(2, (many, steps))),
         ),
         Kind(
-            "tagger, highways", f"{size(8, 3)} x {size(300, 8)}, T={size(40, 5)}, B={many}",
-            lambda: Tagger(words, size(300, 8), size(8, 3), letters),
+            "tagger, highways", f"{size(4, 3)} x {size(300, 8)}, T={size(40, 5)}, B={many}",
+            lambda: Tagger(words, size(300, 8), size(4, 3), letters),
             lambda: (torch.randint(words, (many, size(40, 5))),),
         ),
     ]  # fmt: skip

@@ -7,6 +7,7 @@ import io
 import itertools
 import logging
 import pickle
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -110,10 +111,14 @@ def test_other_attributes_that_hold_a_layer() -> None:
     model = nn.Module()
     model.lstm = nn.LSTM(4, 6)
     model.by_name, model.pair = {"lstm": model.lstm, "none": None}, (model.lstm, 1)
+    model.nested = [[model.lstm], {"deep": (model.lstm, [])}]
+    model.nested.append(model.nested)
     object.__setattr__(model, "hidden", model.lstm)
     replace_lstm(model)
     assert model.by_name == {"lstm": model.lstm, "none": None}
     assert model.pair == (model.lstm, 1)
+    assert model.nested[0] == [model.lstm]
+    assert model.nested[1] == {"deep": (model.lstm, [])}
     assert model.hidden is model.lstm
     assert isinstance(model.lstm, WeightDropLSTM)
 
@@ -276,6 +281,9 @@ def test_nothing_to_replace() -> None:
         to_nn_lstm(Tagger())
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got dict"):
         replace_lstm({})  # type: ignore[arg-type]
+    learner = types.SimpleNamespace(model=Tagger())
+    with pytest.raises(TypeError, match="got SimpleNamespace; give its model"):
+        replace_lstm(learner)  # type: ignore[arg-type]
 
 
 class WithConstructor(nn.LSTM):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -216,7 +217,9 @@ def test_files_in_and_out(make: Any) -> None:
     assert_loads(ours, plain, ours.state_dict(), x)
     assert_loads(plain, ours, plain.state_dict(), x)
     # Copies of it, too.
-    assert_loads(theirs, copy.deepcopy(ours), theirs.state_dict(), x)
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert_loads(theirs, twin, theirs.state_dict(), x)
+        assert list(twin.state_dict()) == list(ours.state_dict())
 
 
 def test_a_file_with_the_dropped_copy() -> None:

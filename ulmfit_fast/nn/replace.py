@@ -47,7 +47,8 @@ def replace_lstm(
     places stays one layer. A weight drop wrapper around an LSTM (fastai's ``WeightDropout``, awd-lstm-lm's
     ``WeightDrop``, recognised by name and attributes) becomes one layer with its probability as ``weight_dropout``;
     that layer loads keys of either wrapper and of ``nn.LSTM``. What is replaced is logged (INFO). Either everything is
-    replaced or, with an error, nothing. ``torch.compile`` a layer afterwards.
+    replaced or, with an error, nothing. ``torch.compile`` a layer afterwards. Code that asks for
+    ``isinstance(layer, nn.LSTM)`` finds none any more.
 
     A subclass of ``nn.LSTM`` is replaced if it adds nothing but a constructor. What else it defines, another part of
     the program may call.
@@ -59,7 +60,8 @@ def replace_lstm(
         weight_dropout: probability of dropping recurrent weights in [0, 1), in all layers; None: 0 for an ``nn.LSTM``,
             the wrapper's own for a wrapper.
         keep_keys: ``state_dict`` writes a replaced wrapper's tensors under the wrapper's keys, so that the original
-            project loads the file; False: under ``nn.LSTM``'s, which are those of ``named_parameters``.
+            project loads the file; False: under ``nn.LSTM``'s, which are those of ``named_parameters``, as
+            ``torch.func.functional_call`` and distributed checkpoints want them.
         strict: an LSTM that cannot be replaced, or none at all, is an error; False: it is left with a warning.
 
     Returns:
@@ -312,20 +314,28 @@ def _holders(model: nn.Module) -> Mapping[int, list[nn.Module]]:
 
 
 def _put(model: nn.Module, new_of: Mapping[int, nn.Module]) -> nn.Module:
-    """Replace modules wherever the model holds them: as children, and in lists or attributes of other modules."""
+    """Replace modules wherever the model holds them: as children, and in attributes and containers of other modules.
+
+    What a list of Python still held would compute the same, but ``train()``, ``eval()`` and hooks would miss it.
+    """
+    seen: set[int] = set()
+
+    def exchanged(value: Any) -> Any:
+        if id(value) in new_of:
+            return new_of[id(value)]
+        if type(value) is tuple:
+            items = tuple(exchanged(item) for item in value)
+            return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        if isinstance(value, list | dict) and id(value) not in seen:
+            seen.add(id(value))
+            for key, item in list(enumerate(value) if isinstance(value, list) else value.items()):
+                if (new := exchanged(item)) is not item:
+                    value[key] = new
+        return value
+
     for module in list(model.modules()):
-        for name, value in [*module._modules.items()]:
-            if id(value) in new_of:
-                module._modules[name] = new_of[id(value)]
-        for name, value in list(vars(module).items()):
-            if id(value) in new_of:
-                vars(module)[name] = new_of[id(value)]
-            elif type(value) is tuple and any(id(item) in new_of for item in value):
-                vars(module)[name] = tuple(new_of.get(id(item), item) for item in value)
-            elif isinstance(value, list | dict) and name != "_modules":
-                for key, item in list(enumerate(value) if isinstance(value, list) else value.items()):
-                    if id(item) in new_of:
-                        value[key] = new_of[id(item)]
+        if not isinstance(module, torch.jit.ScriptModule):  # none of which are replaced
+            exchanged(vars(module))
     return new_of.get(id(model), model)
 
 
@@ -340,4 +350,5 @@ def _report_refused(function: str, refused: list[_Refused], strict: bool) -> Non
 
 def _require_module(function: str, model: object) -> None:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{function}: model must be a torch.nn.Module, got {type(model).__name__}")
+        hint = "; give its model" if isinstance(getattr(model, "model", None), nn.Module) else ""
+        raise TypeError(f"{function}: model must be a torch.nn.Module, got {type(model).__name__}{hint}")
