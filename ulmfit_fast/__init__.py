@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.nn.classifier import DocumentStream, TextClassifier
     from ulmfit_fast.nn.language_model import LanguageModel
     from ulmfit_fast.nn.lstm import WeightDropLSTM
+    from ulmfit_fast.nn.replace import replace_lstm, to_nn_lstm
     from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
     from ulmfit_fast.text.tokenizer import Tokenizer
     from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
@@ -63,7 +64,9 @@ _MODULES = {
     "layer_groups": "training.unfreezing",
     "ops": "ops",
     "pretrain_lm": "pipeline",
+    "replace_lstm": "nn.replace",
     "slanted_triangular": "training.schedules",
+    "to_nn_lstm": "nn.replace",
 }
 
 __all__ = [
@@ -97,7 +100,9 @@ __all__ = [
     "layer_groups",
     "ops",
     "pretrain_lm",
+    "replace_lstm",
     "slanted_triangular",
+    "to_nn_lstm",
 ]
 
 

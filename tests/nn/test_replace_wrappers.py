@@ -1,0 +1,446 @@
+"""``replace_lstm`` on models of fastai and awd-lstm-lm: their weight drop wrappers, and the keys of their files."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulmfit_fast import InputError, WeightDropLSTM, ops, replace_lstm, to_nn_lstm
+
+V, E, H = 40, 6, 10
+SIZES = {"emb_sz": E, "n_hid": H, "n_layers": 3}
+
+
+class WeightDrop(nn.Module):
+    """What awd-lstm-lm's does: each recurrent weight becomes ``<name>_raw`` of the LSTM, and is set anew at every call.
+
+    ``as_parameter``: the copy is a Parameter, as in its later versions (which thereby cut the raw weight's gradient).
+    """
+
+    def __init__(
+        self, module: nn.Module, weights: Sequence[str], dropout: float = 0, variational: bool = False,
+        as_parameter: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.module, self.weights, self.dropout, self.variational = module, weights, dropout, variational
+        self.as_parameter = as_parameter
+        module.flatten_parameters = self.nothing  # type: ignore[assignment]
+        for name in weights:
+            raw = module._parameters.pop(name)
+            module.register_parameter(f"{name}_raw", nn.Parameter(raw.data))
+
+    def nothing(self) -> None: ...
+
+    def forward(self, *arguments: Any) -> Any:
+        for name in self.weights:
+            raw = getattr(self.module, f"{name}_raw")
+            dropped = F.dropout(raw, self.dropout, self.training)
+            setattr(self.module, name, nn.Parameter(dropped) if self.as_parameter else dropped)
+        return self.module.forward(*arguments)
+
+
+class AwdLanguageModel(nn.Module):
+    """awd-lstm-lm's names."""
+
+    def __init__(self, dropout: float = 0.3, as_parameter: bool = False) -> None:
+        super().__init__()
+        self.encoder = nn.Embedding(V, E)
+        sizes = [E, H, E]
+        self.rnns = nn.ModuleList(
+            WeightDrop(nn.LSTM(into, out), ["weight_hh_l0"], dropout, as_parameter=as_parameter)
+            for into, out in itertools.pairwise(sizes)
+        )
+        self.decoder = nn.Linear(E, V)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.encoder(tokens)
+        for rnn in self.rnns:
+            x, _ = rnn(x)
+        return self.decoder(x)
+
+
+def fastai_language_model(**config: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        core = pytest.importorskip("fastai.text.models.core", reason="fastai is not installed")
+        from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
+    return core.get_language_model(AWD_LSTM, V, config=awd_lstm_lm_config | SIZES | config)
+
+
+def fastai_classifier(drop_mult: float = 0.5) -> Any:
+    fastai_language_model()
+    from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config
+    from fastai.text.models.core import get_text_classifier
+
+    config = awd_lstm_clas_config | SIZES
+    return get_text_classifier(AWD_LSTM, V, 3, seq_len=8, config=config, drop_mult=drop_mult, ps=[0.1 * drop_mult])
+
+
+def tokens(*shape: int) -> Tensor:
+    return torch.randint(3, V, shape)
+
+
+def gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Of a model without dropout, whose state (if it has one) starts from zero."""
+    getattr(model, "reset", lambda: None)()
+    output = model(x)
+    output = output if isinstance(output, Tensor) else output[0]
+    loss = (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)).sum()
+    return output.detach(), list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fastai_language_model(),
+        lambda: fastai_language_model(bidir=True, weight_p=0),
+        lambda: fastai_classifier(),
+        lambda: AwdLanguageModel(),
+    ],
+    ids=["fastai's language model", "bidirectional", "fastai's classifier", "awd-lstm-lm"],
+)
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_outputs_gradients_and_keys(make: Any, used: bool) -> None:
+    torch.manual_seed(1)
+    model = make().double()
+    x = tokens(4, 20)
+    getattr(model, "reset", lambda: None)()  # fastai's state is float32 until then
+    if used:  # in training mode fastai breaks its own reset() where weight_p is 0
+        model.train(all(getattr(module, "weight_p", 1) for module in model.modules()))
+        model(x)
+        model(x)
+    model.eval()
+    expected, parameters = gradients(model, x), list(model.parameters())
+    keys = [key for key in model.state_dict() if not key.endswith("module.weight_hh_l0")]
+    assert replace_lstm(model) is model
+    layers = [module for module in model.modules() if isinstance(module, WeightDropLSTM)]
+    assert len(layers) == (2 if isinstance(model, AwdLanguageModel) else 3)
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert list(model.state_dict()) == keys
+    actual = gradients(model, x)
+    for mine, theirs in zip([actual[0], *actual[1]], [expected[0], *expected[1]], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_a_model_trained_with_weight_p_0() -> None:
+    """In training fastai then makes the raw weight itself the copy, a second Parameter, and cannot reset any more."""
+    model = fastai_language_model(weight_p=0)
+    x = tokens(4, 9)
+    model.train()(x)
+    assert model[0].rnns[0].module.weight_hh_l0 is model[0].rnns[0].weight_hh_l0_raw
+    ours = replace_lstm(copy.deepcopy(model))
+    fresh = fastai_language_model(weight_p=0)
+    fresh.load_state_dict(ours.state_dict())
+    assert_loads(fresh, ours, fresh.state_dict(), x)
+
+
+@pytest.mark.parametrize("make", [fastai_language_model, AwdLanguageModel], ids=["fastai", "awd-lstm-lm"])
+def test_the_probability_goes_over(make: Any) -> None:
+    model = replace_lstm(make())
+    p = {AwdLanguageModel: 0.3, fastai_language_model: 0.2}[make]
+    layers = [module for module in model.modules() if isinstance(module, WeightDropLSTM)]
+    assert {layer.weight_dropout for layer in layers} == {p}
+    layer = layers[0]
+    output, _ = layer(torch.randn(6, 4, E), seeds=[torch.tensor(7)])
+    output.sum().backward()
+    assert torch.equal(layer.weight_hh_l0.grad != 0, ops.dropconnect_mask(torch.tensor(7), 4 * H, H, p))
+
+
+def test_an_optimizer_and_its_saved_state_go_on() -> None:
+    """Training in eval mode, without random numbers, is that of the original from the same moments."""
+    x = tokens(4, 12)
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:
+        results = []
+        for _ in range(5):
+            model.reset()
+            loss = F.cross_entropy(model(x[:, :-1])[0].flatten(0, 1), x[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            results.append(loss.item())
+        return results
+
+    model = fastai_language_model().double().eval()
+    state = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    train(model, optimizer)
+    moments, middle = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(model.state_dict())
+    expected = train(model, optimizer)
+    assert expected[-1] < 0.97 * expected[0]
+
+    model.load_state_dict(state)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    train(model, optimizer)
+    replace_lstm(model)
+    assert train(model, optimizer) == pytest.approx(expected, rel=1e-8)
+
+    model.load_state_dict(middle)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    optimizer.load_state_dict(moments)  # which knows parameters by their order
+    assert train(model, optimizer) == pytest.approx(expected, rel=1e-8)
+
+
+def assert_loads(source: nn.Module, target: nn.Module, state: dict[str, Tensor], x: Tensor) -> None:
+    state = copy.deepcopy(state)
+    for parameter in target.parameters():
+        nn.init.constant_(parameter, 0.3)
+    target.load_state_dict(state)
+    results = []
+    for model in (source, target):
+        getattr(model, "reset", lambda: None)()
+        output = model.eval()(x)
+        results.append(output if isinstance(output, Tensor) else output[0])
+    torch.testing.assert_close(results[1], results[0])
+
+
+@pytest.mark.parametrize("make", [fastai_language_model, AwdLanguageModel], ids=["fastai", "awd-lstm-lm"])
+def test_files_in_and_out(make: Any) -> None:
+    x, theirs, ours = tokens(4, 9), make(), replace_lstm(make())
+    assert_loads(theirs, ours, theirs.state_dict(), x)
+    assert_loads(ours, make(), ours.state_dict(), x)
+    assert_loads(ours, replace_lstm(make()), ours.state_dict(), x)
+    # By nn.LSTM's keys, in and out.
+    plain = replace_lstm(make(), keep_keys=False)
+    assert not any("_raw" in key or "module" in key for key in plain.state_dict())
+    assert list(plain.state_dict()) == list(plain.state_dict(keep_vars=True))
+    assert_loads(ours, plain, ours.state_dict(), x)
+    assert_loads(plain, ours, plain.state_dict(), x)
+    # Copies of it, too.
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert_loads(theirs, twin, theirs.state_dict(), x)
+        assert list(twin.state_dict()) == list(ours.state_dict())
+
+
+def test_a_file_with_the_dropped_copy() -> None:
+    """Of awd-lstm-lm's later versions and of fastai 1; the raw weight counts. Or, renamed, with nothing else."""
+    x = tokens(4, 9)
+    theirs = AwdLanguageModel(as_parameter=True)
+    theirs(x)
+    state = theirs.state_dict()
+    assert "rnns.0.module.weight_hh_l0" in state
+    ours = replace_lstm(AwdLanguageModel())
+    assert_loads(theirs.eval(), ours, state, x)
+    assert_loads(theirs, replace_lstm(theirs), state, x)
+    only_plain = OrderedDict((key.removesuffix("_raw").replace("module.", ""), v) for key, v in state.items()
+                             if not key.endswith("module.weight_hh_l0"))  # fmt: skip
+    assert_loads(ours, ours, only_plain, x)
+
+
+@pytest.mark.parametrize("kind", ["fastai 1", "awd-lstm-lm"])
+def test_encoder_files_of_other_versions(kind: str) -> None:
+    encoder = fastai_language_model()[0]
+    state = encoder.state_dict()
+    other: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if not key.endswith("_raw"):
+            other[key] = tensor
+        elif kind == "fastai 1":
+            other[key] = tensor
+            other[key.replace("weight_hh_l0_raw", "module.weight_hh_l0")] = tensor * 0
+        else:
+            other[key.replace("weight_hh", "module.weight_hh")] = tensor
+    ours = replace_lstm(fastai_language_model()[0])
+    assert_loads(encoder, ours, other, tokens(4, 9))
+
+
+def test_a_missing_tensor_is_still_missing() -> None:
+    ours = replace_lstm(fastai_language_model())
+    state = ours.state_dict()
+    del state["0.rnns.1.weight_hh_l0_raw"]
+    state["0.rnns.2.module.extra"] = torch.zeros(1)
+    with pytest.raises(RuntimeError) as error:
+        ours.load_state_dict(state)
+    assert "0.rnns.1.weight_hh_l0" in str(error.value)
+    assert "0.rnns.2.module.extra" in str(error.value)
+    result = ours.load_state_dict(state, strict=False)
+    assert result.missing_keys == ["0.rnns.1.weight_hh_l0"]
+
+
+def test_fastais_own_functions(tmp_path: Any) -> None:
+    """What its learners call: files, pretrained weights by order, groups of layers, freezing by them."""
+    source = fastai_language_model().eval()
+    ours = replace_lstm(fastai_language_model())
+    from fastai.learner import load_model, save_model
+    from fastai.text.learner import clean_raw_keys, load_ignore_keys, load_model_text
+    from fastai.text.models.awdlstm import awd_lstm_lm_split
+
+    x = tokens(4, 9)
+    load_ignore_keys(ours, clean_raw_keys(source.state_dict()))
+    assert_loads(source, ours, ours.state_dict(), x)
+    save_model(tmp_path / "ours.pth", ours, None)
+    theirs = fastai_language_model()
+    load_model(tmp_path / "ours.pth", theirs, None)
+    assert_loads(ours, theirs, theirs.state_dict(), x)
+    save_model(tmp_path / "theirs.pth", source, None)
+    load_model_text(tmp_path / "theirs.pth", ours, None)
+    assert_loads(source, ours, ours.state_dict(), x)
+    groups = [[p.shape for p in group] for group in awd_lstm_lm_split(ours)]
+    assert groups == [[p.shape for p in group] for group in awd_lstm_lm_split(source)]
+
+
+def test_fastais_learner_trains_and_its_encoder_goes_into_a_classifier(tmp_path: Any) -> None:
+    model = replace_lstm(fastai_language_model(hidden_p=0, input_p=0, embed_p=0, output_p=0))
+    from fastai.callback.rnn import ModelResetter
+    from fastai.data.core import DataLoaders
+    from fastai.losses import CrossEntropyLossFlat
+    from fastai.text.learner import TextLearner
+    from fastai.text.models.awdlstm import awd_lstm_lm_split
+
+    x = tokens(1, 13).repeat(8, 1)
+    batches = torch.utils.data.DataLoader([(row[:-1], row[1:]) for row in x], batch_size=4)
+    both = DataLoaders(batches, batches)
+    learner = TextLearner(
+        both, model, path=tmp_path, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_lm_split
+    )  # fmt: skip
+    assert any(isinstance(callback, ModelResetter) for callback in learner.cbs)
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(1, lr=0.01)
+        before = learner.recorder.losses[0].item()
+        learner.fit(12, lr=0.05)
+    assert learner.recorder.losses[-1].item() < 0.8 * before
+    learner.save_encoder("encoder")
+    for classifier in (fastai_classifier(), replace_lstm(fastai_classifier())):
+        classes = TextLearner(both, classifier, path=tmp_path, loss_func=F.cross_entropy)
+        classes.load_encoder("encoder", device="cpu")
+        assert_loads(model[0], classifier[0].module, classifier[0].module.state_dict(), tokens(4, 9))
+
+
+def test_back_to_plain_layers() -> None:
+    model = replace_lstm(fastai_language_model())
+    x = tokens(4, 9)
+    with pytest.raises(InputError, match=r"0\.rnns\.0, 0\.rnns\.1, 0\.rnns\.2 has"):
+        to_nn_lstm(model)
+    expected = model.eval()(x)[0]
+    model.reset()
+    to_nn_lstm(model, drop_weight_dropout=True)
+    assert type(model[0].rnns[0]) is nn.LSTM
+    torch.testing.assert_close(model(x)[0], expected)
+    assert [key for key in model.state_dict() if ".rnns.0." in key] == [
+        f"0.rnns.0.{name}" for name in ("weight_hh_l0", "weight_ih_l0", "bias_ih_l0", "bias_hh_l0")
+    ]
+    model.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match="weight_hh_l0_raw"):
+        model.load_state_dict(fastai_language_model().state_dict())
+
+
+def test_hooks_on_the_wrapper_go_over() -> None:
+    wrapper, seen = WeightDrop(nn.LSTM(4, 6), ["weight_hh_l0"], 0.5), []
+    handle = wrapper.register_forward_hook(lambda module, *_: seen.append(module))
+    layer = replace_lstm(wrapper)
+    assert type(layer) is WeightDropLSTM
+    layer(torch.zeros(2, 1, 4))
+    assert seen == [layer]
+    handle.remove()
+    layer(torch.zeros(2, 1, 4))
+    assert len(seen) == 1
+
+
+def test_a_wrapper_of_something_else_stays() -> None:
+    model = nn.Sequential(WeightDrop(nn.GRU(4, 6), ["weight_hh_l0"]), WeightDrop(nn.Linear(4, 6), ["weight"]))
+    with pytest.raises(InputError, match=r"holds no torch\.nn\.LSTM"):
+        replace_lstm(model)
+
+
+def _all_of(layer: nn.LSTM) -> list[str]:
+    return [name for name in layer._flat_weights_names if name.startswith("weight_hh")]
+
+
+def test_several_layers_in_one_wrapper() -> None:
+    lstm = nn.LSTM(4, 6, 2, dropout=0.3, bidirectional=True)
+    wrapper = WeightDrop(lstm, _all_of(lstm), 0.4).eval()
+    x = torch.randn(5, 3, 4)
+    expected = wrapper(x)[0]
+    layer = replace_lstm(wrapper)
+    assert (layer.weight_dropout, layer.dropout, layer.training) == (0.4, 0.3, False)
+    torch.testing.assert_close(layer(x)[0], expected)
+
+
+def wrapped(names: Sequence[str] = ("weight_hh_l0",), dropout: float = 0, **options: Any) -> Any:
+    return WeightDrop(nn.LSTM(4, 6), names, dropout, **options)
+
+
+def _hook_inside() -> nn.Module:
+    wrapper = wrapped()
+    wrapper.module.register_forward_hook(lambda *_: None)
+    return wrapper
+
+
+def _state_dict_hook() -> nn.Module:
+    wrapper = wrapped()
+    wrapper.register_state_dict_pre_hook(lambda *_: None)
+    return wrapper
+
+
+def _two_modes() -> nn.Module:
+    wrapper = wrapped()
+    wrapper.module.eval()
+    return wrapper
+
+
+def _used_outside() -> nn.Module:
+    lstm = nn.LSTM(4, 6)
+    return nn.ModuleList([lstm, WeightDrop(lstm, ["weight_hh_l0"])])
+
+
+def _of_another_project() -> nn.Module:
+    wrapper = wrapped()
+    del wrapper.dropout
+    return wrapper
+
+
+def _unnamed_weight() -> nn.Module:
+    wrapper = wrapped()
+    del wrapper.module.weight_hh_l0_raw
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: wrapped(["weight_hh_l0"], 0.5, variational=True), "variational=True drops whole rows"),
+        (lambda: wrapped(["weight_hh_l0"], 1.0), r"its probability is 1.0, expected is one in \[0, 1\)"),
+        (lambda: WeightDrop(nn.LSTM(4, 6, 2), ["weight_hh_l0"], 0.5), "it drops weight_hh_l0 alone, WeightDropLSTM"),
+        (lambda: fastai_language_model(bidir=True), "it drops weight_hh_l0 alone, WeightDropLSTM all"),
+        (lambda: wrapped(["weight_hh_l0", "weight_ih_l0"], 0.5), "it drops weight_hh_l0, weight_ih_l0 alone"),
+    ],
+    ids=["variational", "all", "one of two layers", "one of two directions", "inputs' weights"],
+)  # fmt: skip
+def test_another_kind_of_weight_dropout(make: Any, reason: str) -> None:
+    model = make()
+    kinds = [type(module) for module in model.modules()]
+    with pytest.raises(InputError, match=reason + r".*say replace_lstm\(model, weight_dropout="):
+        replace_lstm(model)
+    assert [type(module) for module in model.modules()] == kinds
+    model = replace_lstm(model, weight_dropout=0.25)
+    assert {m.weight_dropout for m in model.modules() if isinstance(m, WeightDropLSTM)} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (_hook_inside, "there are hooks on the LSTM inside; register them on the wrapper"),
+        (_state_dict_hook, "it has hooks for state dicts"),
+        (_two_modes, "in different modes"),
+        (_used_outside, r"its LSTM is used outside of it, too \(in ModuleList\)"),
+        (_of_another_project, "it is no WeightDrop of fastai or awd-lstm-lm"),
+        (_unnamed_weight, "weight_hh_l0 is no parameter, neither as module.weight_hh_l0 nor as weight_hh_l0_raw"),
+    ],
+)
+def test_wrappers_that_cannot_be_replaced(make: Any, reason: str) -> None:
+    model = make()
+    with pytest.raises(InputError, match=reason):
+        replace_lstm(model)
+    with pytest.warns(UserWarning, match=reason):
+        assert replace_lstm(model, strict=False) is model
+    assert not any(isinstance(module, WeightDropLSTM) for module in model.modules())
