@@ -68,7 +68,6 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("not this")
     with pytest.warns(ReadingNotice, match=r"1 files are left out: not .txt: 'notes.md'"):
         [documents] = iterate_documents(tmp_path)
-        assert read_documents(tmp_path).texts == ["two\n\nparts", "zipped"]
     assert documents.texts == ["two\n\nparts", "zipped"]
     assert documents.table["file"].tolist() == ["b.txt", "sub/a.txt.gz"]
 
@@ -116,7 +115,7 @@ BAD: dict[str, tuple[str, bytes | None, str]] = {
     "truncated xz": ("data.csv.xz", lzma.compress(b"text,label\nx,y\n" * 99)[:-20], "damaged or truncated"),
     "truncated gz": ("data.csv.gz", gzip.compress(b"text,label\nx,y\n" * 99)[:-20], "damaged or truncated"),
     "not xz": ("data.csv.xz", b"text,label\n", "no .xz data at its beginning; if it is not damaged, its name"),
-    "gz in the name of bz2": ("a.csv.bz2", gzip.compress(b"text\n"), "no .bz2 data .* it is gzip data; its name .* .gz"),
+    "gz in the name of bz2": ("a.csv.bz2", gzip.compress(b"text\n"), "no .bz2 data .* gzip data; its name .* .gz"),
     "not gz": ("data.csv.gz", b"text,label\n", "no .gz data at its beginning"),
     "not zst": ("data.csv.zst", b"text,label\n", "no .zst data at its beginning"),
     "txt has no labels": ("data.txt", b"x\n", "plain text has no labels"),
