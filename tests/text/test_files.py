@@ -66,7 +66,7 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("two\n\nparts")
     (tmp_path / "sub" / "a.txt.gz").write_bytes(gzip.compress(b"zipped"))
     (tmp_path / "notes.md").write_text("not this")
-    with pytest.warns(ReadingNotice, match=r"1 files are left out: not .txt: 'notes.md'"):
+    with pytest.warns(ReadingNotice, match=r"left out, as they are not .txt: 'notes.md'"):
         [documents] = iterate_documents(tmp_path)
     assert documents.texts == ["two\n\nparts", "zipped"]
     assert documents.table["file"].tolist() == ["b.txt", "sub/a.txt.gz"]

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
             stream.reconfigure(errors="replace")  # names and labels that the terminal cannot show
     try:
         with terminated_as_interrupted(), warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _NoticesOnce()
             command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -46,8 +46,16 @@ def _fail(message: str, status: int = 2) -> int:
     return status
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"ulmfit-fast: note: {' '.join(str(message).split())[:_LONGEST_MESSAGE]}", err=True)
+class _NoticesOnce:
+    """Shows each warning once, on a line: files are read several times."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in self._shown:
+            self._shown.add(str(message))
+            click.echo(f"ulmfit-fast: note: {' '.join(str(message).split())[:_LONGEST_MESSAGE]}", err=True)
 
 
 class _Group(click.Group):

@@ -55,7 +55,7 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 
 _READING = {
     "text_columns": click.option(
-        "--text-column", "text_columns", multiple=True, default=("text",), show_default="text",
+        "--text-column", "text_columns", multiple=True, default=("text",), show_default=True,
         help="column with the texts; given more than once, they are joined: xxfld 1 FIRST xxfld 2 SECOND",
     ),
     "columns": click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
 from ulmfit_fast.tasks.labels import Label, encode_labels
 from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
-from ulmfit_fast.text.reading import ReadOptions, shown, shown_names
+from ulmfit_fast.text.reading import ReadingNotice, ReadOptions, shown, shown_names
 from ulmfit_fast.text.table_writer import TableWriter
 from ulmfit_fast.text.tokenizer import Tokenizer
 
@@ -95,7 +96,8 @@ def predict_command(
         total += len(piece)
         characters += sum(map(len, piece.texts))
     if replaced:
-        click.echo(f"{source}: its columns {shown_names(sorted(replaced))} are replaced by the new ones", err=True)
+        names = shown_names(sorted(replaced))
+        warnings.warn(f"{source}: new columns take the place of its {names}", ReadingNotice, stacklevel=1)
     writer.expect(pd.DataFrame({"prediction": classes} | dict.fromkeys(added[1:], 0.5)))
     rows = draw(total, max_texts, seed)
     predicted = predict_documents(

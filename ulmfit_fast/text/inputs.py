@@ -13,12 +13,12 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 import warnings
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -117,24 +117,23 @@ def can_be_read_again(path: Path) -> bool:
 
 
 class Copies:
-    """Copies of what can be read only once, in a temporary folder that goes with the end of the block."""
+    """Copies of what can be read only once, in a temporary folder that goes when they are closed."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._found: dict[str, Path] = {}
 
-    def __enter__(self) -> Copies:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         if self._folder is not None:
             self._folder.cleanup()
 
     def regular(self, path: Path) -> Path:
         """The path itself, or that of a copy."""
-        if str(path) not in self._found:
-            self._found[str(path)] = path if can_be_read_again(path) else self._copy(path)
-        return self._found[str(path)]
+        with self._lock:
+            if str(path) not in self._found:
+                self._found[str(path)] = path if can_be_read_again(path) else self._copy(path)
+            return self._found[str(path)]
 
     def _copy(self, path: Path) -> Path:
         if str(path) != STANDARD and stat.S_ISCHR(path.stat().st_mode) and path.resolve() != Path("/dev/null"):
@@ -157,32 +156,49 @@ class Copies:
         return copy
 
 
-_active: ContextVar[Copies | None] = ContextVar("copies", default=None)
+class _Shared:
+    """The copies of all blocks of ``read_once``, until the last of them ends.
+
+    They are the process's, not a thread's: texts are read by whatever thread feeds the tokenizing processes.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.copies: Copies | None = None
+        self.users = 0
+
+
+_shared = _Shared()
 
 
 @contextlib.contextmanager
-def read_once() -> Iterator[None]:
+def read_once() -> Iterator[Copies]:
     """Within the block everything that can be read only once is copied once, whoever reads it how often."""
-    if _active.get() is not None:
-        yield
-        return
-    with Copies() as copies:
-        token = _active.set(copies)
-        try:
-            yield
-        finally:
-            _active.reset(token)
+    with _shared.lock:
+        copies = _shared.copies = _shared.copies or Copies()
+        _shared.users += 1
+    try:
+        yield copies
+    finally:
+        with _shared.lock:
+            _shared.users -= 1
+            if _shared.users == 0:
+                _shared.copies = None
+                copies.close()
 
 
 @contextlib.contextmanager
 def borrowed_copies() -> Iterator[Copies]:
-    """The copies of the surrounding ``read_once``, or, where there is none, some for the block alone."""
-    active = _active.get()
-    if active is not None:
-        yield active
+    """The copies of a surrounding ``read_once``, or, where there is none, some for the block alone."""
+    if _shared.copies is not None:
+        with read_once() as copies:
+            yield copies
         return
-    with Copies() as copies:
+    copies = Copies()
+    try:
         yield copies
+    finally:
+        copies.close()
 
 
 @contextlib.contextmanager
@@ -246,7 +262,7 @@ def text_files(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: the folder holds no .txt files{f' ({held}); give one of them' if held else ''}")
     if others:
         names = shown_names(sorted(str(path.relative_to(folder)) for path in others), 3)
-        warnings.warn(f"{folder}: {len(others)} files are left out: not .txt: {names}", ReadingNotice, stacklevel=1)
+        warnings.warn(f"{folder}: left out, as they are not .txt: {names}", ReadingNotice, stacklevel=1)
     return sorted(found)
 
 
@@ -282,9 +298,7 @@ def _members(path: Path, regular: Path) -> list[Input]:
         held = f"files of several kinds ({', '.join(kinds)})" if kinds else "no file that can be read"
         raise InputError(f"{path}: holds {held}; unpack it and give one of them, or a folder of .txt")
     if others:
-        warnings.warn(
-            f"{path}: {len(others)} files are left out: {shown_names(others, 3)}", ReadingNotice, stacklevel=1
-        )
+        warnings.warn(f"{path}: left out, as of no known kind: {shown_names(others, 3)}", ReadingNotice, stacklevel=1)
     return found
 
 
