@@ -34,7 +34,7 @@ def compressing(file: BinaryIO, suffix: str) -> IO[bytes]:
         return lzma.LZMAFile(file, "wb")
     import zstandard  # here: most users have no such file
 
-    return cast(IO[bytes], zstandard.ZstdCompressor(10).stream_writer(file, closefd=False))
+    return cast(IO[bytes], zstandard.ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False))
 
 
 def _decompressor(suffix: str) -> Any:

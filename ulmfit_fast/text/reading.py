@@ -70,7 +70,7 @@ class ReadOptions:
         if self.split not in SPLITS:
             raise InputError(f"--split must be one of {', '.join(SPLITS)}, got {shown(self.split)}")
         try:
-            b"".decode(self.encoding)
+            "a".encode(self.encoding)
         except (LookupError, ValueError):
             raise InputError(
                 f"--encoding: {shown(self.encoding)} is no encoding of text that Python knows; for example utf-8, "

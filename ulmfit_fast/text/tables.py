@@ -118,9 +118,12 @@ def _in_pieces(items: Iterable[T], characters: Callable[[T], int], count: int) -
 def _check_columns(source: Input, columns: list[str], needed: Mapping[str, str]) -> None:
     for name, option in needed.items():
         if name not in columns:
+            remedy = _OF_NO_HEADER if source.kind in DELIMITED else ""
+            if remedy and len(columns) == 1:
+                remedy += ", or say what stands between fields with --delimiter"
             raise InputError(
                 f"{source.name}: no column {shown(name)}; its columns are {shown_names(columns)}; choose one with "
-                f"{option}{_OF_NO_HEADER if source.kind in DELIMITED else ''}"
+                f"{option}{remedy}"
             )
         if columns.count(name) > 1:
             raise InputError(f"{source.name}: column {shown(name)} occurs twice")
