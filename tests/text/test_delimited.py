@@ -31,7 +31,7 @@ def test_another_delimiter_is_found_where_it_is_certain(delimiter: str, said: st
     with pytest.warns(ReadingNotice, match=f"a.csv: read with {said} between the fields, as its first line has 'text'"):
         documents = read(tmp_path, content, label="label")
     assert (documents.texts, documents.labels) == (["a, b"], ["x"])
-    with pytest.raises(InputError, match="no column 'text'.*, or say what stands between fields with --delimiter"):
+    with pytest.raises(InputError, match=r"no column 'text'.*, or say what stands between fields with --delimiter"):
         read(tmp_path, content.replace("label", "kind"), label="label")
 
 

@@ -18,7 +18,7 @@ def write_all_atomically(folder: Path, contents: Mapping[str, str | bytes]) -> N
 
     One that is a link is written through: what it points to is replaced.
     """
-    targets = {name: Path(os.path.realpath(folder / name)) for name in contents}
+    targets = {name: link_target(folder / name) for name in contents}
     temporary = {name: target.with_name(f".{target.name}.partial") for name, target in targets.items()}
     try:
         for name, content in contents.items():
@@ -31,6 +31,11 @@ def write_all_atomically(folder: Path, contents: Mapping[str, str | bytes]) -> N
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
+
+
+def link_target(path: Path) -> Path:
+    """What a link points to in the end, whether it is there or not; any other path itself."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextlib.contextmanager
