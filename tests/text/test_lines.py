@@ -18,7 +18,7 @@ import torch
 
 from ulmfit_fast import InputError
 from ulmfit_fast.text.files import read_documents
-from ulmfit_fast.text.reading import ReadOptions
+from ulmfit_fast.text.reading import ReadingNotice, ReadOptions
 
 TEXTS = ["it\u2019s a caf\xe9", "great\u2026"]
 
@@ -84,6 +84,13 @@ def test_an_encoding_that_is_not_the_files(tmp_path: Path) -> None:
     for encoding in ("klingon", "rot13", "hex", ""):
         with pytest.raises(InputError, match=r"--encoding: '.*' is no encoding of text"):
             ReadOptions(encoding=encoding)
+
+
+def test_a_wrong_conversion_is_said(tmp_path: Path) -> None:
+    """What iconv -f latin1 makes of a file in Windows-1252 is UTF-8, with controls in the place of apostrophes."""
+    converted = "it\u2019s great\u2026\nfine\n".encode("cp1252").decode("latin1")
+    with pytest.warns(ReadingNotice, match=r"a.txt: line 1: control characters beyond ASCII, as of Windows-1252"):
+        assert of(tmp_path, "a.txt", converted.encode()) == converted.split("\n")[:2]
 
 
 def binary_files(folder: Path) -> dict[str, bytes]:

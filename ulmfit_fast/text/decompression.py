@@ -46,7 +46,7 @@ def _decompressor(suffix: str) -> Any:
         return lzma.LZMADecompressor()
     import zstandard
 
-    return zstandard.ZstdDecompressor().decompressobj()
+    return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()  # zstd --long=31
 
 
 class _Streams(io.RawIOBase):

@@ -8,21 +8,26 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import re
+import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.inputs import Input, opened
-from ulmfit_fast.text.reading import shown
+from ulmfit_fast.text.reading import ReadingNotice, shown
 from ulmfit_fast.text.signatures import encoding_advice, what_else, wrong_encoding
 
 _HEAD = 1 << 20  # bytes that settle what the line ends are
+# No text has these (but U+0085, a line end); Windows-1252 has quotes and dashes in their places.
+_CONTROLS = re.compile("[\x80-\x84\x86-\x9f]")
+_MISREAD = "control characters beyond ASCII, as of Windows-1252 converted as if it were Latin-1; convert it anew"
 
 
 def read_lines(source: Input, encoding: str = "utf-8") -> Iterator[str]:
     """The lines of a text file, decompressed, each with its line break: ``\\n``, whatever the file has."""
     with opened(source) as file:
-        number, were_others = 0, False
+        were_others = is_said = False
         for number, line in enumerate(_as_utf8(source, file, encoding), start=1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -34,7 +39,11 @@ def read_lines(source: Input, encoding: str = "utf-8") -> Iterator[str]:
                     f"{source.name}: line {number}: a NUL character, which no text holds; the file is damaged, or of "
                     "another encoding (--encoding)"
                 )
-            were_others = were_others or not text.isascii()
+            if not text.isascii():
+                were_others = True
+                if not is_said and _CONTROLS.search(text):
+                    is_said = True
+                    warnings.warn(f"{source.name}: line {number}: {_MISREAD}", ReadingNotice, stacklevel=1)
             yield text[:-2] + "\n" if text.endswith("\r\n") else text
 
 
