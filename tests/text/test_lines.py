@@ -56,6 +56,7 @@ def test_a_long_file_of_another_encoding(tmp_path: Path) -> None:
         ("great film\n".encode("utf-16-le"), "it is UTF-16 without a mark; pass --encoding utf-16-le"),
         ("great film\n".encode("utf-16-be"), "it is UTF-16 without a mark; pass --encoding utf-16-be"),
         ("great film\n".encode("utf-32-le"), "it is UTF-32 without a mark; pass --encoding utf-32-le"),
+        ("great film\n".encode("utf-16").decode("latin1").encode(), "it was UTF-16 .* as if it were Latin-1; convert"),
         ("it\u2019s great\u2026\n".encode("cp1252"), "line 1: byte 0x92 is not UTF-8; Western .* windows-1252"),
         ("caf\xe9\n".encode("latin1"), "line 1: byte 0xe9 is not UTF-8; Western .* windows-1252"),
         ("\u043e\u0447\u0435\u043d\u044c \u043f\u043b\u043e\u0445".encode("cp1251"), "not UTF-8; name its encoding"),
@@ -69,7 +70,11 @@ def test_advice(content: bytes, advice: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=advice):
         of(tmp_path, "a.txt", content)
     with pytest.raises(InputError, match=advice.replace("line 1", "line 2").replace("line 2", "line [23]")):
-        of(tmp_path, "a.csv", content if advice.startswith(("by its", "it is UTF")) else b"text\n" + content)
+        of(
+            tmp_path,
+            "a.csv",
+            content if advice.startswith(("by its", "it is UTF", "it was UTF")) else b"text\n" + content,
+        )
 
 
 def test_an_encoding_that_is_not_the_files(tmp_path: Path) -> None:

@@ -16,14 +16,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def write_all_atomically(folder: Path, contents: Mapping[str, str | bytes]) -> None:
     """Write several files of one folder under temporary names; only when all are complete rename them, in order.
 
-    One that is a link is written through: what it points to is replaced.
+    One that is a link is written through: what it points to is replaced. A text's lone surrogates (of names that are
+    not UTF-8) are escaped as JSON escapes them.
     """
-    targets = {name: link_target(folder / name) for name in contents}
+    targets = {name: Path(os.path.realpath(folder / name)) for name in contents}
     temporary = {name: target.with_name(f".{target.name}.partial") for name, target in targets.items()}
     try:
         for name, content in contents.items():
             with errors_name(folder / name), temporary[name].open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())  # a power cut leaves the old file or the new one
         for name, path in temporary.items():
@@ -31,11 +32,6 @@ def write_all_atomically(folder: Path, contents: Mapping[str, str | bytes]) -> N
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
-
-
-def link_target(path: Path) -> Path:
-    """What a link points to in the end, whether it is there or not; any other path itself."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextlib.contextmanager

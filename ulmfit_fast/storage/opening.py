@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,4 +22,5 @@ def opened_by_name(path: Path) -> Iterator[str]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     with file:
-        yield f"/proc/self/fd/{file.fileno()}"
+        by_number = f"/proc/self/fd/{file.fileno()}"
+        yield by_number if os.path.exists(by_number) else str(path)  # there may be no /proc

@@ -18,7 +18,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ulmfit_fast.core.atomic_write import link_target
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.storage.opening import opened_by_name
 
@@ -29,7 +28,7 @@ _ITEMS, _TENSOR = "__items__", "__tensor__"
 
 def save_state(folder: str | Path, state: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors, numbers, strings and None, under a temporary name first."""
-    path = link_target(Path(folder) / CHECKPOINT)
+    path = Path(os.path.realpath(Path(folder) / CHECKPOINT))  # through a link
     tensors: dict[str, Tensor] = {}
     facts = json.dumps(_encode(state, "", tensors))
     checks = json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()})

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO
 
-from ulmfit_fast.core.atomic_write import link_target
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.decompression import compressing
 from ulmfit_fast.text.inputs import STANDARD
@@ -31,7 +30,7 @@ class OutputFile:
     def __init__(self, path: Path, compression: str = "") -> None:
         self.path = path
         self._compression = compression
-        self._target = link_target(path)
+        self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
         self.is_standard = str(path) == STANDARD
         # A pipe or a device: there is nothing to replace.
         self.is_direct = self.is_standard or (path.exists() and not path.is_file() and not path.is_dir())

@@ -72,6 +72,8 @@ def wrong_encoding(head: bytes, encoding: str) -> str | None:
             )
     if name.startswith(("utf-16", "utf-32")):
         return None
+    if head.startswith(("\xff\xfe".encode(), "\xfe\xff".encode())) and b"\0" in head[:64]:
+        return "by its first bytes it was UTF-16 and has been converted as if it were Latin-1; convert it anew"
     sample = head[:4096]
     nuls = [sample[place::4].count(0) * 4 / max(len(sample), 1) for place in range(4)]
     for guess, empty in (
