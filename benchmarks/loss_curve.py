@@ -148,6 +148,7 @@ def losses(
 
 def main() -> None:
     from ulmfit_fast.text.files import iterate_texts
+    from ulmfit_fast.text.reading import ReadOptions
     from ulmfit_fast.text.tokenizer import Tokenizer
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--output", type=Path, default=Path("build/bench/loss_curve.json"))
     arguments = parser.parse_args()
-    texts = list(iterate_texts(arguments.text, split="file"))
+    texts = list(iterate_texts(arguments.text, ReadOptions(split="file")))
     tokenizer = Tokenizer.train_whitespace(texts, 30_000)
     stream = LanguageModelStream(list(tokenizer.encode(texts)), 64, 72)
     sizes = (128, 256, 2) if arguments.small else (400, 1152, 3)

@@ -14,6 +14,8 @@ from ulmfit_fast.cli.main import main
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.storage.model_folder import load_classifier
 from ulmfit_fast.text import files, tables
+from ulmfit_fast.text.inputs import Input
+from ulmfit_fast.text.table_writer import write_table
 
 
 def test_predict_keeps_rows_and_columns(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +67,7 @@ def test_unwritable_predictions(models: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def read_whole(path: Path) -> pd.DataFrame:
-    return pd.concat(tables.read_tables(path, path.suffix, {}), ignore_index=True)
+    return pd.concat(tables.read_tables(Input(str(path), path, path.suffix), {}), ignore_index=True)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -73,7 +75,7 @@ def test_a_file_read_in_pieces(suffix: str, models: Path, tmp_path: Path, monkey
     """Four rows at a time: the same rows in the same order, with what the model says of them all at once."""
     texts, _ = make_task(30, seed=5)
     table = pd.DataFrame({"id": range(30), "text": texts})
-    tables.write_table(table, tmp_path / f"new{suffix}")
+    write_table(table, tmp_path / f"new{suffix}")
     for module in (files, tables):
         monkeypatch.setattr(module, "ROWS", 4)
     monkeypatch.setattr(tables, "BATCH", 2)

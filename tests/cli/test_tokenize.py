@@ -12,6 +12,7 @@ from ulmfit_fast import InputError, Tokenizer
 from ulmfit_fast.cli.main import main
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.files import iterate_texts, sample_texts
+from ulmfit_fast.text.reading import ReadOptions
 
 
 @pytest.fixture
@@ -155,7 +156,8 @@ def test_a_damaged_corpus_is_replaced_only_if_asked(
 def test_a_sample_is_of_the_documents_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("".join(f"first {i}\nsecond {i}\n\n" for i in range(5000)))
-    lines, documents = (sample_texts(path, 3, 0, split=split) for split in ("line", "blank"))
+    lines, documents = (sample_texts(path, 3, 0, ReadOptions(split=split)) for split in ("line", "blank"))
     assert [text.count("\n") for text in lines] == [0, 0, 0]
     assert [text.count("\n") for text in documents] == [1, 1, 1]
-    assert sample_texts(path, 20_000, 0, split="blank") == list(iterate_texts(path, split="blank"))
+    blank = ReadOptions(split="blank")
+    assert sample_texts(path, 20_000, 0, blank) == list(iterate_texts(path, blank))

@@ -17,6 +17,7 @@ from ulmfit_fast.text import corpus as corpus_module
 from ulmfit_fast.text import parallel
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
 from ulmfit_fast.text.files import iterate_texts, read_documents
+from ulmfit_fast.text.reading import ReadOptions
 
 WORDS = ("the", "NASA", "probe Landed", "<br />", "asteroid", "sent", "3.5", "home home home", "wooooow")
 
@@ -129,7 +130,8 @@ def test_own_validation_file_and_few_documents(tmp_path: Path) -> None:
 def test_text_that_is_tokenized_already(tmp_path: Path) -> None:
     path = tmp_path / "wiki.train.tokens"
     path.write_text(" \n = A Title = \n \n The <unk> cat sat .\n", encoding="utf-8")
-    corpus, _ = tokenize_corpus(Source(path, tokenizer="whitespace", split="file", min_frequency=1), tmp_path / "c")
+    source = Source(path, reading=ReadOptions(split="file"), tokenizer="whitespace", min_frequency=1)
+    corpus, _ = tokenize_corpus(source, tmp_path / "c")
     names = corpus.tokenizer.vocabulary
     assert [names[i] for i in corpus.train.read(0, int(corpus.train.offsets[-1]))] == (
         ["xxbos", "<eos>", "=", "A", "Title", "=", "<eos>", "<eos>", "The", "<unk>", "cat", "sat", ".", "<eos>"]
@@ -182,7 +184,7 @@ def test_bad_files_one_by_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 3: 1 fields where the header has 2"):
         list(iterate_texts(tmp_path / "a.csv"))
     with pytest.raises(InputError, match=r"no column 'body'.*--text-column"):
-        list(iterate_texts(tmp_path / "a.csv", "body"))
+        list(iterate_texts(tmp_path / "a.csv", ReadOptions(text_columns=("body",))))
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text " * 9000)[:-20])
     with pytest.raises(InputError, match="damaged or truncated"):
         list(iterate_texts(tmp_path / "a.txt.gz"))

@@ -17,7 +17,8 @@ import zstandard
 from ulmfit_fast import InputError
 from ulmfit_fast.text import files, tables
 from ulmfit_fast.text.files import iterate_documents, read_documents
-from ulmfit_fast.text.tables import write_table
+from ulmfit_fast.text.reading import ReadingNotice, ReadOptions
+from ulmfit_fast.text.table_writer import write_table
 
 TABLE = pd.DataFrame({"text": ["a, b", "", "NA"], "label": ["x", "1", "x"]})
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -42,7 +43,7 @@ def table_bytes(kind: str) -> bytes:
 def test_tables(kind: str, compression: str, tmp_path: Path) -> None:
     path = tmp_path / f"data{kind}{compression}"
     path.write_bytes(COMPRESSORS[compression](table_bytes(kind)))
-    documents = read_documents(path, "text", "label")
+    documents = read_documents(path, label_column="label")
     assert documents.texts == ["a, b", "", "NA"]
     assert documents.labels == ["x", "1", "x"]
 
@@ -65,22 +66,23 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("two\n\nparts")
     (tmp_path / "sub" / "a.txt.gz").write_bytes(gzip.compress(b"zipped"))
     (tmp_path / "notes.md").write_text("not this")
-    [documents] = iterate_documents(tmp_path)
-    assert documents.texts == read_documents(tmp_path).texts == ["two\n\nparts", "zipped"]
+    with pytest.warns(ReadingNotice, match=r"left out, as they are not .txt: 'notes.md'"):
+        [documents] = iterate_documents(tmp_path)
+    assert documents.texts == ["two\n\nparts", "zipped"]
     assert documents.table["file"].tolist() == ["b.txt", "sub/a.txt.gz"]
 
 
 def test_other_column_names(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("body,kind\nhello,7\n")
-    documents = read_documents(path, "body", "kind")
+    documents = read_documents(path, ReadOptions(text_columns=("body",)), "kind")
     assert (documents.texts, documents.labels) == (["hello"], ["7"])
 
 
 def test_sample_is_a_seeded_draw_in_the_files_order(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     pd.DataFrame({"text": [str(i) for i in range(100)], "label": range(100)}).to_csv(path, index=False)
-    [documents] = iterate_documents(path, "text", "label")
+    [documents] = iterate_documents(path, label_column="label")
     sample = documents.sample(10, seed=1)
     assert sample.texts == sorted(sample.texts, key=int) == sample.labels == sample.table["text"].tolist()
     assert len(set(sample.texts)) == 10
@@ -112,9 +114,10 @@ BAD: dict[str, tuple[str, bytes | None, str]] = {
     "bad parquet": ("data.parquet", b"PAR1 nothing", "not a readable parquet file"),
     "truncated xz": ("data.csv.xz", lzma.compress(b"text,label\nx,y\n" * 99)[:-20], "damaged or truncated"),
     "truncated gz": ("data.csv.gz", gzip.compress(b"text,label\nx,y\n" * 99)[:-20], "damaged or truncated"),
-    "not xz": ("data.csv.xz", b"text,label\n", "damaged or truncated"),
-    "not gz": ("data.csv.gz", b"text,label\n", "damaged or truncated"),
-    "not zst": ("data.csv.zst", b"text,label\n", "damaged or truncated"),
+    "not xz": ("data.csv.xz", b"text,label\n", "no .xz data at its beginning; if it is not damaged, its name"),
+    "gz in the name of bz2": ("a.csv.bz2", gzip.compress(b"text\n"), "no .bz2 data .* gzip data; its name .* .gz"),
+    "not gz": ("data.csv.gz", b"text,label\n", "no .gz data at its beginning"),
+    "not zst": ("data.csv.zst", b"text,label\n", "no .zst data at its beginning"),
     "txt has no labels": ("data.txt", b"x\n", "plain text has no labels"),
 }  # fmt: skip
 
@@ -125,7 +128,7 @@ def test_bad_files(name: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / filename).write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
-        read_documents(tmp_path / filename, "text", "label" if "txt" not in name or "has" in name else None)
+        read_documents(tmp_path / filename, None, "label" if "txt" not in name or "has" in name else None)
     assert str(tmp_path / filename) in str(error.value)
 
 

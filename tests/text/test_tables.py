@@ -12,7 +12,9 @@ import pytest
 
 from ulmfit_fast import InputError
 from ulmfit_fast.text.files import read_documents
-from ulmfit_fast.text.tables import TableWriter, read_tables, write_table
+from ulmfit_fast.text.inputs import Input
+from ulmfit_fast.text.table_writer import TableWriter, write_table
+from ulmfit_fast.text.tables import read_tables
 
 TABLE = pd.DataFrame({"text": ["a, b", "", "NA"], "label": ["x", "1", "x"]})
 
@@ -21,7 +23,7 @@ TABLE = pd.DataFrame({"text": ["a, b", "", "NA"], "label": ["x", "1", "x"]})
 def test_written_tables_read_back(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"out{suffix}"
     write_table(TABLE, path)
-    documents = read_documents(path, "text", "label")
+    documents = read_documents(path, label_column="label")
     assert (documents.texts, documents.labels) == (TABLE["text"].tolist(), TABLE["label"].tolist())
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary file is left
 
@@ -52,7 +54,7 @@ def test_columns_that_come_later(suffix: str, tmp_path: Path) -> None:
     with writer:
         for piece in pieces:
             writer.write(piece)
-    [table] = read_tables(path, suffix, {"text": "--text-column"})
+    [table] = read_tables(Input("out", path, suffix), {"text": "--text-column"})
     assert list(table.columns) == ["text", "n", "more"]
     assert table["text"].tolist() == ["a", "b"]
     first, second = table["n"]
@@ -67,7 +69,7 @@ def test_parquet_types_stay(tmp_path: Path) -> None:
         "vector": [[1.5], None], "kind": pyarrow.array(["p", "q"]).dictionary_encode(),
     })  # fmt: skip
     pyarrow.parquet.write_table(source, tmp_path / "in.parquet")
-    [table] = read_tables(tmp_path / "in.parquet", ".parquet", {"text": "--text-column"})
+    [table] = read_tables(Input("in", tmp_path / "in.parquet", ".parquet"), {"text": "--text-column"})
     write_table(table, tmp_path / "out.parquet")
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet").equals(source)
 
@@ -82,7 +84,7 @@ def test_a_column_of_two_types(tmp_path: Path) -> None:
 def test_columns_of_one_name(tmp_path: Path) -> None:
     """A spreadsheet's unnamed columns stay in a .csv; other kinds of file cannot hold them."""
     (tmp_path / "a.csv").write_text("text,,\nx,1,2\n")
-    [table] = read_tables(tmp_path / "a.csv", ".csv", {"text": "--text-column"})
+    [table] = read_tables(Input("a", tmp_path / "a.csv", ".csv"), {"text": "--text-column"})
     write_table(table, tmp_path / "b.csv")
     assert (tmp_path / "b.csv").read_text() == "text,,\nx,1,2\n"
     for suffix in (".jsonl", ".parquet"):

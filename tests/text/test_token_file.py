@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.tokens"]
     with pytest.raises(InputError, match="cannot be read"):
         TokenFile(tmp_path / "none")
+
+
+def test_a_full_disk_is_named_with_its_file(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))  # a full disk fails at the same calls
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            write_token_file(tmp_path / "train.tokens", [np.zeros(1 << 18, np.int32)], 9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert error.value.filename == str(tmp_path / "train.tokens")
+    assert list(tmp_path.iterdir()) == []

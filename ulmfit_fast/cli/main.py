@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import warnings
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import click
 
 from ulmfit_fast.core.errors import InputError, TrainingDivergedError
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
 
+_LONGEST_MESSAGE = 1000  # characters
+
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names and labels that the terminal cannot show
     try:
-        with terminated_as_interrupted():
+        with terminated_as_interrupted(), warnings.catch_warnings():
+            warnings.showwarning = _NoticesOnce()
             command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -31,8 +39,23 @@ def main(arguments: list[str]) -> int:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    click.echo(f"ulmfit-fast: error: {' '.join(message.split())}", err=True)
+    message = " ".join(message.split())
+    if len(message) > _LONGEST_MESSAGE:  # what it quotes may be as long as the input
+        message = f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-_LONGEST_MESSAGE // 2 :]}"
+    click.echo(f"ulmfit-fast: error: {message}", err=True)
     return status
+
+
+class _NoticesOnce:
+    """Shows each warning once, on a line: files are read several times."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in self._shown:
+            self._shown.add(str(message))
+            click.echo(f"ulmfit-fast: note: {' '.join(str(message).split())[:_LONGEST_MESSAGE]}", err=True)
 
 
 class _Group(click.Group):
@@ -57,7 +80,8 @@ class _Group(click.Group):
 def command() -> None:
     """Text classification by universal language model fine-tuning, on native kernels.
 
-    Files are .txt, .csv, .jsonl or .parquet, plain or compressed (.xz, .gz, .bz2, .zst), or a folder of .txt.
+    Files are .txt, .csv, .tsv, .jsonl or .parquet, plain or compressed (.xz, .gz, .bz2, .zst), a .zip of one kind, a
+    folder of .txt, or - for standard input.
     """
 
 

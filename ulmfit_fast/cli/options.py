@@ -6,7 +6,7 @@ And what follows from options alike: reading texts, refusing an option that woul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import click
 from click.core import ParameterSource
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.text.files import SPLITS, Documents, read_documents
+from ulmfit_fast.text.files import Documents, read_documents, used_options
+from ulmfit_fast.text.inputs import read_once
 from ulmfit_fast.text.parallel import available_processes
+from ulmfit_fast.text.reading import SPLITS, ReadOptions
 
 
 def config_options(config: type) -> Callable[[Any], Any]:
@@ -43,7 +45,72 @@ def config_options(config: type) -> Callable[[Any], Any]:
     return decorate
 
 
-text_column = click.option("--text-column", default="text", show_default=True, help="column with the texts")
+def _delimiter(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    return "\t" if value in ("tab", "\\t") else value
+
+
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return () if value is None else tuple(value.split(","))
+
+
+_READING = {
+    "text_columns": click.option(
+        "--text-column", "text_columns", multiple=True, default=("text",), show_default=True,
+        help="column with the texts; given more than once, they are joined: xxfld 1 FIRST xxfld 2 SECOND",
+    ),
+    "columns": click.option(
+        "--columns", callback=_names, metavar="NAME,...",
+        help="names of the columns of a .csv or .tsv whose first line is a row, such as label,title,text",
+    ),
+    "delimiter": click.option(
+        "--delimiter", callback=_delimiter, metavar="CHARACTER",
+        help="between the fields of a .csv or .tsv, such as ';' or tab  [default: a comma, in a .tsv a tab; another if "
+        "the first line has the columns with it alone]",
+    ),
+    "quotes": click.option(
+        "--quotes/--no-quotes", default=True,
+        help="--no-quotes: quotation marks in a .csv or .tsv are characters like others",
+    ),
+    "encoding": click.option(
+        "--encoding", default="utf-8", show_default=True, help="of text files, such as windows-1252 or utf-16"
+    ),
+    "format": click.option(
+        "--format", help="kind of a file whose name does not tell it, such as - (standard input): csv, txt, csv.gz"
+    ),
+    "split": click.option(
+        "--split", default="auto", type=click.Choice(SPLITS), show_default=True,
+        help="documents of a .txt: between blank lines, lines, the whole file, or auto: blank lines if there are any",
+    ),
+}  # fmt: skip
+# By the names of ReadOptions' fields, which are those of the command's parameters, too.
+OF_READING = tuple(_READING)
+
+
+def reading_options(split: bool = True) -> Callable[[Any], Any]:
+    """The options on how files are read; the command receives a ``ReadOptions`` as ``reading``.
+
+    While it runs, standard input and pipes are copied at first use and read from the copy. ``split`` False: only tables
+    are read.
+    """
+
+    def decorate(function: Any) -> Any:
+        chosen = [name for name in OF_READING if split or name != "split"]
+
+        def run(**values: Any) -> None:
+            reading = ReadOptions(**{name: values.pop(name) for name in chosen})
+            with read_once():
+                function(reading=reading, **values)
+
+        run.__doc__ = function.__doc__
+        run.__name__ = function.__name__
+        run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
+        for name in reversed(chosen):
+            run = _READING[name](run)
+        return run
+
+    return decorate
+
+
 label_column = click.option("--label-column", default="label", show_default=True, help="column with the labels")
 max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use this many, drawn at random by the seed")
 output = click.option("--output", required=True, type=Path, help="model folder to write")
@@ -51,10 +118,6 @@ overwrite = click.option("--overwrite", is_flag=True, help="replace what the out
 resume = click.option(
     "--resume", is_flag=True, help="go on from the checkpoint in the output folder, if there is one; same options"
 )
-split = click.option(
-    "--split", default="auto", type=click.Choice(SPLITS), show_default=True,
-    help="documents of a .txt: between blank lines, lines, the whole file, or auto: blank lines if there are any",
-)  # fmt: skip
 processes = click.option(
     "--processes", default=available_processes(), type=click.IntRange(min=1), help="of tokenizing  [default: cores]"
 )
@@ -79,12 +142,44 @@ def refuse_given(names: Sequence[str], reason: str) -> None:
     """An error if one of these options is on the command line, where it would do nothing."""
     for name in names:
         if is_given(name):
-            raise InputError(f"--{name.replace('_', '-')} does nothing here: {reason}")
+            typed = {"text_columns": "text-column", "quotes": "no-quotes"}.get(name, name.replace("_", "-"))
+            raise InputError(f"--{typed} does nothing here: {reason}")
+
+
+def refuse_unused_reading(reading: ReadOptions, *paths: Path | None) -> None:
+    """An error if an option on reading is on the command line that means nothing for any of these files or folders."""
+    given = [path for path in paths if path is not None]
+    used = set().union(*(used_options(path, reading.format) for path in given))
+    sources = " and ".join(map(str, given))
+    for name in OF_READING:
+        if name not in used:
+            refuse_given((name,), f"{sources} {_WHERE_IT_WOULD[name].format('is' if len(given) == 1 else 'are')}")
+
+
+_WHERE_IT_WOULD = {
+    "text_columns": "{} no table",
+    "columns": "{} no .csv or .tsv file",
+    "delimiter": "{} no .csv or .tsv file",
+    "quotes": "{} no .csv or .tsv file",
+    "encoding": "{} a .parquet file, which has its own",
+    "format": "{} of the kind that the name tells",
+    "split": "{} not a .txt file",
+}
+
+
+def reading_as_before(reading: ReadOptions, before: dict[str, Any]) -> ReadOptions:
+    """As a corpus's texts were read (``Corpus.source``), but for what is on the command line."""
+    if not before:
+        return reading
+    given = {name: getattr(reading, name) for name in OF_READING if is_given(name)}
+    return replace(ReadOptions.from_description(before), **given)
 
 
 def is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
 
 
-def read_texts(source: Path, text_column: str, label_column: str | None, max_texts: int | None, seed: int) -> Documents:
-    return read_documents(source, text_column, label_column).sample(max_texts, seed)
+def read_texts(
+    source: Path, reading: ReadOptions, label_column: str | None, max_texts: int | None, seed: int
+) -> Documents:
+    return read_documents(source, reading, label_column).sample(max_texts, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
 from ulmfit_fast.tasks.labels import Label, encode_labels
-from ulmfit_fast.text.files import Documents, draw, is_plain_text, iterate_documents, iterate_texts, take_documents
-from ulmfit_fast.text.tables import TableWriter
+from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
+from ulmfit_fast.text.reading import ReadingNotice, ReadOptions, shown, shown_names
+from ulmfit_fast.text.table_writer import TableWriter
 from ulmfit_fast.text.tokenizer import Tokenizer
 
 _device = click.option(
@@ -36,7 +38,6 @@ _precision = click.option(
 def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         options.sample_seed, _device, _precision, options.max_tokens, options.batch_size, options.max_texts,
-        options.split,
     ):  # fmt: skip
         command = option(command)
     return command
@@ -45,40 +46,59 @@ def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("predict")
 @click.argument("source", metavar="TEXTS", type=Path)
 @options.classifiers
-@click.option("--output", required=True, type=Path, help="table to write: .csv, .jsonl or .parquet")
+@click.option(
+    "--output", required=True, type=Path,
+    help="table to write: .csv, .tsv, .jsonl or .parquet, compressed with .gz, .xz, .bz2 or .zst; - is standard output",
+)  # fmt: skip
+@click.option("--output-format", help="kind of a table whose name does not tell it, such as jsonl  [default: csv]")
 @click.option("--overwrite", is_flag=True, help="replace the output file")
-@options.text_column
+@click.option(
+    "--probabilities", "all_classes", is_flag=True,
+    help="a column for each class, too: probability:LABEL, in the order of the labels that info shows",
+)  # fmt: skip
+@options.reading_options()
 @_prediction_options
 def predict_command(
-    source: Path, folders: tuple[Path, ...], output: Path, overwrite: bool, text_column: str, split: str,
-    max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
+    source: Path, folders: tuple[Path, ...], output: Path, output_format: str | None, overwrite: bool,
+    all_classes: bool, reading: ReadOptions, max_texts: int | None, batch_size: int, max_tokens: int, precision: str,
+    device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence.
 
     Some 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found
-    at the beginning. The output appears when all is predicted. Columns of these names are replaced.
+    at the beginning. The output appears when all is predicted, in UTF-8. Columns of these names, of an earlier
+    prediction say, are replaced, but not the one with the texts.
     """
-    writer = TableWriter(output)
-    if output.exists() and not overwrite:
+    writer = TableWriter(output, output_format)
+    if writer.output.exists() and not overwrite:
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
-    if source.exists() and not is_plain_text(source):
-        options.refuse_given(("split",), f"{source} is not a .txt file")
+    options.refuse_unused_reading(reading, source)
     models, labels = _load_classifiers(folders, device)
     classes = pd.Series(labels)
+    per_class = [f"probability:{label}" for label in labels] if all_classes else []
+    added = ["prediction", "confidence", *per_class]
+    for name in set(added).intersection(reading.text_columns):
+        raise InputError(f"--text-column {shown(name)}: predict writes a column of this name; rename it in {source}")
+    replaced: set[str] = set()
 
     def pieces() -> Iterator[Documents]:
-        return iterate_documents(source, text_column, split=split)
+        return iterate_documents(source, reading)
 
     def columns(piece: Documents) -> pd.DataFrame:
         table = pd.DataFrame({"text": piece.texts}) if piece.table is None else piece.table
-        return table.drop(columns=["prediction", "confidence"], errors="ignore")
+        return table.drop(columns=added, errors="ignore")
 
     total = characters = 0
     for piece in pieces():
+        if piece.table is not None:
+            replaced.update(set(added).intersection(piece.table.columns))
         writer.expect(columns(piece))
         total += len(piece)
         characters += sum(map(len, piece.texts))
-    writer.expect(pd.DataFrame({"prediction": classes, "confidence": 0.5}))
+    if replaced:
+        names = shown_names(sorted(replaced))
+        warnings.warn(f"{source}: new columns take the place of its {names}", ReadingNotice, stacklevel=1)
+    writer.expect(pd.DataFrame({"prediction": classes} | dict.fromkeys(added[1:], 0.5)))
     rows = draw(total, max_texts, seed)
     predicted = predict_documents(
         models, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
@@ -87,9 +107,10 @@ def predict_command(
     with writer, contextlib.closing(predicted):
         for piece, probabilities in predicted:
             best = classes.take(probabilities.argmax(1)).to_numpy()
-            confidence = probabilities.max(1).astype(np.float64).round(6)
-            writer.write(columns(piece).assign(prediction=best, confidence=confidence))
-    click.echo(f"{len(rows)} predictions in {output}")
+            rounded = probabilities.astype(np.float64).round(6)
+            found = {"prediction": best, "confidence": rounded.max(1)} | dict(zip(per_class, rounded.T, strict=False))
+            writer.write(pd.concat([columns(piece), pd.DataFrame(found)], axis=1))
+    click.echo(f"{len(rows)} predictions in {output}", err=writer.output.is_direct)
 
 
 @click.command("evaluate")
@@ -98,16 +119,16 @@ def predict_command(
     "--model", "folders", required=True, multiple=True, type=Path,
     help="folder of a language model or a classifier; of several classifiers the mean of their probabilities counts",
 )  # fmt: skip
-@options.text_column
+@options.reading_options()
 @options.label_column
 @_prediction_options
 def evaluate_command(
-    source: Path, folders: tuple[Path, ...], text_column: str, label_column: str, split: str, max_texts: int | None,
+    source: Path, folders: tuple[Path, ...], reading: ReadOptions, label_column: str, max_texts: int | None,
     batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts.
 
-    Perplexity is in float32 over the whole text, in one lane; only --text-column, --split and --device matter to it.
+    Perplexity is in float32 over the whole text, in one lane; only --device and how texts are read matter.
     """
     from sklearn.metrics import classification_report
 
@@ -122,11 +143,13 @@ def evaluate_command(
         options.refuse_given(_OF_A_CLASSIFIER, f"{folder} is a language model, which reads the whole text in one lane")
         language_model, tokenizer = load_language_model(folder)
         language_model.to(choose_device(device))
-        report_perplexity(language_model, tokenizer, source, text_column, split)
+        options.refuse_unused_reading(reading, source)
+        report_perplexity(language_model, tokenizer, source, reading)
         return
     options.refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
+    options.refuse_unused_reading(reading, source)
     models, labels = _load_classifiers(folders, device)
-    documents = options.read_texts(source, text_column, label_column, max_texts, seed)
+    documents = options.read_texts(source, reading, label_column, max_texts, seed)
     names = [str(label) for label in labels]
     targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
     probabilities = [
@@ -200,10 +223,10 @@ _OF_A_CLASSIFIER = ("label_column", "max_texts", "batch_size", "max_tokens", "pr
 
 
 def report_perplexity(
-    model: LanguageModel, tokenizer: Tokenizer, source: Path, text_column: str, split: str, bptt: int = 70
+    model: LanguageModel, tokenizer: Tokenizer, source: Path, reading: ReadOptions, bptt: int = 70
 ) -> None:
     """Print a language model's perplexity on the texts of a file, read in one lane."""
-    ids = list(tokenizer.encode(iterate_texts(source, text_column, split)))
+    ids = list(tokenizer.encode(iterate_texts(source, reading)))
     loss = evaluate_language_model(model, ids, bptt, batch_size=1, progress=True)
     click.echo(f"perplexity {math.exp(min(loss, 50)):.2f} (loss {loss:.4f}) on {sum(map(len, ids)) - 1:,} tokens")
 

@@ -10,7 +10,7 @@ from ulmfit_fast.cli import options
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.progress import progress_bar
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
-from ulmfit_fast.text.files import is_plain_text
+from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
 
 OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
@@ -21,8 +21,7 @@ OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
 @click.option("--output", required=True, type=Path, help="corpus folder to write, for pretrain-lm and finetune-lm")
 @click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
 @click.option("--overwrite", is_flag=True, help="replace another corpus in the output folder")
-@options.text_column
-@options.split
+@options.reading_options()
 @click.option("--like", type=Path, help="folder of a language model whose tokenizer to use, for finetune-lm")
 @click.option("--tokenizer", default="word", type=click.Choice(TOKENIZERS), show_default=True, help="kind of tokens")
 @click.option("--vocab-size", default=60_000, type=click.IntRange(min=16), show_default=True, help="largest vocabulary")
@@ -36,7 +35,7 @@ OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
 @options.processes
 @click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
 def tokenize_command(
-    source: Path, output: Path, valid: Path | None, overwrite: bool, text_column: str, split: str, like: Path | None,
+    source: Path, output: Path, valid: Path | None, overwrite: bool, reading: ReadOptions, like: Path | None,
     tokenizer: str, vocab_size: int, min_frequency: int, direction: str, processes: int, seed: int,
 ) -> None:  # fmt: skip
     """Tokenize TEXTS of any size into a corpus folder that pretrain-lm and finetune-lm read from disk."""
@@ -44,11 +43,10 @@ def tokenize_command(
     if like is not None:
         options.refuse_given(OF_A_VOCABULARY, f"{like} has a vocabulary")
         given = Tokenizer.load(like / "tokenizer.json")
-    if source.exists() and not is_plain_text(source):
-        options.refuse_given(("split",), f"{source} is not a .txt file")
+    options.refuse_unused_reading(reading, source, valid)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the corpus")
-    files = Source(source, valid, text_column, split, tokenizer, vocab_size, min_frequency, seed, given, direction)
+    files = Source(source, valid, reading, tokenizer, vocab_size, min_frequency, seed, given, direction)
     tokenize(files, output, processes, overwrite)
     click.echo(f"corpus in {output}")
 

@@ -15,14 +15,15 @@ from ulmfit_fast.storage.model_folder import CHECKPOINT, check_output_folder
 from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import encode_labels, list_classes
 from ulmfit_fast.text.corpus import Corpus, Source
-from ulmfit_fast.text.files import is_plain_text, sample_texts
+from ulmfit_fast.text.files import sample_texts
+from ulmfit_fast.text.inputs import check_exists
+from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import Record
 from ulmfit_fast.training.trained import TrainedLanguageModel
 
 # What a corpus folder has settled; the second are also how --eval is read.
 _OF_TOKENIZING = ("valid", "max_texts", "processes")
-_OF_READING = ("text_column", "split")
 
 
 @click.command("pretrain-lm")
@@ -32,36 +33,32 @@ _OF_READING = ("text_column", "split")
 @options.output
 @options.overwrite
 @options.resume
-@options.text_column
-@options.split
+@options.reading_options()
 @options.max_texts
 @options.processes
 @options.config_options(PretrainConfig)
 def pretrain_lm_command(
-    source: Path, valid: Path | None, test: Path | None, output: Path, overwrite: bool, resume: bool, text_column: str,
-    split: str, max_texts: int | None, processes: int, config: PretrainConfig,
+    source: Path, valid: Path | None, test: Path | None, output: Path, overwrite: bool, resume: bool,
+    reading: ReadOptions, max_texts: int | None, processes: int, config: PretrainConfig,
 ) -> None:  # fmt: skip
     """Stage one: train a language model on general TEXTS, or on a corpus folder that tokenize wrote.
 
     Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
     """
     check_output_folder(output, overwrite, resume)
-    if test is not None and not test.exists():
-        raise InputError(f"{test}: no such file or folder")
+    if test is not None:
+        check_exists(test)
     files = Source(
-        source, valid, text_column, split, config.tokenizer, config.vocab_size, config.min_frequency, config.seed,
+        source, valid, reading, config.tokenizer, config.vocab_size, config.min_frequency, config.seed,
         direction=config.direction,
     )  # fmt: skip
-    of_reading = () if test is not None else _OF_READING
-    corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, of_reading)
-    if isinstance(corpus, Corpus):
-        # What --eval names is read as the corpus was, unless told otherwise.
-        split = split if options.is_given("split") else corpus.source.get("split", split)
-        text_column = text_column if options.is_given("text_column") else corpus.source.get("text_column", text_column)
+    corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, test)
+    if isinstance(corpus, Corpus):  # what --eval names is read as the corpus was, unless told otherwise
+        reading = options.reading_as_before(reading, corpus.source)
     trained = pretrain_lm(corpus, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
     _print_written(output)
     if test is not None:
-        report_perplexity(trained.model, trained.tokenizer, test, text_column, split, config.bptt)
+        report_perplexity(trained.model, trained.tokenizer, test, reading, config.bptt)
 
 
 @click.command("finetune-lm")
@@ -71,14 +68,13 @@ def pretrain_lm_command(
 @options.output
 @options.overwrite
 @options.resume
-@options.text_column
-@options.split
+@options.reading_options()
 @options.max_texts
 @options.processes
 @options.config_options(FinetuneLMConfig)
 def finetune_lm_command(
     source: Path, language_model: Path, valid: Path | None, output: Path, overwrite: bool, resume: bool,
-    text_column: str, split: str, max_texts: int | None, processes: int, config: FinetuneLMConfig,
+    reading: ReadOptions, max_texts: int | None, processes: int, config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
     """Stage two: go on with the task's TEXTS, labelled or not, or with a corpus folder that tokenize wrote.
 
@@ -91,10 +87,10 @@ def finetune_lm_command(
         options.refuse_given((*OF_A_VOCABULARY, *asked), f"the vocabulary of {language_model} is kept")
         given = base.tokenizer
     files = Source(
-        source, valid, text_column, split, "word", config.vocab_size, config.min_frequency, config.seed, given,
+        source, valid, reading, "word", config.vocab_size, config.min_frequency, config.seed, given,
         base.tokenizer.direction,
     )  # fmt: skip
-    corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, _OF_READING)
+    corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume)
     finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
     _print_written(output)
 
@@ -116,13 +112,14 @@ def finetune_lm_command(
 @options.output
 @options.overwrite
 @options.resume
-@options.text_column
+@options.reading_options(split=False)
 @options.label_column
 @options.max_texts
 @options.config_options(ClassifierConfig)
 def train_command(
     source: Path, language_model: Path | None, valid: Path | None, valid_fraction: float | None, output: Path,
-    overwrite: bool, resume: bool, text_column: str, label_column: str, max_texts: int | None, config: ClassifierConfig,
+    overwrite: bool, resume: bool, reading: ReadOptions, label_column: str, max_texts: int | None,
+    config: ClassifierConfig,
 ) -> None:  # fmt: skip
     """Stage three: train a classifier on a TABLE of texts and labels.
 
@@ -135,11 +132,12 @@ def train_command(
     if valid is not None and valid_fraction is not None:
         raise InputError("--valid-fraction does not go with --valid")
     check_output_folder(output, overwrite, resume)
-    documents = options.read_texts(source, text_column, label_column, max_texts, config.seed)
+    options.refuse_unused_reading(reading, source, valid)
+    documents = options.read_texts(source, reading, label_column, max_texts, config.seed)
     classes = list_classes(documents.texts, documents.labels or [], str(source))
     held_out = None
     if valid is not None:
-        held_out = options.read_texts(valid, text_column, label_column, None, config.seed)
+        held_out = options.read_texts(valid, reading, label_column, None, config.seed)
         encode_labels(held_out.labels or [], classes, str(valid), held_out.rows)
     elif valid_fraction is not None:
         rows = hold_out(len(documents), valid_fraction, config.seed, documents.labels, str(source))
@@ -155,19 +153,19 @@ def train_command(
 
 def _read_corpus(
     files: Source, max_texts: int | None, output: Path, processes: int, overwrite: bool, resume: bool,
-    of_reading: tuple[str, ...],
+    test: Path | None = None,
 ) -> Corpus | list[str]:  # fmt: skip
     """A corpus folder, one made of the files in ``output``, or a sample of their texts.
 
-    Options that do nothing are refused: what a corpus folder has settled otherwise, and of ``of_reading`` what it or
-    the files' kind has.
+    Options that do nothing are refused: what a corpus folder has settled otherwise, and on reading what means nothing
+    for the files, of which ``test`` is read later.
     """
     source = files.path
     if files.valid_path is not None and max_texts is not None:
         raise InputError("--valid does not go with --max-texts")
     if (source / "train.tokens").exists():
         settled = f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
-        options.refuse_given((*_OF_TOKENIZING, *of_reading), settled)
+        options.refuse_given(_OF_TOKENIZING if test is not None else (*_OF_TOKENIZING, *options.OF_READING), settled)
         corpus = Corpus.load(source)
         asked = {
             "tokenizer": files.tokenizer, "vocab_size": files.vocab_size, "min_frequency": files.min_frequency,
@@ -176,11 +174,10 @@ def _read_corpus(
         made = corpus.source | {"tokenizer": corpus.source.get("kind"), "direction": corpus.tokenizer.direction}
         options.refuse_given([name for name in OF_A_VOCABULARY if asked[name] != made.get(name)], settled)
         return corpus
-    if "split" in of_reading and source.exists() and not is_plain_text(source):
-        options.refuse_given(("split",), f"{source} is not a .txt file")
+    options.refuse_unused_reading(files.reading, source, files.valid_path, test)
     if max_texts is not None:
         options.refuse_given(("processes",), "the texts of --max-texts are tokenized in memory")
-        return sample_texts(source, max_texts, files.seed, files.text_column, files.split)
+        return sample_texts(source, max_texts, files.seed, files.reading)
     folder, goes_on = output / "corpus", resume and (output / CHECKPOINT).exists()
     if goes_on and (folder / "train.tokens").exists() and Corpus.load(folder).source != files.description():
         raise InputError(

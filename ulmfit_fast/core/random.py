@@ -1,7 +1,7 @@
 """Random numbers of a run: it draws from generators of its own, which nobody else draws from or sets.
 
-What draws (dropout masks, DropConnect's seeds, chunk lengths) asks ``current_generator``. Outside of a run that is None,
-which torch takes for its own generator, the one that ``torch.manual_seed`` governs.
+What draws (dropout masks, DropConnect's seeds, chunk lengths) asks ``current_generator``. Outside of a run that is
+None, which torch takes for its own generator, the one that ``torch.manual_seed`` governs.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from ulmfit_fast.inference.prediction import evaluate_classifier, predict_probab
 from ulmfit_fast.nn.lstm import WeightDropLSTM
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.storage.model_folder import save_model
-from ulmfit_fast.text.tables import write_table
+from ulmfit_fast.text.table_writer import write_table
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import Record
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel

@@ -22,6 +22,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.model_folder import rows_of_tokens
+from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.text.rules import BOS, EOS, FLD, PAD, REP, UNK, UP, WREP
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training.history import History
@@ -161,12 +162,17 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state: Any
         if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
+            with opened_by_name(path) as openable:
+                state = safetensors.torch.load_file(openable)
         else:
             inert: Any = [(_Nothing, name) for name in _OF_THE_OPTIMIZER]
             with torch.serialization.safe_globals(inert), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the pickle's version
                 state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError:
+        raise
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
         if name := re.search(r"GLOBAL (\S+)", str(error)):
             raise InputError(
@@ -211,6 +217,8 @@ def _read_vocabulary(path: Path) -> list[str]:
         raise InputError(
             f"{path}: holds more than a list of texts ({error}); there: json.dump(list(vocab), open('vocab.json', 'w'))"
         ) from None
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
         raise InputError(f"{path}: not a readable vocabulary ({_shortened(error)})") from None
     return _as_words(str(path), value)

@@ -24,6 +24,7 @@ from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.compact import compacted, restored
+from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.storage.run_file import CHECKPOINT
 from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.tasks.task import Task, task_of
@@ -215,7 +216,9 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path.parent}: not a model folder, or a truncated one: {path.name} is missing") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
         raise InputError(f"{path}: not readable ({error}); the model folder is damaged") from None
 
 
@@ -238,7 +241,10 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) 
     if not path.exists():
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
     try:
-        model.load_state_dict(restored(safetensors.torch.load_file(path)))
+        with opened_by_name(path) as name:
+            model.load_state_dict(restored(safetensors.torch.load_file(name)))
+    except InputError:
+        raise
     except (safetensors.SafetensorError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: damaged, or not this model's weights ({reason})") from None

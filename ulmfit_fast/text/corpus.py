@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import tokenizers
 from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text import parallel
-from ulmfit_fast.text.files import iterate_texts, text_files
+from ulmfit_fast.text.files import iterate_texts
+from ulmfit_fast.text.inputs import borrowed_copies, can_be_read_again, check_exists, read_once, text_files
+from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.rules import RULES_VERSION
 from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
 from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
@@ -71,8 +73,7 @@ class Source:
     Args:
         path: a file or folder, as ``read_documents`` takes them.
         valid_path: for validation; where None, one document of twenty is held out (none of fewer than twenty).
-        text_column: of tables.
-        split: what a document of a .txt file is, as ``iterate_texts`` takes it.
+        reading: where the texts are, and how the files are read.
         tokenizer: one of ``TOKENIZERS``.
         vocab_size, min_frequency: of the vocabulary.
         seed: of the choice of held-out documents.
@@ -82,8 +83,7 @@ class Source:
 
     path: Path
     valid_path: Path | None = None
-    text_column: str = "text"
-    split: str = "auto"
+    reading: ReadOptions = field(default_factory=ReadOptions)
     tokenizer: str = "word"
     vocab_size: int = 60_000
     min_frequency: int = 3
@@ -96,8 +96,8 @@ class Source:
         return {
             "rules": RULES_VERSION, "tokenizers": tokenizers.__version__,
             "path": _identity(self.path), "valid_path": None if self.valid_path is None else _identity(self.valid_path),
-            "text_column": self.text_column, "split": self.split, "seed": self.seed,
-        } | (
+            "seed": self.seed,
+        } | self.reading.description() | (
             {"kind": self.tokenizer, "vocab_size": self.vocab_size, "min_frequency": self.min_frequency}
             | ({} if self.direction == "forward" else {"direction": self.direction})
             if self.given is None else {"given": zlib.crc32(self.given.to_json().encode())}
@@ -138,8 +138,15 @@ def tokenize_corpus(
     if source.given is not None and source.direction == "backward" and source.given.direction == "forward":
         raise ValueError("tokenize_corpus: direction is 'backward', but the given tokenizer reads forward")
     for path in (source.path, source.valid_path):
-        if path is not None and not path.exists():
-            raise InputError(f"{path}: no such file or folder")
+        if path is not None:
+            check_exists(path)
+    with read_once():  # by the readers, which go over the texts two or three times
+        return _tokenize_corpus(source, folder, processes, on_progress, overwrite)
+
+
+def _tokenize_corpus(
+    source: Source, folder: Path, processes: int, on_progress: Callable[[str, int], None] | None, overwrite: bool
+) -> tuple[Corpus, dict[str, float]]:
     description = source.description()
     if (folder / "config.json").exists():
         raise InputError(f"{folder}: holds a model; choose another folder for the corpus")
@@ -192,7 +199,7 @@ class _Reading:
         self.documents = self.bytes = 0
 
     def texts(self, title: str, path: Path | None = None) -> Iterator[str]:
-        for text in iterate_texts(path or self.source.path, self.source.text_column, self.source.split):
+        for text in iterate_texts(path or self.source.path, self.source.reading):
             if self.on_progress is not None:
                 self.on_progress(title, len(text.encode()))
             yield text
@@ -231,7 +238,13 @@ def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
 
 
 def _identity(path: Path) -> list[Any]:
-    """A file's path, size and time of change; a folder's: of all its files, as one number."""
+    """A file's path, size and time of change; a folder's: of all its files, as one number; a pipe's: of its bytes."""
+    if not can_be_read_again(path):
+        with borrowed_copies() as copies, copies.regular(path).open("rb") as file:
+            check = 0
+            while data := file.read(1 << 20):
+                check = zlib.crc32(data, check)
+            return [str(path), file.tell(), check]
     if path.is_file():
         status = path.stat()
         return [str(path.resolve()), status.st_size, status.st_mtime_ns]

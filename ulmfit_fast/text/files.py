@@ -1,4 +1,4 @@
-"""Reading texts and labels from .txt, .csv, .jsonl and .parquet, compressed or not, and folders of .txt.
+"""Reading texts and labels from files of every kind, compressed or not, and from folders and archives of them.
 
 Every problem is an InputError that names the file and, where there is one, the row and the column.
 """
@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.text.lines import read_lines, read_text, suffixes_of
-from ulmfit_fast.text.rules import encodable
-from ulmfit_fast.text.tables import CHARACTERS, KINDS, ROWS, read_tables
+from ulmfit_fast.text.inputs import Input, Inputs, borrowed_copies, find_inputs, read_once, tells_kind
+from ulmfit_fast.text.lines import read_lines, read_text
+from ulmfit_fast.text.reading import DELIMITED, TABLES, ReadOptions, shown
+from ulmfit_fast.text.rules import FLD, encodable
+from ulmfit_fast.text.tables import CHARACTERS, ROWS, read_tables
 
 if TYPE_CHECKING:
     import pandas as pd  # imported on first use: plain text needs none
-
-SPLITS = ("auto", "blank", "line", "file")
-_FORMATS = ".txt, .csv, .jsonl, .parquet (each also .xz, .gz, .bz2 or .zst), or a folder of .txt"
 
 
 @dataclass(frozen=True)
@@ -61,68 +60,63 @@ def draw(total: int, count: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(total)[:count])
 
 
-def read_documents(path: str | Path, text_column: str = "text", label_column: str | None = None) -> Documents:
+def read_documents(path: str | Path, reading: ReadOptions | None = None, label_column: str | None = None) -> Documents:
     """All texts of a file or folder at once, without its other columns; else as ``iterate_documents``."""
-    return _joined(list(iterate_documents(path, text_column, label_column, others=False)))
+    return _joined(list(iterate_documents(path, reading, label_column, others=False)))
 
 
-def sample_texts(path: str | Path, count: int, seed: int, text_column: str = "text", split: str = "auto") -> list[str]:
+def sample_texts(path: str | Path, count: int, seed: int, reading: ReadOptions | None = None) -> list[str]:
     """``count`` texts drawn at random, in their order; the file is read twice, and only they are held in memory."""
 
     def pieces() -> Iterator[Documents]:
-        return iterate_documents(path, text_column, split=split, others=False)
+        return iterate_documents(path, reading, others=False)
 
-    places = draw(sum(map(len, pieces())), count, seed)
-    return [text for piece in take_documents(pieces(), places) for text in piece.texts]
+    with read_once():
+        places = draw(sum(map(len, pieces())), count, seed)
+        return [text for piece in take_documents(pieces(), places) for text in piece.texts]
 
 
-def iterate_texts(path: str | Path, text_column: str = "text", split: str = "auto") -> Iterator[str]:
+def iterate_texts(path: str | Path, reading: ReadOptions | None = None) -> Iterator[str]:
     """The texts alone, one after the other; memory does not grow with the file."""
-    for piece in iterate_documents(path, text_column, split=split, others=False):
+    for piece in iterate_documents(path, reading, others=False):
         yield from piece.texts
 
 
 def iterate_documents(
-    path: str | Path,
-    text_column: str = "text",
-    label_column: str | None = None,
-    split: str = "auto",
-    others: bool = True,
+    path: str | Path, reading: ReadOptions | None = None, label_column: str | None = None, others: bool = True
 ) -> Iterator[Documents]:
     """The texts of a file or folder in order, in pieces of at most 4,096; memory does not grow with the file.
 
-    A folder's .txt files are one document each, by name. Tables have a text column and, if asked for, a label column.
-    An empty text is a text.
+    The .txt files of a folder or archive are one document each, by name; tables of an archive are one after the other.
+    Tables have columns with texts and, if asked for, with labels. An empty text is a text.
 
     Args:
-        path: the file or folder.
-        text_column: name of the column with the texts.
+        path: the file or folder; "-": standard input. A pipe is copied to a temporary file first.
+        reading: where the texts are, and how the file is read; None: as by default.
         label_column: name of the column with the labels; labels are not read where None.
-        split: documents of a .txt file: between "blank" lines, one a "line", the whole "file", or "auto": blank lines
-            if there are any, else lines.
         others: keep all columns of a table, in ``Documents.table``.
 
     Raises:
-        InputError: the file is missing, empty, damaged, not UTF-8, of an unknown kind, or lacks a column or a label;
-            when the place is reached.
+        InputError: the file is missing, empty, damaged, of another encoding or kind than expected, or lacks a column
+            or a label; when the place is reached.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    kind = "" if path.is_dir() else _kind(path)
-    if label_column is not None and kind not in KINDS:
-        raise InputError(f"{path}: plain text has no labels; give a .csv, .jsonl or .parquet file")
-    if kind in KINDS:
-        pieces = _documents_of_table(path, kind, text_column, label_column, others)
-    else:
-        pieces = _plain_documents(path, split, others)
-    row = 1
-    for texts, labels, table in pieces:
-        rows = range(row, row + len(texts))
-        row += len(texts)
-        yield Documents(texts, labels, table, str(path), rows)
-    if row == 1:
-        raise InputError(f"{path}: the file {'has no rows' if kind in KINDS else 'is empty'}")
+    path, reading = Path(path), reading or ReadOptions()
+    with borrowed_copies() as copies:
+        inputs = find_inputs(path, reading.format, copies)
+        is_table = inputs.kind in TABLES
+        if label_column is not None and not is_table:
+            raise InputError(f"{path}: plain text has no labels; give a .csv, .tsv, .jsonl or .parquet file")
+        if is_table:
+            pieces = _documents_of_tables(inputs, reading, label_column, others)
+        else:
+            pieces = _plain_documents(inputs, reading, others)
+        row = 1
+        for texts, labels, table in pieces:
+            rows = range(row, row + len(texts))
+            row += len(texts)
+            yield Documents(texts, labels, table, str(path), rows)
+        if row == 1:
+            raise InputError(f"{path}: the file {'has no rows' if is_table else 'is empty'}")
 
 
 def take_documents(pieces: Iterable[Documents], places: np.ndarray) -> Iterator[Documents]:
@@ -161,43 +155,53 @@ def _joined(pieces: list[Documents]) -> Documents:
 _Piece = tuple[list[str], list[str] | None, "pd.DataFrame | None"]
 
 
-def _documents_of_table(
-    path: Path, kind: str, text_column: str, label_column: str | None, others: bool
+def _documents_of_tables(
+    inputs: Inputs, reading: ReadOptions, label_column: str | None, others: bool
 ) -> Iterator[_Piece]:
-    needed = {text_column: "--text-column"}
+    needed = dict.fromkeys(reading.text_columns, "--text-column")
     if label_column is not None:
-        needed[label_column] = "--label-column"
-    row = 1
-    for table in read_tables(path, kind, needed, others):
-        texts = _column(path, table, text_column, row)
-        labels = None if label_column is None else _column(path, table, label_column, row)
-        for number, label in enumerate(labels or [], start=row):
-            if not label:
-                raise InputError(f"{path}: row {number}: column {label_column!r} is empty; every row needs a label")
-        yield texts, labels, table if others else None
-        row += len(texts)
+        needed.setdefault(label_column, "--label-column")
+    for source in inputs.files:
+        row = 1
+        for table in read_tables(source, needed, reading, others):
+            texts = _texts(source, table, reading.text_columns, row)
+            labels = None if label_column is None else _column(source, table, label_column, row)
+            for number, label in enumerate(labels or [], start=row):
+                if not label or "\0" in label:
+                    fault = "holds a NUL character" if label else "is empty; every row needs a label"
+                    raise InputError(f"{source.name}: row {number}: column {shown(label_column)} {fault}")
+            yield texts, labels, table if others else None
+            row += len(texts)
 
 
-def _plain_documents(path: Path, split: str, others: bool) -> Iterator[_Piece]:
-    """Of a .txt file or a folder of them, whose table names the file of each text."""
-    is_folder = path.is_dir()
-    files = text_files(path) if is_folder else [path]
+def _texts(source: Input, table: pd.DataFrame, columns: Sequence[str], first_row: int) -> list[str]:
+    """Each row's text: of several columns joined, each behind fastai's mark of a field and its number."""
+    fields = [_column(source, table, column, first_row) for column in columns]
+    if len(fields) == 1:
+        return fields[0]
+    return [
+        " ".join(f"{FLD} {number} {text}" for number, text in enumerate(texts, start=1)) if any(texts) else ""
+        for texts in zip(*fields, strict=True)
+    ]
+
+
+def _plain_documents(inputs: Inputs, reading: ReadOptions, others: bool) -> Iterator[_Piece]:
+    """Of a .txt file, or of several, whose table names the file of each text."""
     texts: list[str] = []
     names: list[str] = []
     held = 0
 
     def piece() -> _Piece:
-        if not is_folder or not others:
+        if not inputs.is_collection or not others:
             return texts, None, None
         import pandas as pd
 
         return texts, None, pd.DataFrame({"file": names})
 
-    for file in files:
-        for text in [read_text(file)] if is_folder else _split(path, split):
+    for source, name in zip(inputs.files, inputs.short_names, strict=True):
+        for text in [read_text(source, reading.encoding)] if inputs.is_collection else _split(source, reading):
             texts.append(text)
-            if is_folder and others:
-                names.append(str(file.relative_to(path)))
+            names.append(encodable(name))
             held += len(text)
             if len(texts) == ROWS or held >= CHARACTERS:
                 yield piece()
@@ -206,19 +210,12 @@ def _plain_documents(path: Path, split: str, others: bool) -> Iterator[_Piece]:
         yield piece()
 
 
-def _kind(path: Path) -> str:
-    kind = (suffixes_of(path) or [""])[-1]
-    kind = {".tokens": ".txt", ".text": ".txt", ".pq": ".parquet", ".json": ".jsonl"}.get(kind, kind)
-    if kind != ".txt" and kind not in KINDS:
-        raise InputError(f"{path}: unknown kind of file; expected {_FORMATS}")
-    return kind
-
-
-def _split(path: Path, split: str) -> Iterator[str]:
+def _split(source: Input, reading: ReadOptions) -> Iterator[str]:
     """The documents of a .txt file."""
+    split = reading.split
     if split == "auto":
-        split = "blank" if _has_paragraphs(path) else "line"
-    lines = read_lines(path)
+        split = "blank" if _has_paragraphs(source, reading.encoding) else "line"
+    lines = read_lines(source, reading.encoding)
     if split == "file":
         yield "".join(lines)
         return
@@ -234,44 +231,48 @@ def _split(path: Path, split: str) -> Iterator[str]:
         yield "\n".join(document)
 
 
-def _has_paragraphs(path: Path) -> bool:
+def _has_paragraphs(source: Input, encoding: str) -> bool:
     """Whether a blank line stands before one that is not."""
     blank = False
-    for line in read_lines(path):
+    for line in read_lines(source, encoding):
         if blank and line.strip():
             return True
         blank = blank or not line.strip()
     return False
 
 
-def is_plain_text(path: Path) -> bool:
-    """Whether it is a .txt file, which ``split`` cuts into documents."""
-    return not path.is_dir() and _kind(path) == ".txt"
+def used_options(path: str | Path, format: str | None = None) -> set[str]:
+    """The fields of ``ReadOptions`` that mean something for a file or folder. Raises InputError as reading would."""
+    path = Path(path)
+    with borrowed_copies() as copies:
+        inputs = find_inputs(path, format, copies)
+    used = set() if inputs.kind == ".parquet" else {"encoding"}
+    if inputs.kind in TABLES:
+        used.add("text_columns")
+    elif not inputs.is_collection:
+        used.add("split")
+    if inputs.kind in DELIMITED:
+        used |= {"columns", "delimiter", "quotes"}
+    if not path.is_dir() and not tells_kind(path):
+        used.add("format")
+    return used
 
 
-def text_files(path: Path) -> list[Path]:
-    files = sorted(file for file in path.rglob("*") if _is_text(file))
-    if not files:
-        raise InputError(f"{path}: the folder holds no .txt files")
-    return files
+def _column(source: Input, table: pd.DataFrame, name: str, first_row: int) -> list[str]:
+    return [_as_text(source, row, name, value) for row, value in enumerate(table[name], start=first_row)]
 
 
-def _is_text(path: Path) -> bool:
-    return path.is_file() and suffixes_of(path)[-1:] == [".txt"]
-
-
-def _column(path: Path, table: pd.DataFrame, name: str, first_row: int) -> list[str]:
-    return [_as_text(path, row, name, value) for row, value in enumerate(table[name], start=first_row)]
-
-
-def _as_text(path: Path, row: int, name: str, value: Any) -> str:
+def _as_text(source: Input, row: int, name: str, value: Any) -> str:
     import pandas as pd
 
+    if isinstance(value, str):
+        return encodable(value)
+    place = f"{source.name}: row {row}: column {shown(name)}"
     if isinstance(value, list | dict | tuple | np.ndarray):
-        raise InputError(f"{path}: row {row}: column {name!r} holds a {type(value).__name__}; expected text")
+        raise InputError(f"{place} holds a {type(value).__name__}; expected text")
     if isinstance(value, bytes):
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise InputError(f"{path}: row {row}: column {name!r} holds bytes that are not UTF-8") from None
+            raise InputError(f"{place} holds bytes that are not UTF-8") from None
     return "" if pd.isna(value) else encodable(str(value))

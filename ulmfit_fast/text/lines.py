@@ -1,145 +1,172 @@
-"""Text files read line by line, compressed or not, and what CSV and JSON lines hold; memory does not grow with them.
+"""Text files read line by line, whatever their encoding and line ends, and what JSON lines hold; memory does not grow.
 
 Every problem is an InputError that names the file and the line.
 """
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
+import codecs
 import io
 import json
-import lzma
-import sys
-import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import re
+import warnings
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.text.inputs import Input, opened
+from ulmfit_fast.text.reading import ReadingNotice, shown
+from ulmfit_fast.text.signatures import encoding_advice, what_else, wrong_encoding
 
-COMPRESSED = (".xz", ".gz", ".bz2", ".zst")
-
-
-def suffixes_of(path: Path) -> list[str]:
-    """A file's suffixes in lower case, without that of its compression."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    return suffixes[:-1] if suffixes and suffixes[-1] in COMPRESSED else suffixes
-
-
-def read_bytes(path: Path) -> bytes:
-    """A whole file, decompressed."""
-    return b"".join(_pieces(path, lambda file: iter(lambda: file.read(1 << 20), b"")))
+_HEAD = 1 << 20  # bytes that settle what the line ends are
+# No text has these (but U+0085, a line end); Windows-1252 has quotes and dashes in their places.
+_CONTROLS = re.compile("[\x80-\x84\x86-\x9f]")
+_MISREAD = "control characters beyond ASCII, as of Windows-1252 converted as if it were Latin-1; convert it anew"
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, decompressed, each with its line break (``\\n`` for ``\\r\\n``)."""
-    for number, line in enumerate(_pieces(path, iter), start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path}: line {number}: byte 0x{line[error.start]:02x} is not UTF-8; convert the file "
-                "(iconv -f latin1 -t utf-8)"
-            ) from None
-        yield text[:-2] + "\n" if text.endswith("\r\n") else text
-
-
-def read_text(path: Path) -> str:
-    """A whole UTF-8 file, decompressed."""
-    return "".join(read_lines(path))
-
-
-def read_csv_rows(path: Path) -> Iterator[list[str]]:
-    """The header of a CSV file, then its rows, each with as many fields."""
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(read_lines(path), strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise InputError(f"{path}: the file is empty")
-        yield header
-        for fields in reader:
-            if not fields and len(header) > 1:
-                continue  # a blank line; in a table of one column it is an empty text
-            fields = fields or [""]
-            if len(fields) != len(header):
+def read_lines(source: Input, encoding: str = "utf-8") -> Iterator[str]:
+    """The lines of a text file, decompressed, each with its line break: ``\\n``, whatever the file has."""
+    with opened(source) as file:
+        were_others = is_said = False
+        for number, line in enumerate(_as_utf8(source, file, encoding), start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                place = f"{source.name}: line {number}: byte 0x{line[error.start]:02x} is not UTF-8"
+                raise InputError(f"{place}; {encoding_advice(line, error.start, were_others)}") from None
+            if "\0" in text:
                 raise InputError(
-                    f"{path}: line {reader.line_num}: {len(fields)} fields where the header has {len(header)}; quote "
-                    "texts that hold commas"
+                    f"{source.name}: line {number}: a NUL character, which no text holds; the file is damaged, or of "
+                    "another encoding (--encoding)"
                 )
-            yield fields
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: not a readable CSV file ({error})") from None
+            if not text.isascii():
+                were_others = True
+                if not is_said and _CONTROLS.search(text):
+                    is_said = True
+                    warnings.warn(f"{source.name}: line {number}: {_MISREAD}", ReadingNotice, stacklevel=1)
+            yield text[:-2] + "\n" if text.endswith("\r\n") else text
 
 
-def read_json_rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_text(source: Input, encoding: str = "utf-8") -> str:
+    """A whole text file, decompressed."""
+    return "".join(read_lines(source, encoding))
+
+
+def read_json_rows(source: Input, encoding: str = "utf-8") -> Iterator[dict[str, Any]]:
     """The objects of a file with one JSON object a line."""
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(source, encoding), start=1):
         if not line.strip():
             continue
+        place = f"{source.name}: line {number}"
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{path}: line {number}: not JSON ({getattr(error, 'msg', error)})") from None
+        except json.JSONDecodeError as error:
+            if line.strip() in ("[", "{"):
+                raise InputError(f"{place}: JSON over several lines; write one object a line (.jsonl)") from None
+            raise InputError(f"{place}: not JSON ({error.msg})") from None
+        except (ValueError, RecursionError):  # numbers of more digits than Python reads, deep nesting
+            raise InputError(f"{place}: JSON that cannot be read (a very long number, or deep nesting)") from None
         if not isinstance(row, dict):
-            raise InputError(f"{path}: line {number}: expected a JSON object, got {type(row).__name__}")
+            hint = "; write one object a line, without a list around them" if isinstance(row, list) else ""
+            raise InputError(f"{place}: expected a JSON object, got {type(row).__name__}{hint}")
         yield row
 
 
-def _pieces(path: Path, cut: Callable[[BinaryIO], Iterator[bytes]]) -> Iterator[bytes]:
-    openers: dict[str, Callable[..., Any]] = {
-        ".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open, ".zst": _open_zst,
-    }  # fmt: skip
-    try:
-        with openers.get(path.suffix.lower(), open)(path, "rb") as file:
-            yield from cut(file)
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged or truncated ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+def _as_utf8(source: Input, file: BinaryIO, encoding: str) -> BinaryIO:
+    """The file in UTF-8, with ``\\n`` at least at the end of every line. Raises InputError where it is no such text."""
+    head = file.read(_HEAD)
+    reason = what_else(head) or wrong_encoding(head, encoding)
+    if reason is not None:
+        raise InputError(f"{source.name}: {reason}")
+    text = _buffered(_Rejoined(head, file))
+    if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
+        text = _buffered(_Decoded(source.name, text, encoding))
+        head = text.read(_HEAD)
+        text = _buffered(_Rejoined(head, text))
+    return _buffered(_CarriageReturns(source.name, text)) if b"\r" in head and b"\n" not in head else text
 
 
-def _open_zst(path: Path, mode: str) -> Any:
-    try:
-        import zstandard  # here: most users have no such file
-    except ImportError:
-        raise InputError(f"{path}: reading .zst files needs zstandard; pip install zstandard") from None
-    return io.BufferedReader(_ZstFrames(path.open(mode), zstandard), 1 << 20)
+def _buffered(raw: io.RawIOBase) -> BinaryIO:
+    return io.BufferedReader(raw, 1 << 18)
 
 
-class _ZstFrames(io.RawIOBase):
-    """All frames of a .zst file; unlike the library's own reader it notices that the last one is incomplete."""
+class _Read(io.RawIOBase):
+    """A stream made of pieces of bytes."""
 
-    def __init__(self, file: Any, zstandard: Any) -> None:
-        self._file = file
-        self._zstandard = zstandard
-        self._frame: Any = None
-        self._rest = b""
+    def __init__(self) -> None:
+        self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
+    def piece(self) -> bytes | None:
+        """What comes next; None at the end."""
+        raise NotImplementedError
+
     def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            data = self._file.read(1 << 17) if self._frame is None or not self._frame.unused_data else b""
-            if self._frame is not None and self._frame.eof:
-                data = self._frame.unused_data + data
-                self._frame = None
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("the last frame is incomplete")
+        while not self._ready:
+            piece = self.piece()
+            if piece is None:
                 return 0
-            self._frame = self._frame or self._zstandard.ZstdDecompressor().decompressobj()
-            try:
-                self._rest = self._frame.decompress(data)
-            except self._zstandard.ZstdError as error:
-                raise EOFError(str(error)) from None
-        count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+            self._ready = memoryview(piece)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+
+class _Rejoined(_Read):
+    """The beginning of a file, which has been read, and its rest."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        super().__init__()
+        self._ready = memoryview(head)
+        self._rest = rest
+
+    def piece(self) -> bytes | None:
+        return self._rest.read(1 << 18) or None
+
+
+class _Decoded(_Read):
+    """A text of another encoding in UTF-8."""
+
+    def __init__(self, name: str, file: BinaryIO, encoding: str) -> None:
+        super().__init__()
+        self._name = name
+        self._file = file
+        self._encoding = encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._lines = 1
+
+    def piece(self) -> bytes | None:
+        data = self._file.read(1 << 18)
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            before = error.object[: error.start].decode(self._encoding, "ignore").count("\n")
+            found = f"byte 0x{error.object[error.start]:02x}" if error.start < len(error.object) else "the file's end"
+            raise InputError(
+                f"{self._name}: line {self._lines + before}: {found} is not {shown(self._encoding)} "
+                f"({error.reason}); --encoding names another"
+            ) from None
+        except UnicodeError as error:  # a UTF-16 file without its mark
+            raise InputError(f"{self._name}: not {shown(self._encoding)} ({error}); --encoding names another") from None
+        self._lines += text.count("\n")
+        return text.encode("utf-8", "replace") if data or text else None
+
+
+class _CarriageReturns(_Read):
+    """A text whose lines all end with a carriage return alone, as old Macs wrote them."""
+
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        super().__init__()
+        self._name = name
+        self._file = file
+
+    def piece(self) -> bytes | None:
+        data = self._file.read(1 << 18)
+        if b"\n" in data:
+            raise InputError(
+                f"{self._name}: lines end with carriage returns at its beginning, and with newlines further on; make "
+                "them alike (tr '\\r' '\\n')"
+            )
+        return data.replace(b"\r", b"\n") or None

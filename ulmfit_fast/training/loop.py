@@ -20,6 +20,7 @@ from ulmfit_fast.core.device import autocast
 from ulmfit_fast.core.errors import TrainingDivergedError
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.training.history import Record
 from ulmfit_fast.training.optim import AveragedWeights
 
@@ -240,6 +241,7 @@ class BestWeights:
     def restore(self) -> None:
         weights = self._weights
         if self.folder is not None:
-            weights = safetensors.torch.load_file(self.folder / "model.safetensors")
+            with opened_by_name(self.folder / "model.safetensors") as name:
+                weights = safetensors.torch.load_file(name)
         if weights is not None:
             self.model.load_state_dict(weights)
