@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.nn.language_model import LanguageModel
     from ulmfit_fast.nn.lstm import WeightDropLSTM
     from ulmfit_fast.nn.replace import replace_lstm, to_nn_lstm
-    from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
+    from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
     from ulmfit_fast.text.tokenizer import Tokenizer
     from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
     from ulmfit_fast.training.optim import NTASGD, AveragedWeights
@@ -60,6 +60,7 @@ _MODULES = {
     "discriminative_param_groups": "training.unfreezing",
     "finetune_classifier": "pipeline",
     "finetune_lm": "pipeline",
+    "finetune_pretrained": "pipeline",
     "import_language_model": "interop.fastai",
     "layer_groups": "training.unfreezing",
     "ops": "ops",
@@ -96,6 +97,7 @@ __all__ = [
     "discriminative_param_groups",
     "finetune_classifier",
     "finetune_lm",
+    "finetune_pretrained",
     "import_language_model",
     "layer_groups",
     "ops",

@@ -23,6 +23,7 @@ from ulmfit_fast.storage.model_folder import check_output_folder, read_config, r
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label, list_classes, sorted_classes
 from ulmfit_fast.tasks.single_label import SingleLabel, class_weights
+from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -206,6 +207,56 @@ def finetune_classifier(
     if going_on and isinstance(base, TrainedClassifier):
         _take_over_head(base, model, classes)
     return ClassifierTrainer(model, tokenizer, task, data, config, options).trained()
+
+
+LANGUAGE_MODEL = "language_model"  # of an output folder: the subfolder with the fine-tuned language model
+
+
+def finetune_pretrained(
+    texts: Iterable[str],
+    labels: Iterable[Label],
+    pretrained: str | Path | TrainedLanguageModel,
+    finetune_config: FinetuneLMConfig | None = None,
+    classifier_config: ClassifierConfig | None = None,
+    *,
+    unlabeled: Iterable[str] = (),
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    **options: Any,
+) -> TrainedClassifier:
+    """Stages two and three in one: a pretrained language model, texts and some labels in, a classifier out.
+
+    Args:
+        texts, labels: to train the classifier on; the language model is fine-tuned on the texts, too.
+        pretrained: folder, name of an installed model ("en"), or result of ``pretrain_lm``.
+        finetune_config, classifier_config: of the two stages.
+        unlabeled: more texts like those to classify, for the language model.
+        output: model folder of the classifier. The fine-tuned language model goes into its folder ``language_model``.
+        overwrite, resume: as ``pretrain_lm``, for both stages.
+        options: as ``finetune_classifier``: sample_weight, class_weight, valid_texts, valid_labels; and for both stages
+            progress, on_epoch, callbacks.
+
+    Raises:
+        TypeError, InputError, TrainingDivergedError: as ``finetune_lm`` and ``finetune_classifier``.
+    """
+    data = Dataset.labelled("finetune_pretrained", texts, labels)
+    assert data.labels is not None
+    list_classes(data.texts, data.labels)  # before the long work
+    folder = None
+    if output is not None:
+        check_output_folder(output, overwrite, resume)
+        Path(output).mkdir(exist_ok=True)
+        folder = Path(output) / LANGUAGE_MODEL
+    for_both = {name: options[name] for name in ("progress", "on_epoch", "callbacks") if name in options}
+    language_model = finetune_lm(
+        [*data.texts, *as_texts("finetune_pretrained", unlabeled, "unlabeled")], pretrained, finetune_config,
+        output=folder, overwrite=overwrite, resume=resume, **for_both,
+    )  # fmt: skip
+    return finetune_classifier(
+        data.texts, data.labels, language_model, classifier_config, output=output, overwrite=overwrite, resume=resume,
+        **options,
+    )
 
 
 def _options(

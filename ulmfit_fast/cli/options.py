@@ -20,29 +20,43 @@ from ulmfit_fast.text.parallel import available_processes
 from ulmfit_fast.text.reading import SPLITS, ReadOptions
 
 
-def config_options(config: type) -> Callable[[Any], Any]:
-    """An option for every field of a stage's configuration; the command receives the configuration built from them."""
+def config_options(
+    config: type, parameter: str = "config", prefix: str = "", only: Sequence[str] = ()
+) -> Callable[[Any], Any]:
+    """An option for every field of a stage's configuration; the command receives the configuration built from them.
+
+    Args:
+        config: the configuration's class.
+        parameter: of the command, that receives it.
+        prefix: before each option's name, where a command has two configurations.
+        only: fields that have an option; empty: all. The others keep their defaults.
+    """
+    chosen = [f for f in fields(config) if not only or f.name in only]
 
     def decorate(function: Any) -> Any:
         def run(**values: Any) -> None:
-            chosen = {f.name: values.pop(f.name) for f in fields(config)}
-            function(config=config(**chosen), **values)
+            given = {f.name: values.pop(_parameter(prefix, f.name)) for f in chosen}
+            function(**{parameter: config(**given)}, **values)
 
         run.__doc__ = function.__doc__
         run.__name__ = function.__name__
         run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
-        for f in reversed(fields(config)):
-            name = f.name.replace("_", "-")
+        for f in reversed(chosen):
+            name = prefix + f.name.replace("_", "-")
             flag = f"--{name}/--no-{name}" if isinstance(f.default, bool) else f"--{name}"
             choices = f.metadata["choices"]
             option = click.option(
-                flag, f.name, default=f.default, type=type(f.default), show_default=True, help=f.metadata["help"],
-                metavar=f"[{'|'.join(choices)}]" if choices else None,
+                flag, _parameter(prefix, f.name), default=f.default, type=type(f.default), show_default=True,
+                help=f.metadata["help"], metavar=f"[{'|'.join(choices)}]" if choices else None,
             )  # fmt: skip
             run = option(run)
         return run
 
     return decorate
+
+
+def _parameter(prefix: str, field: str) -> str:
+    return prefix.replace("-", "_") + field
 
 
 def _delimiter(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

@@ -10,17 +10,25 @@ from ulmfit_fast.cli import options
 from ulmfit_fast.cli.prediction import report_perplexity
 from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
+from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
+from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import CHECKPOINT, check_output_folder
 from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import encode_labels, list_classes
 from ulmfit_fast.text.corpus import Corpus, Source
-from ulmfit_fast.text.files import sample_texts
+from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.inputs import check_exists
 from ulmfit_fast.text.reading import ReadOptions
+from ulmfit_fast.training.callbacks import SayDuration
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import Record
 from ulmfit_fast.training.trained import TrainedLanguageModel
+
+# What may be set of the language model's fine-tuning where it is a part of train.
+_OF_THE_LANGUAGE_MODEL = (
+    "epochs", "batch_size", "lr", "drop_mult", "discriminative_factor", "new_vocabulary", "vocab_size", "min_frequency",
+    "gradient_threshold", "precision", "early_stopping",
+)  # fmt: skip
 
 # What a corpus folder has settled; the second are also how --eval is read.
 _OF_TOKENIZING = ("valid", "max_texts", "processes")
@@ -103,6 +111,14 @@ def finetune_lm_command(
     type=Path,
     help="folder of a language model, or of a classifier to go on with; without it, from scratch",
 )
+@click.option(
+    "--pretrained",
+    help='folder of a language model, or "en", the installed English one, to fine-tune on the texts first',
+)
+@click.option(
+    "--unlabeled", type=Path, multiple=True,
+    help="with --pretrained: more texts like those to classify, for the language model; may be given more than once",
+)  # fmt: skip
 @click.option("--valid", type=Path, help="table to measure accuracy on after each epoch; the best epoch is kept")
 @click.option(
     "--valid-fraction",
@@ -116,19 +132,32 @@ def finetune_lm_command(
 @options.label_column
 @options.max_texts
 @options.config_options(ClassifierConfig)
+@options.config_options(FinetuneLMConfig, "lm_config", "lm-", _OF_THE_LANGUAGE_MODEL)
 def train_command(
-    source: Path, language_model: Path | None, valid: Path | None, valid_fraction: float | None, output: Path,
+    source: Path, language_model: Path | None, pretrained: str | None, unlabeled: tuple[Path, ...], valid: Path | None, valid_fraction: float | None, output: Path,
     overwrite: bool, resume: bool, reading: ReadOptions, label_column: str, max_texts: int | None,
-    config: ClassifierConfig,
+    config: ClassifierConfig, lm_config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
-    """Stage three: train a classifier on a TABLE of texts and labels.
+    """Train a classifier on a TABLE of texts and labels.
+
+    With --pretrained this is stages two and three: the language model is fine-tuned on the texts, then the classifier is
+    trained on top of it. The options that begin with --lm- are of the first of them. With --model it is stage three
+    alone.
 
     Without --valid or --valid-fraction the last epoch's weights are kept. --embedding-size, --hidden-size,
     --num-layers, --tokenizer, --vocab-size, --min-frequency and --direction are for training from scratch, without
-    --model.
+    --model and --pretrained.
     """
-    if language_model is not None:
-        options.refuse_given(OF_A_NEW_MODEL, f"the language model {language_model} has settled it; leave it out")
+    if language_model is not None and pretrained is not None:
+        raise InputError("--model does not go with --pretrained")
+    base = language_model if pretrained is None else pretrained
+    if base is not None:
+        options.refuse_given(OF_A_NEW_MODEL, f"the language model {base} has settled it; leave it out")
+    if pretrained is None:
+        of_stage_two = ("unlabeled", *(f"lm_{name}" for name in _OF_THE_LANGUAGE_MODEL))
+        options.refuse_given(of_stage_two, "no language model is fine-tuned without --pretrained")
+    else:
+        find_pretrained(pretrained)  # before the texts are read
     if valid is not None and valid_fraction is not None:
         raise InputError("--valid-fraction does not go with --valid")
     check_output_folder(output, overwrite, resume)
@@ -142,12 +171,18 @@ def train_command(
     elif valid_fraction is not None:
         rows = hold_out(len(documents), valid_fraction, config.seed, documents.labels, str(source))
         documents, held_out = (documents.take(part) for part in rows)
-    finetune_classifier(
-        documents.texts, documents.labels or [], language_model, config,
-        valid_texts=None if held_out is None else held_out.texts,
-        valid_labels=None if held_out is None else held_out.labels,
-        output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch,
-    )  # fmt: skip
+    train = {
+        "valid_texts": None if held_out is None else held_out.texts,
+        "valid_labels": None if held_out is None else held_out.labels,
+        "output": output, "overwrite": overwrite, "resume": resume, "on_epoch": _print_epoch,
+        "callbacks": [SayDuration()],
+    }  # fmt: skip
+    texts, labels = documents.texts, documents.labels or []
+    if pretrained is None:
+        finetune_classifier(texts, labels, language_model, config, **train)
+    else:
+        more = [text for path in unlabeled for text in iterate_texts(path, reading)]
+        finetune_pretrained(texts, labels, pretrained, lm_config, config, unlabeled=more, **train)
     _print_written(output)
 
 

@@ -85,6 +85,33 @@ class OnEpoch(Callback):
         self.function(record)
 
 
+class SayDuration(Callback):
+    """Says on standard error, some steps after a stage has begun, about how long it will take.
+
+    Args:
+        steps: to measure. An epoch that trains fewer layers than a later one is faster: the figure is then too low.
+    """
+
+    def __init__(self, steps: int = 5) -> None:
+        self.steps = steps
+
+    def on_step(self, trainer: Trainer, done: EpochProgress) -> None:
+        if trainer.epoch == 0 and done.batches == self.steps:
+            rate = done.tokens / done.seconds
+            seconds = trainer.config.epochs * trainer.tokens / rate
+            warn_line(
+                f"{trainer.name}: {trainer.config.epochs} x {trainer.tokens:,} tokens at {rate:,.0f} a second, about "
+                f"{_duration(seconds)}"
+            )
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1.5:
+        return f"{max(1, round(seconds))} seconds"
+    return f"{round(minutes)} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+
+
 class TensorBoard(Callback):
     """Writes losses, rates and scores as TensorBoard's event files (needs the package ``tensorboard``).
 
