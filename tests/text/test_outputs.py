@@ -117,6 +117,21 @@ def test_a_device_that_is_full() -> None:
     assert not writer.output.exists()
 
 
+def test_a_reader_that_has_what_it_wanted() -> None:
+    """As in ``predict --output - | head``: the program above tells that from other failures."""
+    reading, writing = os.pipe()
+    before = os.dup(1)
+    try:
+        os.dup2(writing, 1)
+        os.close(reading)
+        with pytest.raises(BrokenPipeError):
+            write_table(TABLE, "-")
+    finally:
+        os.dup2(before, 1)
+        os.close(writing)
+        os.close(before)
+
+
 def test_a_folder_without_permission(tmp_path: Path) -> None:
     message = message_without_rights(tmp_path, lambda: TableWriter("out.csv"))
     assert message == "InputError: out.csv: no permission to write there"

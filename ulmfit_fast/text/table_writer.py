@@ -134,7 +134,9 @@ class TableWriter:
             for name, kind in self._types.items()
         })  # fmt: skip
 
-    def _failed(self, error: Exception) -> InputError:
+    def _failed(self, error: Exception) -> Exception:
+        if isinstance(error, BrokenPipeError):  # whoever reads has what they wanted: no fault of the input
+            return error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return InputError(f"{self.path}: cannot be written ({' '.join(reason.split())[:300]})")
 
