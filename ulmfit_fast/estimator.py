@@ -15,7 +15,7 @@ from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
-from ulmfit_fast.storage.model_folder import check_output_folder, load_classifier, remove_run, save_model
+from ulmfit_fast.storage.model_folder import load_classifier, output_folder, remove_run, save_model
 from ulmfit_fast.tasks.labels import Label, as_labels, list_classes
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.token_stream import TokenStream
@@ -151,11 +151,11 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
         check_is_fitted(self)
-        check_output_folder(folder, overwrite)
-        save_model(folder, self.model_, self.tokenizer_, self.classes_.tolist())
-        remove_run(folder)
-        if self.history_.records:
-            self.history_.write(Path(folder))
+        with output_folder(folder, overwrite):
+            save_model(folder, self.model_, self.tokenizer_, self.classes_.tolist())
+            remove_run(folder)
+            if self.history_.records:
+                self.history_.write(Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> ULMFiTClassifier:

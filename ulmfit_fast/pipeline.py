@@ -18,7 +18,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.storage.model_folder import check_output_folder, remap_vocabulary
+from ulmfit_fast.storage.model_folder import remap_vocabulary, writes_output
 from ulmfit_fast.tasks.labels import Label, as_labels, encode_labels, list_classes
 from ulmfit_fast.tasks.texts import as_texts, hold_out
 from ulmfit_fast.text.corpus import Corpus
@@ -30,6 +30,7 @@ from ulmfit_fast.training.stage import EpochCallback, Stage, TrainedClassifier, 
 Config = TypeVar("Config", bound=NewModelConfig)
 
 
+@writes_output
 def pretrain_lm(
     texts: Sequence[str] | Corpus,
     config: PretrainConfig | None = None,
@@ -61,7 +62,6 @@ def pretrain_lm(
     """
     config = config or PretrainConfig()
     torch.manual_seed(config.seed)
-    _check_output(output, overwrite, resume)
     if isinstance(texts, Corpus):
         if valid_texts is not None:
             raise InputError("pretrain_lm: a Corpus brings its validation texts; give no valid_texts")
@@ -78,6 +78,7 @@ def pretrain_lm(
     return stage.train_language_model(model, corpus, 1.0, config.alpha, config.beta)
 
 
+@writes_output
 def finetune_lm(
     texts: Sequence[str] | Corpus,
     language_model: str | Path | TrainedLanguageModel,
@@ -105,7 +106,6 @@ def finetune_lm(
     Source: Howard and Ruder, arXiv 1801.06146, section 3.2.
     """
     config = config or FinetuneLMConfig()
-    _check_output(output, overwrite, resume)
     base = _load(language_model)
     torch.manual_seed(config.seed)  # loading draws
     if isinstance(texts, Corpus):
@@ -137,6 +137,7 @@ def finetune_lm(
     return stage.train_language_model(model, corpus, config.discriminative_factor, config.alpha, config.beta)
 
 
+@writes_output
 def finetune_classifier(
     texts: Sequence[str],
     labels: Sequence[Label],
@@ -169,7 +170,6 @@ def finetune_classifier(
     Source: Howard and Ruder, arXiv 1801.06146, section 3.3.
     """
     config = config or ClassifierConfig()
-    _check_output(output, overwrite, resume)
     base = None if language_model is None else _load(language_model)
     torch.manual_seed(config.seed)  # loading draws
     texts, labels = _as_training_texts("finetune_classifier", texts), as_labels(labels)
@@ -205,11 +205,6 @@ def finetune_classifier(
     stage = Stage("classifier", config, output, progress, on_epoch, resume)
     valid = None if valid_texts is None or valid_targets is None else (valid_texts, valid_targets)
     return stage.train_classifier(model, tokenizer, classes, texts, targets, valid)
-
-
-def _check_output(output: str | Path | None, overwrite: bool, resume: bool) -> None:
-    if output is not None:
-        check_output_folder(output, overwrite, resume)
 
 
 def _as_training_texts(function: str, texts: Sequence[str]) -> list[str]:

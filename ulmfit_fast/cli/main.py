@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import warnings
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import click
 
-from ulmfit_fast.core.errors import InputError, TrainingDivergedError
+from ulmfit_fast.core.console import any_text_printable, say
+from ulmfit_fast.core.errors import InputError, TrainingDivergedError, shortened
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
+
+_LONGEST_MESSAGE = 1000  # characters: what it quotes may be as long as the input
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|CUDA out of memory")  # torch's RuntimeErrors
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
+    with any_text_printable(), warnings.catch_warnings():
+        warnings.showwarning = _NoticesOnce()
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         with terminated_as_interrupted():
             command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        say(error.format_message())
     except click.ClickException as error:
         return _fail(error.format_message())
     except (InputError, TrainingDivergedError) as error:
         return _fail(str(error))
+    except BrokenPipeError:  # whoever read standard output has what they wanted
+        return 0
     except OSError as error:
         return _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _NO_MEMORY.search(str(error)):
+            raise
+        return _fail(f"not enough memory ({error}); try smaller batches or a smaller model")
     except (KeyboardInterrupt, click.Abort) as error:
         return _fail(str(error.__cause__ or error) or "interrupted", 130)  # click wraps the interruption
     return 0
 
 
 def _fail(message: str, status: int = 2) -> int:
-    click.echo(f"ulmfit-fast: error: {' '.join(message.split())}", err=True)
+    say(f"ulmfit-fast: error: {_one_line(message)}", error=True)
     return status
+
+
+def _one_line(message: str) -> str:
+    """What it quotes may be long, or have characters that would steer a terminal."""
+    return "".join(
+        x if x.isprintable() else x.encode("unicode_escape").decode() for x in shortened(message, _LONGEST_MESSAGE)
+    )
+
+
+class _NoticesOnce:
+    """Shows each warning once, on a line: files are read several times."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in self._shown:
+            self._shown.add(str(message))
+            say(f"ulmfit-fast: note: {_one_line(str(message))}", error=True)
 
 
 class _Group(click.Group):

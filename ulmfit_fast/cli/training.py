@@ -10,9 +10,10 @@ import numpy as np
 from ulmfit_fast.cli import options
 from ulmfit_fast.cli.prediction import report_perplexity
 from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
+from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
-from ulmfit_fast.storage.model_folder import CHECKPOINT, check_output_folder
+from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder
 from ulmfit_fast.tasks.labels import encode_labels, list_classes
 from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import Documents, is_plain_text, sample_texts
@@ -45,7 +46,7 @@ def pretrain_lm_command(
 
     Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
     """
-    check_output_folder(output, overwrite, resume)
+    click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     if test is not None and not test.exists():
         raise InputError(f"{test}: no such file or folder")
     files = Source(
@@ -84,7 +85,7 @@ def finetune_lm_command(
 
     Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
     """
-    check_output_folder(output, overwrite, resume)
+    click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     base, given = TrainedLanguageModel.load(language_model), None
     if not (config.new_vocabulary and base.tokenizer.uses_rules):
         asked = ("new_vocabulary",) if config.new_vocabulary else ()
@@ -129,7 +130,7 @@ def train_command(
         options.refuse_given(OF_A_NEW_MODEL, f"the language model {language_model} has settled it; leave it out")
     if valid is not None and valid_fraction is not None:
         raise InputError("--valid-fraction does not go with --valid")
-    check_output_folder(output, overwrite, resume)
+    click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     documents = options.read_texts(source, text_column, label_column, max_texts, config.seed)
     classes = list_classes(documents.texts, documents.labels or [], str(source))
     held_out = None
@@ -210,11 +211,11 @@ def _print_epoch(record: Record) -> None:
     if "accuracy" in record:
         parts.append(f"accuracy {record['accuracy']:.4f}")
     parts.append(f"{record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s")
-    click.echo(", ".join(parts), err=True)
+    say(", ".join(parts), error=True)
 
 
 def _print_written(output: Path) -> None:
-    click.echo(f"model, history and curves in {output}")
+    say(f"model, history and curves in {output}")
 
 
 COMMANDS = {command.name: command for command in (pretrain_lm_command, finetune_lm_command, train_command)}

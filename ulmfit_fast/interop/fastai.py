@@ -18,10 +18,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.storage.model_folder import rows_of_tokens
+from ulmfit_fast.storage.model_folder import not_finite, rows_of_tokens
+from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.text.rules import BOS, EOS, FLD, PAD, REP, UNK, UP, WREP
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training.history import History
@@ -91,11 +92,14 @@ def import_language_model(
     }
     for i, layer in enumerate(tensors.layers):
         state |= {f"encoder.rnns.{i}.{name}": tensor for name, tensor in layer.items()}
+    if (diverged := not_finite(state)) is not None:
+        raise InputError(f"{weights}: {diverged} would hold NaN or infinite numbers; its training has diverged")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{weights}: its layers are not those of an AWD-LSTM with tied weights ({reason})") from None
+        raise InputError(
+            f"{weights}: its layers are not those of an AWD-LSTM with tied weights ({shortened(error, 300)})"
+        ) from None
     return TrainedLanguageModel(model.eval(), backend.reading(direction), History())
 
 
@@ -161,28 +165,41 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state: Any
         if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
+            with opened_by_name(path) as openable:
+                state = safetensors.torch.load_file(openable)
         else:
             inert: Any = [(_Nothing, name) for name in _OF_THE_OPTIMIZER]
             with torch.serialization.safe_globals(inert), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the pickle's version
                 state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError:
+        raise
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
         if name := re.search(r"GLOBAL (\S+)", str(error)):
             raise InputError(
                 f"{path}: holds a {name[1]}, which would have to be unpickled and could run code; in the project that "
                 "wrote it: torch.save(model.state_dict(), ...)"
             ) from None
-        raise InputError(f"{path}: not a readable file of weights, or a damaged one ({_shortened(error)})") from None
+        raise InputError(f"{path}: not a readable file of weights, or a damaged one ({_reason(error)})") from None
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # beside "opt", as learn.save writes it
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no state_dict, a dictionary of tensors")
-    return {str(name): tensor.detach().float() for name, tensor in state.items()}
+    return _without_wrappers({str(name): tensor.detach().float() for name, tensor in state.items()})
 
 
-def _shortened(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _reason(error: Exception) -> str:
+    return shortened(error) or type(error).__name__
+
+
+def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By the names of the model itself: ``torch.compile`` and ``DataParallel`` put their own before."""
+    state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    while state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
 
 
 class _ForeignObjectError(Exception):
@@ -211,8 +228,10 @@ def _read_vocabulary(path: Path) -> list[str]:
         raise InputError(
             f"{path}: holds more than a list of texts ({error}); there: json.dump(list(vocab), open('vocab.json', 'w'))"
         ) from None
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
-        raise InputError(f"{path}: not a readable vocabulary ({_shortened(error)})") from None
+        raise InputError(f"{path}: not a readable vocabulary ({_reason(error)})") from None
     return _as_words(str(path), value)
 
 

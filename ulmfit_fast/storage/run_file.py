@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.atomic_write import errors_name
+from ulmfit_fast.core.errors import InputError, shortened
+from ulmfit_fast.storage.opening import opened_by_name
 
 CHECKPOINT = "checkpoint.safetensors"
 _VERSION = "3"
@@ -27,7 +30,7 @@ _ITEMS, _TENSOR = "__items__", "__tensor__"
 
 def save_state(folder: str | Path, state: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors, numbers, strings and None, under a temporary name first."""
-    path = Path(folder) / CHECKPOINT
+    path = Path(os.path.realpath(Path(folder) / CHECKPOINT))  # through a link
     tensors: dict[str, Tensor] = {}
     facts = json.dumps(_encode(state, "", tensors))
     checks = json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()})
@@ -36,12 +39,20 @@ def save_state(folder: str | Path, state: dict[str, Any]) -> None:
     }  # fmt: skip
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        safetensors.torch.save_file(tensors, temporary, metadata)
+        with errors_name(path), temporary.open("wb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777  # the umask's; the library's own would be 0600
+            if not _is_utf8(temporary):  # the library takes no such name: by way of memory
+                file.write(safetensors.torch.save(tensors, metadata))
+        if _is_utf8(temporary):
+            safetensors.torch.save_file(tensors, temporary, metadata)
+            temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except safetensors.SafetensorError as error:  # of the file system, mostly
-        raise OSError(errno.EIO, f"the checkpoint cannot be written ({error})", str(path)) from None
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, f"the checkpoint cannot be written ({shortened(error)})", str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,18 +61,18 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
     """What ``save_state`` wrote; None where there is nothing.
 
     Raises:
-        InputError: the file is truncated, altered, or of another version.
+        InputError: the file cannot be read, is truncated, altered, or of another version.
     """
     path = Path(folder) / CHECKPOINT
     if not path.exists():
         return None
     remedy = "delete it to start the run again"
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with opened_by_name(path) as name, safetensors.safe_open(name, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); {remedy}") from None
+        raise InputError(f"{path}: truncated or damaged ({shortened(error)}); {remedy}") from None
     if metadata.get("version") != _VERSION:
         raise InputError(f"{path}: not a checkpoint of this version of ulmfit_fast; {remedy}")
     facts, checks = metadata.get("facts", ""), metadata.get("checks", "")
@@ -75,6 +86,13 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
             raise InputError(f"{path}: altered: {name} does not fit its checksum; {remedy}")
     state: dict[str, Any] = _decode(json.loads(facts), tensors)
     return state
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def checksum(state: dict[str, Tensor]) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ulmfit_fast.core.atomic_write import errors_name
 from ulmfit_fast.core.errors import InputError
 
 _MAGIC = b"ULMFITTK"
@@ -131,7 +132,7 @@ def write_token_file(
     temporary = path.with_name(f".{path.name}.partial")
     offsets, crcs, filled, crc = array("q", [0]), array("L"), 0, 0
     try:
-        with temporary.open("wb") as file:
+        with errors_name(path), temporary.open("wb") as file:
             file.write(bytes(_HEADER_BYTES))
             for document in ids:
                 data = memoryview(np.asarray(document, dtype=dtype).tobytes())
