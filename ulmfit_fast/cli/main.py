@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
@@ -15,7 +16,8 @@ from ulmfit_fast.core.errors import InputError, TrainingDivergedError, shortened
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
 
 _LONGEST_MESSAGE = 1000  # characters: what it quotes may be as long as the input
-_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|CUDA out of memory")  # torch's RuntimeErrors
+# Of torch's RuntimeErrors.
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|multiplication overflow|overflowed")
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +28,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    try:
+        os.getcwd()
+    except OSError:  # MKL would end the process with words that mislead
+        return _fail("the current folder has been deleted; change to one that exists, such as by cd /")
     try:
         with terminated_as_interrupted():
             command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
@@ -38,13 +44,13 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # whoever read standard output has what they wanted
         return 0
     except OSError as error:
-        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+        return _fail(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _fail(str(error.__cause__ or error) or "interrupted", 130)  # click wraps the interruption
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _NO_MEMORY.search(str(error)):
             raise
         return _fail(f"not enough memory ({error}); try smaller batches or a smaller model")
-    except (KeyboardInterrupt, click.Abort) as error:
-        return _fail(str(error.__cause__ or error) or "interrupted", 130)  # click wraps the interruption
     return 0
 
 

@@ -43,7 +43,7 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
         if is_outermost:
             made = _make(Path(key))
             try:
-                _held[key] = (threading.get_ident(), _lock(Path(key)))
+                _held[key] = (threading.get_ident(), _lock(folder, Path(key)))
             except BaseException:
                 _remove(made)
                 raise
@@ -60,9 +60,9 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
                 _remove(made)
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: str | Path, real: Path) -> int | None:
     """A descriptor that holds the lock; None where the file system has none."""
-    path = folder / _NAME
+    path = real / _NAME
     while True:
         descriptor = _open(path)
         try:
