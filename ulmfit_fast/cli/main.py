@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import click
 
-from ulmfit_fast.core.console import any_text_printable, say
+from ulmfit_fast.core.console import say, usable_streams
 from ulmfit_fast.core.errors import InputError, TrainingDivergedError, shortened
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
 
@@ -22,7 +22,7 @@ _NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
-    with any_text_printable(), warnings.catch_warnings():
+    with usable_streams(), warnings.catch_warnings():
         warnings.showwarning = _NoticesOnce()
         return _run(arguments)
 
@@ -34,15 +34,11 @@ def _run(arguments: list[str]) -> int:
         return _fail("the current folder has been deleted; change to one that exists, such as by cd /")
     try:
         with terminated_as_interrupted():
-            command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        say(error.format_message())
+            command.main(arguments or ["--help"], prog_name="ulmfit-fast", standalone_mode=False)
     except click.ClickException as error:
         return _fail(error.format_message())
     except (InputError, TrainingDivergedError) as error:
         return _fail(str(error))
-    except BrokenPipeError:  # whoever read standard output has what they wanted
-        return 0
     except OSError as error:
         return _fail(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
     except (KeyboardInterrupt, click.Abort) as error:

@@ -66,15 +66,22 @@ class Surviving:
 
 
 @contextlib.contextmanager
-def any_text_printable() -> Iterator[None]:
-    """Within the block standard output and error escape what their encoding lacks: an emoji, names not in UTF-8."""
+def usable_streams() -> Iterator[None]:
+    """Within the block standard output and error escape what their encoding lacks: an emoji, names not in UTF-8.
+
+    And what cannot be written on standard error is lost, whoever writes it: ``click``, the module ``warnings``.
+    """
+    standard_error = sys.stderr
     streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
     before = [stream.errors for stream in streams]
     for stream in streams:
         stream.reconfigure(errors="backslashreplace")
+    if standard_error is not None:
+        sys.stderr = Surviving(standard_error)
     try:
         yield
     finally:
+        sys.stderr = standard_error
         for stream, errors in zip(streams, before, strict=True):
             with contextlib.suppress(OSError, ValueError):  # reconfiguring flushes
                 stream.reconfigure(errors=errors)

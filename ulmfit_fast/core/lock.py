@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ulmfit_fast.core.errors import InputError
 
-_NAME = ".ulmfit-fast.lock"
+LOCK_FILE = ".ulmfit-fast.lock"  # in a folder while it is held, and after a run that was killed
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)  # of some network file systems
 _LONGEST_HOLDER = 200  # bytes of the file that are shown
 
@@ -54,7 +54,7 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
             if is_outermost and key in _held:  # not in a forked child
                 _, descriptor = _held.pop(key)
                 with contextlib.suppress(OSError):  # while it is held: nobody loses a lock on it
-                    (Path(key) / _NAME).unlink()
+                    (Path(key) / LOCK_FILE).unlink()
                 if descriptor is not None:
                     os.close(descriptor)
                 _remove(made)
@@ -62,7 +62,7 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
 
 def _lock(folder: str | Path, real: Path) -> int | None:
     """A descriptor that holds the lock; None where the file system has none."""
-    path = real / _NAME
+    path = real / LOCK_FILE
     while True:
         descriptor = _open(path)
         try:

@@ -24,7 +24,7 @@ from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.core.lock import locked_folder
+from ulmfit_fast.core.lock import LOCK_FILE, locked_folder
 from ulmfit_fast.demo.docstrings import read_docstrings
 from ulmfit_fast.inference.prediction import evaluate_classifier, predict_probabilities
 from ulmfit_fast.nn.lstm import WeightDropLSTM
@@ -129,7 +129,8 @@ def _check_folder(output: Path) -> None:
     """Raise InputError unless the folder is a new one, empty, or that of an earlier demo."""
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the demo")
-    if output.exists() and any(output.iterdir()) and not (output / _MARK).exists():
+    others = output.exists() and any(path.name != LOCK_FILE for path in output.iterdir())
+    if others and not (output / _MARK).exists():
         raise InputError(f"{output}: holds other files; give a new or empty folder for the demo")
 
 

@@ -226,15 +226,15 @@ class Stage:
                     record = {"stage": self.name, "epoch": epoch + 1, **record}
                     if best.offer(record.get("valid_loss")) and folder is not None:
                         task.save(folder, training_args=self._arguments())
+                with uninterrupted():
+                    history.records.append(record)
+                    run.end(epoch, record.get("valid_loss"))
+                    if folder is not None:
+                        history.write(folder)
+                if self.on_epoch is not None:
+                    self.on_epoch(record)
             except KeyboardInterrupt:
                 raise run.interrupted(title) from None
-            with uninterrupted():
-                history.records.append(record)
-                run.end(epoch, record.get("valid_loss"))
-                if folder is not None:
-                    history.write(folder)
-            if self.on_epoch is not None:
-                self.on_epoch(record)
         best.restore()
         model.zero_grad(set_to_none=True)
         model.eval()
