@@ -92,8 +92,6 @@ def import_language_model(
     }
     for i, layer in enumerate(tensors.layers):
         state |= {f"encoder.rnns.{i}.{name}": tensor for name, tensor in layer.items()}
-    if (diverged := not_finite(state)) is not None:
-        raise InputError(f"{weights}: {diverged} would hold NaN or infinite numbers; its training has diverged")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -136,9 +134,13 @@ class _Tensors(NamedTuple):
                 raise InputError(f"{source}: layer {i} (0.rnns.{i}) lacks {', '.join(missing)}")
             if any(layers[i][name].dim() != (2 if "weight" in name else 1) for name in _LAYER_TENSORS):
                 raise InputError(f"{source}: the tensors of layer {i} (0.rnns.{i}) are not an LSTM's")
+        bias = decoder.get("bias", embedding.new_zeros(len(embedding)))
+        used = {"the embedding": embedding, "the softmax's bias": bias}
+        used |= {f"layer {i}'s {name}": layer[name] for i, layer in layers.items() for name in _LAYER_TENSORS}
+        if (diverged := not_finite(used)) is not None:
+            raise InputError(f"{source}: {diverged} holds NaN or infinite numbers: its training has diverged")
         if "weight" in decoder and not torch.equal(decoder["weight"], embedding):
             raise InputError(f"{source}: the softmax has a weight of its own; only tied weights can be imported")
-        bias = decoder.get("bias", embedding.new_zeros(len(embedding)))
         if bias.shape != embedding.shape[:1]:
             raise InputError(
                 f"{source}: the softmax's bias is {list(bias.shape)}, the embedding has {len(embedding):,} rows"
