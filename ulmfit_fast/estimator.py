@@ -16,7 +16,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import check_output_folder, read_training_args, remove_run, save_model
+from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label, list_classes
 from ulmfit_fast.tasks.texts import as_texts
@@ -196,13 +196,12 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
         check_is_fitted(self)
-        check_output_folder(folder, overwrite)
-        save_model(
-            folder, self.model_, self.tokenizer_, self.task_, {"stage": "classifier", "estimator": self._to_dict()}
-        )
-        remove_run(folder)
-        if self.history_.records:
-            self.history_.write(Path(folder))
+        arguments = {"stage": "classifier", "estimator": self._to_dict()}
+        with output_folder(folder, overwrite):
+            save_model(folder, self.model_, self.tokenizer_, self.task_, arguments)
+            remove_run(folder)
+            if self.history_.records:
+                self.history_.write(Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> ULMFiTClassifier:

@@ -19,7 +19,7 @@ from ulmfit_fast.nn.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import check_output_folder, read_config, remap_vocabulary
+from ulmfit_fast.storage.model_folder import read_config, remap_vocabulary, writes_output
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label, list_classes, sorted_classes
 from ulmfit_fast.tasks.single_label import SingleLabel, class_weights
@@ -38,6 +38,7 @@ Config = TypeVar("Config", bound=NewModelConfig)
 HELD_OUT_FOR_PERPLEXITY = 0.05  # of a language model's texts, where no validation texts are given
 
 
+@writes_output
 def pretrain_lm(
     texts: Iterable[str] | Corpus,
     config: PretrainConfig | None = None,
@@ -72,7 +73,7 @@ def pretrain_lm(
     """
     config = config or PretrainConfig()
     torch.manual_seed(config.seed)
-    options = _options(output, overwrite, resume, progress, on_epoch, callbacks)
+    options = _options(output, resume, progress, on_epoch, callbacks)
     if isinstance(texts, Corpus):
         _refuse_valid_texts("pretrain_lm", valid_texts)
         corpus = texts
@@ -85,6 +86,7 @@ def pretrain_lm(
     return LanguageModelTrainer("pretrain LM", LanguageModel(encoder), corpus, config, 1.0, options).trained()
 
 
+@writes_output
 def finetune_lm(
     texts: Iterable[str] | Corpus,
     language_model: str | Path | TrainedLanguageModel,
@@ -113,7 +115,7 @@ def finetune_lm(
     Source: Howard and Ruder, arXiv 1801.06146, section 3.2.
     """
     config = config or FinetuneLMConfig()
-    options = _options(output, overwrite, resume, progress, on_epoch, callbacks)
+    options = _options(output, resume, progress, on_epoch, callbacks)
     base = _load(language_model)
     torch.manual_seed(config.seed)  # loading draws
     if isinstance(texts, Corpus):
@@ -133,6 +135,7 @@ def finetune_lm(
     return LanguageModelTrainer("fine-tune LM", model, corpus, config, factor, options).trained()
 
 
+@writes_output
 def finetune_classifier(
     texts: Iterable[str],
     labels: Iterable[Label],
@@ -173,7 +176,7 @@ def finetune_classifier(
     Source: Howard and Ruder, arXiv 1801.06146, section 3.3.
     """
     config = config or ClassifierConfig()
-    options = _options(output, overwrite, resume, progress, on_epoch, callbacks)
+    options = _options(output, resume, progress, on_epoch, callbacks)
     base = None if language_model is None else _load_encoder(language_model)
     torch.manual_seed(config.seed)  # loading draws
     data = Dataset.labelled(
@@ -212,6 +215,7 @@ def finetune_classifier(
 LANGUAGE_MODEL = "language_model"  # of an output folder: the subfolder with the fine-tuned language model
 
 
+@writes_output
 def finetune_pretrained(
     texts: Iterable[str],
     labels: Iterable[Label],
@@ -243,33 +247,33 @@ def finetune_pretrained(
     data = Dataset.labelled("finetune_pretrained", texts, labels)
     assert data.labels is not None
     list_classes(data.texts, data.labels)  # before the long work
-    folder = None
-    if output is not None:
-        check_output_folder(output, overwrite, resume)
-        Path(output).mkdir(exist_ok=True)
-        folder = Path(output) / LANGUAGE_MODEL
+    folder = None if output is None else Path(output) / LANGUAGE_MODEL
+    if folder is not None:
+        folder.parent.mkdir(exist_ok=True)
     for_both = {name: options[name] for name in ("progress", "on_epoch", "callbacks") if name in options}
     language_model = finetune_lm(
         [*data.texts, *as_texts("finetune_pretrained", unlabeled, "unlabeled")], pretrained, finetune_config,
         output=folder, overwrite=overwrite, resume=resume, **for_both,
     )  # fmt: skip
     return finetune_classifier(
-        data.texts, data.labels, language_model, classifier_config, output=output, overwrite=overwrite, resume=resume,
+        data.texts,
+        data.labels,
+        language_model,
+        classifier_config,
+        output=output,
+        overwrite=overwrite,
+        resume=resume,
         **options,
     )
 
 
 def _options(
     output: str | Path | None,
-    overwrite: bool,
     resume: bool,
     progress: bool,
     on_epoch: EpochCallback | None,
     callbacks: Sequence[Callback],
 ) -> RunOptions:
-    """Raises InputError where ``output`` cannot be written to."""
-    if output is not None:
-        check_output_folder(output, overwrite, resume)
     told = [*callbacks, *([] if on_epoch is None else [OnEpoch(on_epoch)])]
     return RunOptions(None if output is None else Path(output), resume, progress, told)
 

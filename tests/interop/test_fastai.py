@@ -230,3 +230,38 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert main(["import-lm", weights, "--vocabulary", vocabulary, "--output", folder, "--overwrite"]) == 2
         assert_one_line(capsys, "lm.pth: not a readable file of weights")
     assert load_language_model(folder)[1].vocabulary == WORDS[:-1]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: f"_orig_mod.module.{name}",
+        lambda name: name.replace("rnns.0.", "rnns.0._orig_mod."),
+    ],
+    ids=["DataParallel", "compile", "compiled inside", "compiled outside", "a compiled layer"],
+)
+def test_names_that_wrappers_put_before(wrap: Callable[[str], str], tmp_path: Path) -> None:
+    state = state_by_hand()
+    plain = import_language_model(*save(tmp_path, state))
+    wrapped = import_language_model(*save(tmp_path, {wrap(name): tensor for name, tensor in state.items()}))
+    for name, tensor in plain.model.state_dict().items():
+        assert torch.equal(wrapped.model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("encoder.weight", "the embedding"),
+        ("decoder.bias", "the softmax's bias"),
+        ("rnns.2.module.weight_hh_l0_raw", "layer 2's weight_hh_l0"),
+    ],
+)
+def test_weights_that_are_not_numbers(name: str, shown: str, value: float, tmp_path: Path) -> None:
+    state = state_by_hand()
+    state[name].view(-1)[3] = value
+    with pytest.raises(InputError, match=rf"lm\.pth: {shown} holds NaN or infinite numbers: its training has diverged"):
+        import_language_model(*save(tmp_path, state))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.core.console import say
 from ulmfit_fast.storage.compact import FORMATS
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import (
@@ -45,7 +46,7 @@ def convert_command(folder: Path, weights: str, output: Path, overwrite: bool) -
         language_model, tokenizer = load_language_model(folder)
         save_model(output, language_model, tokenizer, training_args=arguments, weights=weights)
     before, after = ((each / "model.safetensors").stat().st_size / 1e6 for each in (folder, output))
-    click.echo(f"{output}: weights of {after:.1f} MB, before {before:.1f} MB")
+    say(f"{output}: weights of {after:.1f} MB, before {before:.1f} MB")
 
 
 COMMANDS = {convert_command.name: convert_command}

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.core.console import say
 from ulmfit_fast.interop.fastai import import_language_model
-from ulmfit_fast.storage.model_folder import check_output_folder, remove_run, save_model
+from ulmfit_fast.storage.model_folder import output_folder, remove_run, save_model
 from ulmfit_fast.text.rules import SPECIAL_TOKENS
 from ulmfit_fast.text.tokenizer import DIRECTIONS
 
@@ -35,14 +36,14 @@ def import_lm_command(
 
     For finetune-lm and train, as if pretrain-lm had made it. Nothing that could run code is unpickled.
     """
-    check_output_folder(output, overwrite)
+    click.get_current_context().with_resource(output_folder(output, overwrite))
     trained = import_language_model(weights, vocabulary, tokenizer, direction)
     source = {"stage": "import LM", "weights": weights.name, "vocabulary": vocabulary.name}
     save_model(output, trained.model, trained.tokenizer, training_args=source)
     remove_run(output)
     config, words = trained.model.encoder.config, trained.tokenizer.vocabulary[len(SPECIAL_TOKENS) :]
     found = sum(trained.tokenizer.can_be_token(word) for word in words)
-    click.echo(
+    say(
         f"model in {output}: {config.num_layers} layers, embedding {config.embedding_size}, hidden "
         f"{config.hidden_size}, {len(trained.tokenizer):,} tokens ({len(words) - found:,} words are never met, as "
         "texts are split otherwise here)"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import os
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -10,40 +11,55 @@ from typing import Any, ClassVar
 
 import click
 
-from ulmfit_fast.core.errors import InputError, TrainingDivergedError
+from ulmfit_fast.core.console import say, usable_streams
+from ulmfit_fast.core.errors import InputError, TrainingDivergedError, shortened
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
 
-_LONGEST_MESSAGE = 1000  # characters
+_LONGEST_MESSAGE = 1000  # characters: what it quotes may be as long as the input
+# Of torch's RuntimeErrors.
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|multiplication overflow|overflowed")
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # names and labels that the terminal cannot show
+    with usable_streams(), warnings.catch_warnings():
+        warnings.showwarning = _NoticesOnce()
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        with terminated_as_interrupted(), warnings.catch_warnings():
-            warnings.showwarning = _NoticesOnce()
-            command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        os.getcwd()
+    except OSError:  # MKL would end the process with words that mislead
+        return _fail("the current folder has been deleted; change to one that exists, such as by cd /")
+    try:
+        with terminated_as_interrupted():
+            command.main(arguments or ["--help"], prog_name="ulmfit-fast", standalone_mode=False)
     except click.ClickException as error:
         return _fail(error.format_message())
     except (InputError, TrainingDivergedError) as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+        return _fail(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
     except (KeyboardInterrupt, click.Abort) as error:
         return _fail(str(error.__cause__ or error) or "interrupted", 130)  # click wraps the interruption
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _NO_MEMORY.search(str(error)):
+            raise
+        return _fail(f"not enough memory ({error}); try smaller batches or a smaller model")
     return 0
 
 
 def _fail(message: str, status: int = 2) -> int:
-    message = " ".join(message.split())
-    if len(message) > _LONGEST_MESSAGE:  # what it quotes may be as long as the input
-        message = f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-_LONGEST_MESSAGE // 2 :]}"
-    click.echo(f"ulmfit-fast: error: {message}", err=True)
+    say(f"ulmfit-fast: error: {_one_line(message)}", error=True)
     return status
+
+
+def _one_line(message: str) -> str:
+    """What it quotes may be long, or have characters that would steer a terminal."""
+    return "".join(
+        x if x.isprintable() else x.encode("unicode_escape").decode() for x in shortened(message, _LONGEST_MESSAGE)
+    )
 
 
 class _NoticesOnce:
@@ -55,7 +71,7 @@ class _NoticesOnce:
     def __call__(self, message: Warning | str, *_: Any, **__: Any) -> None:
         if str(message) not in self._shown:
             self._shown.add(str(message))
-            click.echo(f"ulmfit-fast: note: {' '.join(str(message).split())[:_LONGEST_MESSAGE]}", err=True)
+            say(f"ulmfit-fast: note: {_one_line(str(message))}", error=True)
 
 
 class _Group(click.Group):

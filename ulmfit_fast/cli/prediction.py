@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.core.console import say
 from ulmfit_fast.core.device import DEVICES, PRECISIONS, choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
@@ -110,7 +111,7 @@ def predict_command(
             rounded = probabilities.astype(np.float64).round(6)
             found = {"prediction": best, "confidence": rounded.max(1)} | dict(zip(per_class, rounded.T, strict=False))
             writer.write(pd.concat([columns(piece), pd.DataFrame(found)], axis=1))
-    click.echo(f"{len(rows)} predictions in {output}", err=writer.output.is_direct)
+    say(f"{len(rows)} predictions in {output}", error=writer.output.is_direct)
 
 
 @click.command("evaluate")
@@ -159,12 +160,12 @@ def evaluate_command(
         for model, tokenizer in models
     ]
     predictions = np.mean(probabilities, axis=0).argmax(1)
-    click.echo(
+    say(
         classification_report(
             targets, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0.0
         )
     )
-    click.echo(f"accuracy {(targets == predictions).mean():.4f} on {len(targets)} texts")
+    say(f"accuracy {(targets == predictions).mean():.4f} on {len(targets)} texts")
 
 
 def _load_classifiers(
@@ -191,15 +192,15 @@ def _load_classifiers(
 def info_command(folder: Path) -> None:
     """What a model FOLDER holds."""
     config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
-    click.echo(f"{folder}: {config['kind'].replace('_', ' ')}")
+    say(f"{folder}: {config['kind'].replace('_', ' ')}")
     for section in ("encoder", "head"):
         for name, value in config.get(section, {}).items():
-            click.echo(f"  {section}.{name}: {value}")
-    click.echo(f"  reads texts: {tokenizer.direction}")
+            say(f"  {section}.{name}: {value}")
+    say(f"  reads texts: {tokenizer.direction}")
     if config["kind"] == "classifier":
         model, _, task = load_classifier(folder)
-        click.echo(f"  labels: {', '.join(map(str, task.labels))}")
-        click.echo(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
+        say(f"  labels: {', '.join(map(str, task.labels))}")
+        say(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
 
 
 @click.command("demo")
@@ -228,7 +229,7 @@ def report_perplexity(
     """Print a language model's perplexity on the texts of a file, read in one lane."""
     ids = list(tokenizer.encode(iterate_texts(source, reading)))
     loss = evaluate_language_model(model, ids, bptt, batch_size=1, progress=True)
-    click.echo(f"perplexity {math.exp(min(loss, 50)):.2f} (loss {loss:.4f}) on {sum(map(len, ids)) - 1:,} tokens")
+    say(f"perplexity {math.exp(min(loss, 50)):.2f} (loss {loss:.4f}) on {sum(map(len, ids)) - 1:,} tokens")
 
 
 COMMANDS = {command.name: command for command in (predict_command, evaluate_command, info_command, demo_command)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.progress import progress_bar
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
@@ -48,7 +49,7 @@ def tokenize_command(
         raise InputError(f"{output}: is a file; give a folder for the corpus")
     files = Source(source, valid, reading, tokenizer, vocab_size, min_frequency, seed, given, direction)
     tokenize(files, output, processes, overwrite)
-    click.echo(f"corpus in {output}")
+    say(f"corpus in {output}")
 
 
 def tokenize(source: Source, folder: Path, processes: int, overwrite: bool) -> Corpus:
@@ -56,17 +57,17 @@ def tokenize(source: Source, folder: Path, processes: int, overwrite: bool) -> C
     with progress_bar("tokenize", 0, "B") as bar:
 
         def advance(title: str, count: int) -> None:
-            bar.set_description(title, refresh=False)
+            bar.title = title
             bar.update(count)
 
         corpus, figures = tokenize_corpus(source, folder, processes, advance, overwrite)
     if figures:
-        click.echo(
+        say(
             f"tokenized {figures['megabytes']:.1f} MB in {figures['seconds']:.0f} s "
             f"({figures['megabytes'] / figures['seconds']:.1f} MB/s, {processes} processes): "
             f"{figures['documents']:,.0f} documents, {figures['tokens']:,.0f} tokens to train on, vocabulary "
             f"{len(corpus.tokenizer):,}",
-            err=True,
+            error=True,
         )
     return corpus
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ulmfit_fast.cli import options
 from ulmfit_fast.cli.prediction import report_perplexity
 from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
+from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import CHECKPOINT, check_output_folder
+from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder
 from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import encode_labels, list_classes
 from ulmfit_fast.text.corpus import Corpus, Source
@@ -53,7 +55,7 @@ def pretrain_lm_command(
 
     Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
     """
-    check_output_folder(output, overwrite, resume)
+    click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     if test is not None:
         check_exists(test)
     files = Source(
@@ -88,7 +90,7 @@ def finetune_lm_command(
 
     Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
     """
-    check_output_folder(output, overwrite, resume)
+    click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     base, given = TrainedLanguageModel.load(language_model), None
     if not (config.new_vocabulary and base.tokenizer.uses_rules):
         asked = ("new_vocabulary",) if config.new_vocabulary else ()
@@ -134,14 +136,15 @@ def finetune_lm_command(
 @options.config_options(ClassifierConfig)
 @options.config_options(FinetuneLMConfig, "lm_config", "lm-", _OF_THE_LANGUAGE_MODEL)
 def train_command(
-    source: Path, language_model: Path | None, pretrained: str | None, unlabeled: tuple[Path, ...], valid: Path | None, valid_fraction: float | None, output: Path,
+    source: Path, language_model: Path | None, pretrained: str | None, unlabeled: tuple[Path, ...],
+    valid: Path | None, valid_fraction: float | None, output: Path,
     overwrite: bool, resume: bool, reading: ReadOptions, label_column: str, max_texts: int | None,
     config: ClassifierConfig, lm_config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
     """Train a classifier on a TABLE of texts and labels.
 
-    With --pretrained this is stages two and three: the language model is fine-tuned on the texts, then the classifier is
-    trained on top of it. The options that begin with --lm- are of the first of them. With --model it is stage three
+    With --pretrained, stages two and three: a language model is fine-tuned on the texts, then the classifier is
+    trained on top of it. The options that begin with --lm- belong to the language model. With --model, stage three
     alone.
 
     Without --valid or --valid-fraction the last epoch's weights are kept. --embedding-size, --hidden-size,
@@ -160,7 +163,7 @@ def train_command(
         find_pretrained(pretrained)  # before the texts are read
     if valid is not None and valid_fraction is not None:
         raise InputError("--valid-fraction does not go with --valid")
-    check_output_folder(output, overwrite, resume)
+    click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     options.refuse_unused_reading(reading, source, valid)
     documents = options.read_texts(source, reading, label_column, max_texts, config.seed)
     classes = list_classes(documents.texts, documents.labels or [], str(source))
@@ -171,7 +174,7 @@ def train_command(
     elif valid_fraction is not None:
         rows = hold_out(len(documents), valid_fraction, config.seed, documents.labels, str(source))
         documents, held_out = (documents.take(part) for part in rows)
-    train = {
+    train: dict[str, Any] = {
         "valid_texts": None if held_out is None else held_out.texts,
         "valid_labels": None if held_out is None else held_out.labels,
         "output": output, "overwrite": overwrite, "resume": resume, "on_epoch": _print_epoch,
@@ -231,11 +234,11 @@ def _print_epoch(record: Record) -> None:
     if "accuracy" in record:
         parts.append(f"accuracy {record['accuracy']:.4f}")
     parts.append(f"{record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s")
-    click.echo(", ".join(parts), err=True)
+    say(", ".join(parts), error=True)
 
 
 def _print_written(output: Path) -> None:
-    click.echo(f"model, history and curves in {output}")
+    say(f"model, history and curves in {output}")
 
 
 COMMANDS = {command.name: command for command in (pretrain_lm_command, finetune_lm_command, train_command)}

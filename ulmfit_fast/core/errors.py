@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class InputError(ValueError):
     """Input that cannot be used; the message names it and says what to do."""
@@ -17,3 +19,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 class TrainingDivergedError(RuntimeError):
     """The loss, a gradient or a weight became NaN or infinite. The last good checkpoint is untouched."""
+
+
+def shortened(value: Any, characters: int = 200) -> str:
+    """A value or another library's message on one line, its middle left out where it is long."""
+    text = " ".join(str(value).split())
+    half = characters // 2
+    return text if len(text) <= characters else f"{text[:half]} ... {text[-half:]}"

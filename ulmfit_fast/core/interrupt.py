@@ -1,4 +1,4 @@
-"""Ctrl-C, or a scheduler's SIGTERM, at a moment that suits."""
+"""Ctrl-C, a scheduler's SIGTERM, or a closed terminal's SIGHUP, at a moment that suits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, *_ENDING)
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Within the block Ctrl-C and handled SIGTERMs wait for its end, where they can (in the main thread)."""
+    """Within the block Ctrl-C and those ending signals that have a handler wait for its end (in the main thread)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,13 +35,16 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Within the block SIGTERM raises ``KeyboardInterrupt``, as Ctrl-C does, where it has no handler of its own."""
+    """Within the block SIGTERM and SIGHUP raise ``KeyboardInterrupt``, as Ctrl-C does.
+
+    One that has a handler of its own, or is ignored (SIGHUP under nohup), stays as it is.
+    """
     main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    taken = [number for number in _ENDING if main_thread and signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pandas as pd
 import torch
@@ -22,8 +21,10 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from ulmfit_fast.core.atomic_write import write_atomically
+from ulmfit_fast.core.console import say
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.lock import LOCK_FILE, locked_folder
 from ulmfit_fast.demo.docstrings import read_docstrings
 from ulmfit_fast.inference.prediction import evaluate_classifier, predict_probabilities
 from ulmfit_fast.nn.lstm import WeightDropLSTM
@@ -79,25 +80,31 @@ class Task:
 def run_demo(output: Path, seeds: int = 3, device: str = "auto") -> None:
     """Run it, print the table, and leave models, table and sample predictions in ``output``."""
     choose_device(device)  # or an error, before anything is read
+    _check_folder(output)
+    with locked_folder(output):
+        write_atomically(output / _MARK, "Made by ulmfit-fast demo; the next demo in this folder replaces its files.\n")
+        _run(output, seeds, device)
+
+
+def _run(output: Path, seeds: int, device: str) -> None:
     start = time.perf_counter()
-    _begin_folder(output)
-    click.echo("1. Reading the docstrings of the standard library, torch and numpy")
+    say("1. Reading the docstrings of the standard library, torch and numpy")
     texts, task = _load_task()
-    click.echo(
+    say(
         f"   {len(texts):,} texts, {sum(len(text.split()) for text in texts):,} words; task: {len(task.texts)} areas, "
         f"{LABELS_PER_AREA} labels each, words that name an area removed"
     )
-    click.echo("2. Stage one: a language model of all of them, no labels")
+    say("2. Stage one: a language model of all of them, no labels")
     language_model = pretrain_lm(
         texts, replace(PRETRAIN, device=device), output=output / "lm", overwrite=True, on_epoch=_print_epoch
     )
-    click.echo("3. Stage two: fine-tuning it on the task's texts, no labels")
+    say("3. Stage two: fine-tuning it on the task's texts, no labels")
     task_texts = [text for area in task.texts.values() for text in area]
     tuned = finetune_lm(
         task_texts, language_model, replace(FINETUNE, device=device), output=output / "lm-task", overwrite=True,
         on_epoch=_print_epoch,
     )  # fmt: skip
-    click.echo(f"4. Stage three: classifiers from {LABELS_PER_AREA * len(task.texts)} labels, {seeds} draws")
+    say(f"4. Stage three: classifiers from {LABELS_PER_AREA * len(task.texts)} labels, {seeds} draws")
     scratch: list[float] = []
     staged: list[float] = []
     tfidf: list[float] = []
@@ -105,28 +112,25 @@ def run_demo(output: Path, seeds: int = 3, device: str = "auto") -> None:
         best, scores = _compare(task, tuned, seed, device)
         for column, score in zip((scratch, staged, tfidf), scores, strict=True):
             column.append(score)
-        click.echo(
-            f"   draw {seed + 1}: from scratch {scores[0]:.3f}, three stages {scores[1]:.3f}, TF-IDF {scores[2]:.3f}"
-        )
+        say(f"   draw {seed + 1}: from scratch {scores[0]:.3f}, three stages {scores[1]:.3f}, TF-IDF {scores[2]:.3f}")
     save_model(output / "classifier", best.model, best.tokenizer, best.task, {"stage": "demo"})
-    click.echo("5. The layer against torch.nn.LSTM on a packed batch")
+    say("5. The layer against torch.nn.LSTM on a packed batch")
     ours, theirs = measure_layers(device=choose_device(device))
 
     table = _format_table(language_model, tuned, scratch, staged, tfidf, ours, theirs)
-    click.echo(f"\n{table}\n")
+    say(f"\n{table}\n")
     write_atomically(output / "results.md", table + "\n")
     _show_predictions(task, best, output)
-    click.echo(f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {output}")
+    say(f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {output}")
 
 
-def _begin_folder(output: Path) -> None:
-    """Make the folder, or take over that of an earlier demo. Raises InputError where it holds anything else."""
+def _check_folder(output: Path) -> None:
+    """Raise InputError unless the folder is a new one, empty, or that of an earlier demo."""
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the demo")
-    if output.exists() and any(output.iterdir()) and not (output / _MARK).exists():
+    others = output.exists() and any(path.name != LOCK_FILE for path in output.iterdir())
+    if others and not (output / _MARK).exists():
         raise InputError(f"{output}: holds other files; give a new or empty folder for the demo")
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(output / _MARK, "Made by ulmfit-fast demo; the next demo in this folder replaces its files.\n")
 
 
 def plain_words(text: str) -> str:
@@ -260,16 +264,14 @@ def _show_predictions(task: Task, trained: TrainedClassifier, output: Path) -> N
     table = pd.DataFrame({"text": [test_texts[i] for i in rows], "area": [test_areas[i] for i in rows]})
     write_table(table, output / "new.csv")
     probabilities = predict_probabilities(trained.model, trained.tokenizer, table["text"].tolist())
-    click.echo("Some predictions of the saved classifier:")
+    say("Some predictions of the saved classifier:")
     for text, area, row in zip(table["text"], table["area"], probabilities, strict=True):
         first_line = " ".join(text.split())[:60]
-        click.echo(f"   {trained.labels[row.argmax()]:<18} {row.max():4.0%}  (is {area})  {first_line}...")
+        say(f"   {trained.labels[row.argmax()]:<18} {row.max():4.0%}  (is {area})  {first_line}...")
     paths = [shlex.quote(str(output / name)) for name in ("new.csv", "classifier", "predictions.csv")]
-    click.echo("Predict with it:")
-    click.echo(f"   ulmfit-fast predict {paths[0]} --model {paths[1]} --output {paths[2]}")
+    say("Predict with it:")
+    say(f"   ulmfit-fast predict {paths[0]} --model {paths[1]} --output {paths[2]}")
 
 
 def _print_epoch(record: Record) -> None:
-    click.echo(
-        f"   perplexity {record['perplexity']:.1f}, {record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s"
-    )
+    say(f"   perplexity {record['perplexity']:.1f}, {record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s")

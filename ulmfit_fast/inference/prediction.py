@@ -7,11 +7,10 @@ from collections.abc import Generator, Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ulmfit_fast.core.device import autocast
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.core.progress import Progress, progress_bar
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.tasks.task import Task
@@ -114,7 +113,7 @@ def evaluate_language_model(
 
 
 def _probabilities(
-    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, precision: str, bar: tqdm
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, precision: str, bar: Progress
 ) -> np.ndarray:
     with autocast(model, precision):
         probabilities = _logits(model, ids, batch_size, max_tokens, bar).softmax(1)
@@ -123,7 +122,9 @@ def _probabilities(
     return probabilities.numpy()
 
 
-def _logits(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: tqdm) -> Tensor:
+def _logits(
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: Progress
+) -> Tensor:
     model.eval()
     logits = torch.empty(len(ids), model.classes)
     before, device = model.bpt3c.on_progress, model.bpt3c.encoder.encoder.weight.device

@@ -18,10 +18,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.storage.model_folder import rows_of_tokens
+from ulmfit_fast.storage.model_folder import not_finite, rows_of_tokens
 from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.text.rules import BOS, EOS, FLD, PAD, REP, UNK, UP, WREP
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -95,8 +95,9 @@ def import_language_model(
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{weights}: its layers are not those of an AWD-LSTM with tied weights ({reason})") from None
+        raise InputError(
+            f"{weights}: its layers are not those of an AWD-LSTM with tied weights ({shortened(error, 300)})"
+        ) from None
     return TrainedLanguageModel(model.eval(), backend.reading(direction), History())
 
 
@@ -133,9 +134,13 @@ class _Tensors(NamedTuple):
                 raise InputError(f"{source}: layer {i} (0.rnns.{i}) lacks {', '.join(missing)}")
             if any(layers[i][name].dim() != (2 if "weight" in name else 1) for name in _LAYER_TENSORS):
                 raise InputError(f"{source}: the tensors of layer {i} (0.rnns.{i}) are not an LSTM's")
+        bias = decoder.get("bias", embedding.new_zeros(len(embedding)))
+        used = {"the embedding": embedding, "the softmax's bias": bias}
+        used |= {f"layer {i}'s {name}": layer[name] for i, layer in layers.items() for name in _LAYER_TENSORS}
+        if (diverged := not_finite(used)) is not None:
+            raise InputError(f"{source}: {diverged} holds NaN or infinite numbers: its training has diverged")
         if "weight" in decoder and not torch.equal(decoder["weight"], embedding):
             raise InputError(f"{source}: the softmax has a weight of its own; only tied weights can be imported")
-        bias = decoder.get("bias", embedding.new_zeros(len(embedding)))
         if bias.shape != embedding.shape[:1]:
             raise InputError(
                 f"{source}: the softmax's bias is {list(bias.shape)}, the embedding has {len(embedding):,} rows"
@@ -179,16 +184,24 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                 f"{path}: holds a {name[1]}, which would have to be unpickled and could run code; in the project that "
                 "wrote it: torch.save(model.state_dict(), ...)"
             ) from None
-        raise InputError(f"{path}: not a readable file of weights, or a damaged one ({_shortened(error)})") from None
+        raise InputError(f"{path}: not a readable file of weights, or a damaged one ({_reason(error)})") from None
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # beside "opt", as learn.save writes it
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no state_dict, a dictionary of tensors")
-    return {str(name): tensor.detach().float() for name, tensor in state.items()}
+    return _without_wrappers({str(name): tensor.detach().float() for name, tensor in state.items()})
 
 
-def _shortened(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _reason(error: Exception) -> str:
+    return shortened(error) or type(error).__name__
+
+
+def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By the names of the model itself: ``torch.compile`` and ``DataParallel`` put their own before."""
+    state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    while state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
 
 
 class _ForeignObjectError(Exception):
@@ -220,7 +233,7 @@ def _read_vocabulary(path: Path) -> list[str]:
     except PermissionError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
-        raise InputError(f"{path}: not a readable vocabulary ({_shortened(error)})") from None
+        raise InputError(f"{path}: not a readable vocabulary ({_reason(error)})") from None
     return _as_words(str(path), value)
 
 

@@ -6,11 +6,15 @@ a folder without it is not a model. No pickle is written or read.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -18,8 +22,9 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.atomic_write import write_all_atomically
-from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.core.interrupt import uninterrupted
+from ulmfit_fast.core.lock import locked_folder
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
@@ -34,6 +39,11 @@ _FORMAT = "ulmfit_fast"
 _VERSION = 1
 _LANGUAGE_MODEL, _CLASSIFIER = "language_model", "classifier"
 _AWD_LSTM = "awd_lstm"  # the encoder's type; folders of 0.1.0 name none
+_READINGS = 20  # of a folder that is being replaced meanwhile
+_PAUSE_S = 0.1  # between them
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def check_output_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
@@ -56,6 +66,32 @@ def check_output_folder(folder: str | Path, overwrite: bool = False, resume: boo
     if can_go_on and not overwrite and not resume:
         raise InputError(f"{folder}: holds a run that can go on; pass --resume, or --overwrite to start again")
     return folder
+
+
+@contextlib.contextmanager
+def output_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
+    """``check_output_folder``, and within the block no other run can write there.
+
+    Raises:
+        InputError: the folder cannot be used, or another run writes there.
+    """
+    check_output_folder(folder, overwrite, resume)
+    with locked_folder(folder):
+        yield check_output_folder(folder, overwrite, resume)  # again: what the lock was waited for may have changed it
+
+
+def writes_output(function: Callable[P, R]) -> Callable[P, R]:
+    """Runs a function with keyword arguments ``output``, ``overwrite`` and ``resume`` within that ``output_folder``."""
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> R:
+        output: Any = options.get("output")
+        if output is None:
+            return function(*arguments, **options)
+        with output_folder(output, bool(options.get("overwrite")), bool(options.get("resume"))):
+            return function(*arguments, **options)
+
+    return run
 
 
 def save_model(
@@ -110,7 +146,7 @@ def save_model(
         contents["labels.json"] = _to_json(list(task.labels))
     # Complete under other names before the old model goes.
     staged = {f"{name}.new": content for name, content in contents.items()} | {"config.json.new": _to_json(config)}
-    with uninterrupted():
+    with locked_folder(folder), uninterrupted():
         write_all_atomically(folder, staged)
         for name in ("config.json", "labels.json"):
             (folder / name).unlink(missing_ok=True)
@@ -126,7 +162,10 @@ def remove_run(folder: str | Path) -> None:
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """A model folder's ``config.json``. Raises InputError if the folder is not one of ours."""
-    folder = Path(folder)
+    return _while_it_stays(folder, lambda: _read_config(Path(folder)))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         raise InputError(f"{folder}: no such model folder")
     config = _read_json(folder / "config.json")
@@ -138,7 +177,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{folder}: has an encoder {config['encoder_type']!r}, which this version lacks; update")
     if config.get("version") != _VERSION:
         raise InputError(
-            f"{folder}: written by another version (format {config.get('version')}, this is {_VERSION}); update"
+            f"{folder}: written by another version (format {shortened(config.get('version'), 40)}, this is "
+            f"{_VERSION}); update"
         )
     return config
 
@@ -156,9 +196,14 @@ def load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     Raises:
         InputError: missing, truncated or foreign folder, or one of a classifier.
     """
+    return _while_it_stays(folder, lambda: _load_language_model(folder))
+
+
+def _load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     maker = "a language model (made by pretrain-lm, finetune-lm or import-lm)"
     config = _config_of_kind(folder, _LANGUAGE_MODEL, maker)
-    model = LanguageModel(AWDLSTM(_encoder_config(folder, config)))
+    with _wrong_sizes(folder, "encoder"):
+        model = LanguageModel(AWDLSTM(AWDLSTMConfig(**config["encoder"])))
     return model, _load_weights(folder, model, model.encoder)
 
 
@@ -168,11 +213,15 @@ def load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task
     Raises:
         InputError: missing, truncated or foreign folder, or one of a language model.
     """
+    return _while_it_stays(folder, lambda: _load_classifier(folder))
+
+
+def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task]:
     config = _config_of_kind(folder, _CLASSIFIER, "a classifier (made by train)")
-    try:
-        model = TextClassifier(AWDLSTM(_encoder_config(folder, config)), **config["head"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder}: config.json has a wrong head ({error})") from None
+    with _wrong_sizes(folder, "encoder"):
+        encoder = AWDLSTM(AWDLSTMConfig(**config["encoder"]))
+    with _wrong_sizes(folder, "head"):
+        model = TextClassifier(encoder, **config["head"])
     labels = _read_json(Path(folder) / "labels.json")
     if not isinstance(labels, list) or len(labels) != config["head"]["classes"]:
         raise InputError(f"{folder}: labels.json does not hold the {config['head']['classes']} labels of the model")
@@ -207,6 +256,11 @@ def rows_of_tokens(rows: Tensor, row_of: Mapping[str, int], tokens: Sequence[str
     return taken
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first name of a tensor that holds NaN or an infinite number."""
+    return next((name for name, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), None)
+
+
 def _to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
@@ -218,22 +272,49 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path.parent}: not a model folder, or a truncated one: {path.name} is missing") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not readable ({error}); the model folder is damaged") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable ({shortened(error)}); the model folder is damaged") from None
 
 
 def _config_of_kind(folder: str | Path, kind: str, wanted: str) -> dict[str, Any]:
-    config = read_config(folder)
+    config = _read_config(Path(folder))
     if config.get("kind") != kind:
         raise InputError(f"{folder}: holds a {str(config.get('kind')).replace('_', ' ')}; expected {wanted}")
     return config
 
 
-def _encoder_config(folder: str | Path, config: dict[str, Any]) -> AWDLSTMConfig:
+@contextlib.contextmanager
+def _wrong_sizes(folder: str | Path, part: str) -> Iterator[None]:
+    """Within the block a part of the model is made of what config.json says of it."""
     try:
-        return AWDLSTMConfig(**config["encoder"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder}: config.json has a wrong encoder ({error})") from None
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError, MemoryError, RuntimeError) as error:
+        raise InputError(f"{folder}: config.json has a wrong {part} ({shortened(error)})") from None
+
+
+def _while_it_stays(folder: str | Path, read: Callable[[], R]) -> R:
+    """What ``read`` makes of a model folder, read again where another process replaced the model meanwhile."""
+    config = Path(folder) / "config.json"
+
+    def state() -> tuple[int, int] | None:
+        with contextlib.suppress(OSError):  # the first file that goes, and the last that comes
+            status = config.stat()
+            return status.st_ino, status.st_mtime_ns
+        return None
+
+    for _ in range(_READINGS):
+        before, being_replaced = state(), config.with_name("config.json.new").exists()
+        error = None
+        try:
+            result = read()
+        except InputError as failure:
+            error = failure
+        if state() == before and (before is not None or not being_replaced):
+            if error is not None:
+                raise error
+            return result
+        time.sleep(_PAUSE_S)
+    raise error or InputError(f"{folder}: another process keeps replacing the model; load it when that has ended")
 
 
 def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) -> Tokenizer:
@@ -242,13 +323,18 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) 
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
     try:
         with opened_by_name(path) as name:
-            model.load_state_dict(restored(safetensors.torch.load_file(name)))
+            tensors = restored(safetensors.torch.load_file(name))
+        model.load_state_dict(tensors)
     except InputError:
         raise
     except (safetensors.SafetensorError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: damaged, or not this model's weights ({reason})") from None
-    tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
+        raise InputError(f"{path}: damaged, or not this model's weights ({shortened(error)})") from None
+    if (diverged := not_finite(tensors)) is not None:
+        warnings.warn(
+            f"{path}: {shortened(diverged)} holds NaN or infinite numbers; train the model again", stacklevel=6
+        )
+    with opened_by_name(Path(folder) / "tokenizer.json"):  # or an error that does not speak of damage
+        tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
     if len(tokenizer) != encoder.config.vocab_size:
         raise InputError(
             f"{folder}: tokenizer.json has {len(tokenizer)} tokens, the model {encoder.config.vocab_size}; the folder "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.atomic_write import errors_name
+from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.storage.opening import opened_by_name
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -37,7 +39,7 @@ def save_state(folder: str | Path, state: dict[str, Any]) -> None:
     }  # fmt: skip
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        with temporary.open("wb") as file:
+        with errors_name(path), temporary.open("wb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777  # the umask's; the library's own would be 0600
             if not _is_utf8(temporary):  # the library takes no such name: by way of memory
                 file.write(safetensors.torch.save(tensors, metadata))
@@ -48,7 +50,9 @@ def save_state(folder: str | Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except safetensors.SafetensorError as error:  # of the file system, mostly
-        raise OSError(errno.EIO, f"the checkpoint cannot be written ({error})", str(path)) from None
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, f"the checkpoint cannot be written ({shortened(error)})", str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,7 +72,7 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); {remedy}") from None
+        raise InputError(f"{path}: truncated or damaged ({shortened(error)}); {remedy}") from None
     if metadata.get("version") != _VERSION:
         raise InputError(f"{path}: not a checkpoint of this version of ulmfit_fast; {remedy}")
     facts, checks = metadata.get("facts", ""), metadata.get("checks", "")

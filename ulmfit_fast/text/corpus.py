@@ -17,6 +17,7 @@ import tokenizers
 
 from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.lock import locked_folder
 from ulmfit_fast.text import parallel
 from ulmfit_fast.text.files import iterate_texts
 from ulmfit_fast.text.inputs import borrowed_copies, can_be_read_again, check_exists, read_once, text_files
@@ -128,7 +129,8 @@ def tokenize_corpus(
         The corpus, and figures on how it was made: megabytes, seconds, documents, tokens (empty if it was there).
 
     Raises:
-        InputError: unusable files, no text; a folder with a model or, without ``overwrite``, with another corpus.
+        InputError: unusable files, no text; a folder with a model or, without ``overwrite``, with another corpus; a
+            folder that another run writes to.
     """
     folder = Path(folder)
     if source.tokenizer not in TOKENIZERS:
@@ -148,18 +150,39 @@ def _tokenize_corpus(
     source: Source, folder: Path, processes: int, on_progress: Callable[[str, int], None] | None, overwrite: bool
 ) -> tuple[Corpus, dict[str, float]]:
     description = source.description()
+    if (found := _find(folder, description, overwrite)) is not None:  # which needs no permission to write
+        return found, {}
+    with locked_folder(folder):
+        if (found := _find(folder, description, overwrite)) is not None:
+            return found, {}
+        return _tokenize(source, description, folder, processes, on_progress)
+
+
+def _find(folder: Path, description: dict[str, Any], overwrite: bool) -> Corpus | None:
+    """The corpus in a folder, if it is the one that is wanted. Raises InputError where it may not be replaced."""
     if (folder / "config.json").exists():
         raise InputError(f"{folder}: holds a model; choose another folder for the corpus")
-    if (folder / "train.tokens").exists():
-        try:
-            corpus = Corpus.load(folder)
-            if corpus.source == description:
-                return corpus, {}
-            refusal = "holds a corpus of other texts or options"
-        except InputError as error:
-            refusal = f"holds a corpus that cannot be read ({error})"
-        if not overwrite:
-            raise InputError(f"{folder}: {refusal}; choose another folder or pass --overwrite")
+    if not (folder / "train.tokens").exists():
+        return None
+    try:
+        corpus = Corpus.load(folder)
+        if corpus.source == description:
+            return corpus
+        refusal = "holds a corpus of other texts or options"
+    except InputError as error:
+        refusal = f"holds a corpus that cannot be read ({error})"
+    if not overwrite:
+        raise InputError(f"{folder}: {refusal}; choose another folder or pass --overwrite")
+    return None
+
+
+def _tokenize(
+    source: Source,
+    description: dict[str, Any],
+    folder: Path,
+    processes: int,
+    on_progress: Callable[[str, int], None] | None,
+) -> tuple[Corpus, dict[str, float]]:
     start = time.perf_counter()
     reading = _Reading(source, on_progress)
     tokenizer = _train(source, reading, processes)
@@ -168,7 +191,6 @@ def _tokenize_corpus(
     holds_out = source.valid_path is None and reading.documents >= _HELD_OUT
     has_valid = holds_out or source.valid_path is not None
     megabytes = reading.bytes / 1e6
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.tokens").unlink(missing_ok=True)  # until the new one is there the folder is no corpus
     write_atomically(folder / "tokenizer.json", tokenizer.to_json())
     facts = {"tokenizer": zlib.crc32(tokenizer.to_json().encode()), "source": description}

@@ -71,7 +71,8 @@ def _map(function: Any, texts: Iterable[str], processes: int, tokenizer: Tokeniz
 def _start(tokenizer: str | None) -> None:
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this one
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C, a closed terminal: for the one that started this one
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizer = None if tokenizer is None else Tokenizer.from_json(tokenizer)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import EpochProgress
@@ -99,9 +100,10 @@ class SayDuration(Callback):
         if trainer.epoch == 0 and done.batches == self.steps:
             rate = done.tokens / done.seconds
             seconds = trainer.config.epochs * trainer.tokens / rate
-            warn_line(
+            say(
                 f"{trainer.name}: {trainer.config.epochs} x {trainer.tokens:,} tokens at {rate:,.0f} a second, about "
-                f"{_duration(seconds)}"
+                f"{_duration(seconds)}",
+                error=True,
             )
 
 

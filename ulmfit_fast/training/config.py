@@ -30,6 +30,7 @@ def setting(
     return field(default=default, metadata={"help": help, **limits})
 
 
+_LARGEST = (1 << 63) - 1  # what the operations take
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
@@ -82,6 +83,10 @@ class TrainingConfig:
                 wrong = _KINDS[type(f.default)]
             elif isinstance(value, float) and not math.isfinite(value):
                 wrong = "a finite number"
+            elif isinstance(value, int) and abs(value) > _LARGEST:
+                raise InputError(
+                    f"{type(self).__name__}: {f.name} must be at most {_LARGEST}, got one of {value.bit_length()} bits"
+                )
             elif limits["at_least"] is not None and value < limits["at_least"]:
                 wrong = f"at least {limits['at_least']}"
             elif limits["above"] is not None and value <= limits["above"]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ulmfit_fast.core.atomic_write import write_atomically
+from ulmfit_fast.core.errors import shortened
 
 Record = dict[str, Any]  # stage, epoch, loss, tokens_per_s, ...
 
@@ -24,7 +26,12 @@ class History:
     def write(self, folder: Path) -> None:
         """Write ``history.jsonl`` and ``curves.png``."""
         write_atomically(folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
-        write_atomically(folder / "curves.png", plot_curves(self.records, self.points))
+        try:
+            curves = plot_curves(self.records, self.points)
+        except OSError as error:  # matplotlib wants a folder for its caches, in HOME or TMPDIR
+            warnings.warn(f"{folder}: no curves.png is drawn ({shortened(error)})", stacklevel=2)
+            return
+        write_atomically(folder / "curves.png", curves)
 
 
 def plot_curves(records: list[Record], points: Sequence[tuple[float, float]] = ()) -> bytes:

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
 from ulmfit_fast.core.device import autocast
 from ulmfit_fast.core.errors import TrainingDivergedError
 from ulmfit_fast.core.interrupt import uninterrupted
-from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.core.progress import Progress, progress_bar
 from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.training.history import Record
 from ulmfit_fast.training.optim import AveragedWeights
@@ -98,7 +97,7 @@ class Loop:
     on_step: Callable[[EpochProgress], None] | None = None
     late: bool | None = None
     _unread: _Unread | None = field(default=None, init=False)
-    _bar: tqdm | None = field(default=None, init=False)
+    _bar: Progress | None = field(default=None, init=False)
     _advanced: float = field(default=0.0, init=False)
 
     def advance(self, tokens: float) -> None:
@@ -135,9 +134,8 @@ class Loop:
         done = EpochProgress() if done is None else done
         late = next(self.model.parameters()).is_cuda if self.late is None else self.late
         clock = time.perf_counter()
-        with progress_bar(title, tokens, "tok", self.progress) as bar:
+        with progress_bar(title, tokens, "tok", self.progress, done.tokens) as bar:
             self._bar = bar
-            bar.update(done.tokens)
             for batch in batches:
                 self.optimizer.zero_grad(set_to_none=True)
                 with autocast(self.model, self.precision):
@@ -157,6 +155,7 @@ class Loop:
                     done.seconds, clock = done.seconds + now - clock, now
                     if self.on_step is not None:
                         self.on_step(done)
+                bar.figures["step"] = f"{done.batches:,}"
                 self.advance(step.tokens - self._advanced)
                 self._advanced = 0.0
             with uninterrupted():
@@ -189,7 +188,7 @@ class Loop:
         done.window_tokens, done.window_loss = done.window_tokens + tokens, done.window_loss + loss * tokens
         if self._bar is not None:
             shown = {"perplexity": f"{math.exp(min(loss, 50)):.1f}"} if self.perplexity else {}
-            self._bar.set_postfix({"loss": f"{loss:.3f}", **shown}, refresh=False)
+            self._bar.figures |= {"loss": f"{loss:.3f}", **shown}
 
     def _update(self, rate: float) -> None:
         scheduled = [group["lr"] for group in self.optimizer.param_groups]

@@ -161,15 +161,15 @@ class Trainer(ABC):
                 record = {"stage": self.name, "epoch": epoch + 1, **record}
                 if best.offer(record.get("valid_loss")) and folder is not None:
                     self.save(folder)
+            with uninterrupted():
+                self.history.records.append(record)
+                run.end(epoch, record.get("valid_loss"))
+                for files in self._files:
+                    files.on_epoch(self, record)
+            for callback in self.callbacks:
+                callback.on_epoch(self, record)
         except KeyboardInterrupt:
             raise run.interrupted(title) from None
-        with uninterrupted():
-            self.history.records.append(record)
-            run.end(epoch, record.get("valid_loss"))
-            for files in self._files:
-                files.on_epoch(self, record)
-        for callback in self.callbacks:
-            callback.on_epoch(self, record)
 
     def _tell_of_step(self, done: EpochProgress) -> None:
         for callback in self.callbacks:
