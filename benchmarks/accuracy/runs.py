@@ -24,7 +24,7 @@ from benchmarks.accuracy.models import OF_A_LANGUAGE_MODEL, Options, make
 from benchmarks.accuracy.reading import Reading
 from benchmarks.accuracy.results import Line
 from benchmarks.accuracy.scores import score_all
-from benchmarks.memory import resident_megabytes
+from benchmarks.resident_memory import resident_megabytes
 
 PACKAGES = {
     "fasttext": ("fasttext-numpy2",),

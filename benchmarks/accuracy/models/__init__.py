@@ -65,8 +65,13 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "wordllama": ("wordllama", "WordLlama", "wordllama vectors + logistic regression"),
     "minilm": ("minilm", "MiniLMLogistic", "MiniLM vectors + logistic regression"),
     "minilm-int8": ("minilm", "Int8MiniLMLogistic", "MiniLM int8 (ONNX) vectors + logistic regression"),
+    "setfit": ("setfit", "SetFit", "MiniLM fine-tuned as SetFit does"),
+    "fastai": ("fastai", "Fastai", "fastai's ULMFiT, same language model"),
+    "ours": ("ours", "Ours", "ours"),
+    "ours-pretrained": ("ours", "OursPretrained", "ours, language model fine-tuned first"),
+    "ours-features": ("ours_features", "OursFeatures", "ours: un-tuned pooled states + logistic regression"),
 }
-OF_A_LANGUAGE_MODEL: dict[str, str] = {}
+OF_A_LANGUAGE_MODEL = {"fastai": "lm", "ours": "lm", "ours-pretrained": "pretrained", "ours-features": "lm"}
 
 
 def make(name: str, options: Options) -> Model:

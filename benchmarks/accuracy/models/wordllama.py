@@ -17,7 +17,7 @@ WEIGHTS, TOKENIZER = "weights/l2_supercat_256.safetensors", "tokenizers/l2_super
 
 
 class WordLlama:
-    """A text is the mean of its tokens' vectors. Read from the package's files: 0.4.0 itself seeks one in a wrong folder."""
+    """A text is the mean of its tokens' vectors. Its files are read here, as 0.4.0 looks for one in a wrong folder."""
 
     def __init__(self, options: Options) -> None:
         options.given()
