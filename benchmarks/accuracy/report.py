@@ -29,9 +29,9 @@ def render(lines: Iterable[Line]) -> str:
         by_data_set.setdefault(line["data set"], []).append(line)
     parts = [
         "# Accuracy, ours and what users would pick instead", "",
-        "Written by `python -m benchmarks.accuracy report` from the `.jsonl` files here, a line a run. A cell is",
-        "the mean over the draws of labels, ± their standard deviation, and in parentheses their number. Each model was given",
-        "the same draws, and no model saw a test label. The best of a column is bold.", "",
+        "Written by `python -m benchmarks.accuracy report` from the `.jsonl` files here, a line a run. A cell is the",
+        "mean over the draws of labels, ± their standard deviation, and in parentheses their number. Each model was",
+        "given the same draws, and no model saw a test label. The best of a column is bold.", "",
     ]  # fmt: skip
     for name, own in by_data_set.items():
         parts += _section(name, own)
