@@ -20,6 +20,7 @@ from benchmarks.accuracy.draws import checksum, draw_rows
 from benchmarks.accuracy.embeddings import EmbeddingCache
 from benchmarks.accuracy.late_evidence import LateEvidence
 from benchmarks.accuracy.models import Options, Probabilities, make
+from benchmarks.accuracy.models.setfit import draw_pairs
 from benchmarks.accuracy.reading import Reading
 from benchmarks.accuracy.report import render
 from tests.tiny import FINETUNE, PRETRAIN, make_task
@@ -242,3 +243,12 @@ def test_peers_learn_a_plain_task(name: str, package: str, tmp_path: Path) -> No
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-3)
     found = [model.classes[i] for i in probabilities.argmax(1)]
     assert np.mean([a == b for a, b in zip(found, expected, strict=True)]) > 0.8
+
+
+def test_pairs_are_of_one_label_and_of_two_alike() -> None:
+    labels = ["a"] * 5 + ["b"] * 2 + ["c"]
+    pairs = list(draw_pairs(labels, 3, 0))
+    assert Counter(same for _, _, same in pairs) == {True: 3 * 8, False: 3 * 8}
+    assert all((labels[first] == labels[second]) == same for first, second, same in pairs)
+    assert Counter(first for first, _, _ in pairs) == dict.fromkeys(range(8), 6)
+    assert pairs != sorted(pairs)
