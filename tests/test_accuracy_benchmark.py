@@ -116,7 +116,7 @@ def test_command_appends_each_result_once_and_reports(tmp_path: Path) -> None:
     wrong = run(tmp_path / "data", tmp_path / "results", *common, "ours", "--set", "epoch=2")
     assert wrong.returncode == 2
     assert wrong.stderr == "benchmarks.accuracy: ours needs --lm FOLDER\n"
-    unknown = run(tmp_path / "data", tmp_path / "results", *common, "tfidf", "--set", "epoch=2")
+    unknown = run(tmp_path / "data", tmp_path / "results", *common, "tfidf", "--labels", "20", "--set", "epoch=2")
     assert unknown.returncode == 1
     assert "--set epoch: this model knows none" in unknown.stderr
 
