@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks.layers import Case, Workload, make_layer
+from benchmarks.resident_memory import resident_megabytes
 
 
 def peak_megabytes(name: str, case: Case) -> float | None:
@@ -21,13 +21,6 @@ def peak_megabytes(name: str, case: Case) -> float | None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return float(finished.stdout)
-
-
-def resident_megabytes(field: str) -> float:
-    status = Path("/proc/self/status").read_text()
-    match = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
-    assert match is not None
-    return int(match.group(1)) / 1024
 
 
 def main() -> None:

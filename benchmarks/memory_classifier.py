@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.classifiers import Sizes, make_model
-from benchmarks.memory import resident_megabytes
+from benchmarks.resident_memory import resident_megabytes
 from ulmfit_fast.text.batching import pack_documents
 
 

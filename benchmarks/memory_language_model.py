@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.memory import resident_megabytes
+from benchmarks.resident_memory import resident_megabytes
 
 
 def peak_of_a_step(name: str, dtype: str) -> float | None:

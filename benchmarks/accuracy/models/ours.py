@@ -1,0 +1,96 @@
+"""Ours: classifiers on one or several language models, whose probabilities are averaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy.models import Options, Probabilities
+from benchmarks.accuracy.runs import weights_checksum
+from ulmfit_fast import ClassifierConfig, FinetuneLMConfig, finetune_classifier, finetune_lm
+from ulmfit_fast.core.atomic_write import write_atomically
+from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.tasks.hold_out import hold_out
+from ulmfit_fast.training.trained import TrainedClassifier
+
+OF_A_RUN = ("seed", "embedding_size", "hidden_size", "num_layers", "tokenizer", "vocab_size", "direction")
+
+
+class Ours:
+    """Settings: any field of ClassifierConfig; members (trainings on each language model, each with a seed of its own);
+    valid_fraction (share of the labelled texts that choose the best epoch; 0: the last epoch counts).
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.folders: Sequence[Path] = options.lm
+        names = [f.name for f in fields(ClassifierConfig) if f.name not in OF_A_RUN]
+        known = {**dict.fromkeys(names), "members": 1, "valid_fraction": 0.0}
+        given = options.given(**known)
+        self.members, self.valid_fraction = given.pop("members"), given.pop("valid_fraction")
+        self.config = {name: value for name, value in given.items() if name in options.settings}
+        self.waived_seconds = 0.0
+
+    def fit(self, texts: Sequence[str], labels: Sequence[str], unlabeled: Callable[[], list[str]], seed: int) -> None:
+        kept, held_out = list(range(len(texts))), []
+        if self.valid_fraction:
+            kept, held_out = (rows.tolist() for rows in hold_out(len(texts), self.valid_fraction, seed, labels))
+        valid: dict[str, Any] = {}
+        if held_out:
+            valid = {"valid_texts": [texts[i] for i in held_out], "valid_labels": [labels[i] for i in held_out]}
+        self.trained: list[TrainedClassifier] = [
+            finetune_classifier(
+                [texts[i] for i in kept], [labels[i] for i in kept], folder,
+                ClassifierConfig(**self.config, seed=seed * 100 + member), progress=False, **valid,
+            )
+            for folder in self.folders for member in range(self.members)
+        ]  # fmt: skip
+        self.classes = [str(label) for label in self.trained[0].labels]
+
+    def predict_proba(self, texts: Sequence[str]) -> Probabilities:
+        precision = self.config.get("precision", "float32")
+        documents = texts if isinstance(texts, list) else list(texts)
+        found = [predict_probabilities(c.model, c.tokenizer, documents, precision=precision) for c in self.trained]
+        mean: Probabilities = np.mean(found, axis=0)
+        return mean
+
+
+class OursPretrained(Ours):
+    """The same after ``finetune_lm`` on the unlabelled texts, done once for all draws.
+
+    Settings: those of ``Ours``, and any field of FinetuneLMConfig with "lm." before it.
+    """
+
+    def __init__(self, options: Options) -> None:
+        own = {name.removeprefix("lm."): v for name, v in options.settings.items() if name.startswith("lm.")}
+        rest = {name: v for name, v in options.settings.items() if not name.startswith("lm.")}
+        super().__init__(Options(rest, options.language, cache=options.cache))
+        self.pretrained, self.cache = options.pretrained, options.cache / "language-models"
+        self.lm_config = FinetuneLMConfig(**own)
+
+    def fit(self, texts: Sequence[str], labels: Sequence[str], unlabeled: Callable[[], list[str]], seed: int) -> None:
+        corpus = unlabeled()
+        self.folders = [self._finetuned(folder, corpus) for folder in self.pretrained]
+        super().fit(texts, labels, unlabeled, seed)
+
+    def _finetuned(self, folder: Path, corpus: list[str]) -> Path:
+        """The folder of the fine-tuned model, made where there is none; an interrupted training goes on."""
+        content = hashlib.sha256(json.dumps([weights_checksum(folder), asdict(self.lm_config)]).encode())
+        for text in corpus:
+            content.update(len(text).to_bytes(8, "little") + text.encode("utf-8", "surrogatepass"))
+        output = self.cache / content.hexdigest()[:24]
+        finished = output / "seconds.json"
+        if not finished.exists():
+            start = time.perf_counter()
+            output.parent.mkdir(parents=True, exist_ok=True)
+            finetune_lm(corpus, folder, self.lm_config, output=output, resume=True, progress=False)
+            write_atomically(finished, json.dumps(time.perf_counter() - start))
+        else:
+            self.waived_seconds += json.loads(finished.read_text())
+        return output

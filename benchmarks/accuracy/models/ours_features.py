@@ -1,0 +1,62 @@
+"""What a language model knows before any label: its pooled states of a text, and a logistic regression on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.accuracy.embeddings import EmbeddingCache, Vectors
+from benchmarks.accuracy.models import Options, Probabilities
+from benchmarks.accuracy.models.logistic import fit_logistic
+from benchmarks.accuracy.runs import weights_checksum
+from ulmfit_fast import BPT3C
+from ulmfit_fast.text.batching import document_batches
+from ulmfit_fast.training.trained import TrainedLanguageModel
+
+MAX_TOKENS = 200_000  # of a batch
+
+
+class OursFeatures:
+    """Last state, maximum and mean of the top layer's states [3 E] of each language model, side by side."""
+
+    def __init__(self, options: Options) -> None:
+        options.given()
+        self._caches = [self._cache(options.cache, folder) for folder in options.lm]
+        self.waived_seconds = 0.0
+
+    def _cache(self, cache: Path, folder: Path) -> EmbeddingCache:
+        loaded: list[TrainedLanguageModel] = []
+
+        def encode(texts: list[str]) -> Vectors:
+            if not loaded:
+                loaded.append(TrainedLanguageModel.load(folder))
+            return pooled_states(loaded[0], texts)
+
+        return EmbeddingCache(cache / "embeddings" / f"pooled-{weights_checksum(folder)}", encode)
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.concatenate([cache.vectors(texts) for cache in self._caches], axis=1)
+        self.waived_seconds = sum(cache.waived_seconds for cache in self._caches)
+        return vectors
+
+    def fit(self, texts: Sequence[str], labels: Sequence[str], unlabeled: Callable[[], list[str]], seed: int) -> None:
+        self.regression, _ = fit_logistic(self._vectors(texts), labels, seed, standardize=True)
+        self.classes = list(self.regression.classes_)
+
+    def predict_proba(self, texts: Sequence[str]) -> Probabilities:
+        found: Probabilities = self.regression.predict_proba(self._vectors(texts))
+        return found
+
+
+def pooled_states(trained: TrainedLanguageModel, texts: list[str]) -> Vectors:
+    """[len(texts), 3 E]; a text's row does not depend on the others."""
+    pool = BPT3C(trained.model.encoder).eval()
+    ids = list(trained.tokenizer.encode(texts))
+    found = np.empty((len(texts), pool.output_size), dtype=np.float32)
+    with torch.inference_mode():
+        for documents, rows in document_batches(ids, 64, MAX_TOKENS):
+            found[rows] = pool(documents).float().numpy()
+    return found
