@@ -78,6 +78,7 @@ class Source:
         seed: of the choice of held-out documents.
         given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
         direction: "forward", or "backward": texts are read from their end.
+        rules_version: of the text rules that words are split by; older ones are for what goes on with an older model.
     """
 
     path: Path
@@ -90,11 +91,13 @@ class Source:
     seed: int = 0
     given: Tokenizer | None = None
     direction: str = "forward"
+    rules_version: int = RULES_VERSION
 
     def description(self) -> dict[str, Any]:
         """All that the tokens depend on: equal descriptions, equal tokens."""
+        rules_version = self.rules_version if self.given is None else self.given.rules_version
         return {
-            "rules": RULES_VERSION, "tokenizers": tokenizers.__version__,
+            "rules": rules_version, "tokenizers": tokenizers.__version__,
             "path": _identity(self.path), "valid_path": None if self.valid_path is None else _identity(self.valid_path),
             "text_column": self.text_column, "split": self.split, "seed": self.seed,
         } | (
@@ -102,6 +105,10 @@ class Source:
             | ({} if self.direction == "forward" else {"direction": self.direction})
             if self.given is None else {"given": zlib.crc32(self.given.to_json().encode())}
         )  # fmt: skip
+
+    def made(self, corpus: Corpus) -> bool:
+        """Whether the corpus was made of just these files in just this way, be it with older text rules."""
+        return corpus.source == self.description() | {"rules": corpus.source.get("rules")}
 
 
 def tokenize_corpus(
@@ -112,6 +119,8 @@ def tokenize_corpus(
     overwrite: bool = False,
 ) -> tuple[Corpus, dict[str, float]]:
     """Tokenize files into a corpus folder, or open it where it holds just these files tokenized just so.
+
+    One that an earlier release made of them, with older text rules, is opened as it is; ``overwrite`` makes it anew.
 
     The files are read once for the vocabulary (with a given one, for the number of documents) and once for the tokens,
     twice if some documents are held out.
@@ -146,7 +155,7 @@ def tokenize_corpus(
     if (folder / "train.tokens").exists():
         try:
             corpus = Corpus.load(folder)
-            if corpus.source == description:
+            if corpus.source == description or (source.made(corpus) and not overwrite):
                 return corpus, {}
             refusal = "holds a corpus of other texts or options"
         except InputError as error:
@@ -223,10 +232,12 @@ def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
         for _ in reading.counted("count"):
             pass
         return source.given
-    texts, words = reading.counted("vocabulary"), source.tokenizer == "word"
-    if words:
-        texts = parallel.with_rules(texts, processes)
-    tokenizer = Tokenizer.train(source.tokenizer, texts, source.vocab_size, source.min_frequency, marked=words)
+    texts, limits = reading.counted("vocabulary"), (source.vocab_size, source.min_frequency)
+    if source.tokenizer == "word":
+        counts = parallel.count_tokens(texts, source.rules_version, processes)
+        tokenizer = Tokenizer.from_counts(counts, *limits, source.rules_version)
+    else:
+        tokenizer = Tokenizer.train(source.tokenizer, texts, *limits)
     return tokenizer.reading(source.direction)
 
 

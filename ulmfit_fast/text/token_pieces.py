@@ -1,0 +1,122 @@
+"""How each kind of tokenizer cuts a text into pieces between spaces, and what a piece's ids are.
+
+The ids are those of the whole text in one go, whatever its pieces are; pieces of which that is not true say so.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import tokenizers
+
+from ulmfit_fast.text.piece_table import Numbered
+from ulmfit_fast.text.rule_versions import Rules
+
+_SPACES = str.maketrans("\t\n\r", "   ")
+_WORD_BEGINS = "\u2581"  # how the library writes the space before a subword
+
+
+class Cutting(Protocol):
+    """Texts are well formed."""
+
+    def prepare(self, text: str) -> str:
+        """The text with single spaces between its pieces."""
+
+    def numbered(self, pieces: list[str]) -> Numbered:
+        """What pieces become, each on its own."""
+
+    def part(self, text: str) -> list[int]:
+        """A whole text's ids, or those of a part that begins and ends where it can be cut, not prepared.
+
+        Those of white space have ``LINE_BREAK`` added.
+        """
+
+    def ending(self, text: str) -> Sequence[int]:
+        """What comes after the ids of the last piece."""
+
+
+class WordCutting:
+    """By the text rules of a version; ``number`` gives a token's id, with ``LINE_BREAK`` for white space."""
+
+    def __init__(self, rules: Rules, number: Callable[[str], int]) -> None:
+        self._rules, self._number = rules, number
+
+    def prepare(self, text: str) -> str:
+        return self._rules.prepare(text)
+
+    def numbered(self, pieces: list[str]) -> Numbered:
+        ids: list[int] = []
+        lengths, firsts, lasts, all_blank = [], [], [], []
+        for tokens, first, last, blank in self._rules.split(pieces):
+            ids += map(self._number, tokens)
+            lengths.append(len(tokens))
+            firsts.append(hash(first) if first else 0)
+            lasts.append(hash(last) if last else 1)
+            all_blank.append(blank)
+        return Numbered(ids, lengths, firsts, lasts, all_blank, [False] * len(pieces))
+
+    def part(self, text: str) -> list[int]:
+        return self.numbered([self.prepare(text)]).ids
+
+    def ending(self, text: str) -> Sequence[int]:
+        return ()
+
+
+class SpaceCutting:
+    """Words as they stand between white space."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, number: Callable[[str], int]) -> None:
+        self._backend, self._number = backend, number
+
+    def prepare(self, text: str) -> str:
+        return text.replace("\n", " <eos> ").translate(_SPACES)
+
+    def numbered(self, pieces: list[str]) -> Numbered:
+        ids: list[int] = []
+        lengths = []
+        for piece in pieces:
+            found = [self._number(piece)] if piece.split() == [piece] else self.part(piece)
+            ids += found
+            lengths.append(len(found))
+        return Numbered.alone(ids, lengths)
+
+    def part(self, text: str) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def ending(self, text: str) -> Sequence[int]:
+        return ()
+
+
+class SubwordCutting:
+    """Byte-pair encodings: a word's do not depend on the words beside it."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._backend = backend
+        self._ending = self.part(" ")
+
+    def prepare(self, text: str) -> str:
+        return text.translate(_SPACES)
+
+    def numbered(self, pieces: list[str]) -> Numbered:
+        ids: list[int] = []
+        lengths = []
+        for encoding in self._backend.encode_batch_fast(pieces, add_special_tokens=False):
+            found = encoding.ids
+            ids += found
+            lengths.append(len(found))
+        return Numbered.alone(ids, lengths)._replace(whole=[not _is_plain(piece) for piece in pieces])
+
+    def part(self, text: str) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def ending(self, text: str) -> Sequence[int]:
+        return self._ending if text[-1:] in (" ", "\t", "\n", "\r") else ()
+
+
+def _is_plain(piece: str) -> bool:
+    """Whether a piece holds no white space of any kind, and nothing that becomes such."""
+    if not piece.isascii():
+        piece = unicodedata.normalize("NFKC", piece)
+    return not piece or (_WORD_BEGINS not in piece and piece.split() == [piece])
