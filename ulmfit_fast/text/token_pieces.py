@@ -13,9 +13,11 @@ import tokenizers
 
 from ulmfit_fast.text.piece_table import Numbered
 from ulmfit_fast.text.rule_versions import Rules
+from ulmfit_fast.text.rules import SPECIAL_TOKENS
 
 _SPACES = str.maketrans("\t\n\r", "   ")
-_WORD_BEGINS = "\u2581"  # how the library writes the space before a subword
+# How the library writes the space before a subword; tokens that it takes out of the text before it splits it.
+_APART = ("\u2581", *SPECIAL_TOKENS)
 
 
 class Cutting(Protocol):
@@ -116,7 +118,7 @@ class SubwordCutting:
 
 
 def _is_plain(piece: str) -> bool:
-    """Whether a piece holds no white space of any kind, and nothing that becomes such."""
+    """Whether a piece holds neither white space of any kind, nor what becomes such, nor what the library sets apart."""
     if not piece.isascii():
         piece = unicodedata.normalize("NFKC", piece)
-    return not piece or (_WORD_BEGINS not in piece and piece.split() == [piece])
+    return not piece or (not any(mark in piece for mark in _APART) and piece.split() == [piece])

@@ -93,7 +93,9 @@ class Tokenizer:
         cls, counts: Mapping[str, int], vocab_size: int, min_frequency: int, rules_version: int = RULES_VERSION
     ) -> Tokenizer:
         """``train_words``, given how often the texts have each token (``count_tokens``)."""
-        frequent = [token for token, count in counts.items() if count >= min_frequency and token not in SPECIAL_TOKENS]
+        # In version 1 a marker that texts have took the place of a word.
+        known = () if rules_version == 1 else SPECIAL_TOKENS
+        frequent = [token for token, count in counts.items() if count >= min_frequency and token not in known]
         frequent.sort(key=lambda token: (-counts[token], token))
         return cls.from_vocabulary(frequent[: max(vocab_size - len(SPECIAL_TOKENS), 0)], "word", rules_version)
 
@@ -225,9 +227,10 @@ class Tokenizer:
 
     def can_be_token(self, word: str) -> bool:
         """Whether texts can have ``word`` as a token: another tokenizer's, such as ``u.s.``, may be cut here."""
+        word = encodable(word)
         if not self.uses_rules:
             return self.tokens(word) == [word]
-        return split_whole(rules_of(self.rules_version), encodable(word)).tokens == [word]
+        return split_whole(rules_of(self.rules_version), word).tokens == [word]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids as text, special tokens left out; for reading, not an exact inverse."""
