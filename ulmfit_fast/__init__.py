@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ulmfit_fast import ops
-    from ulmfit_fast.core.errors import InputError, TrainingDivergedError, TrainingInterrupted
+    from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError, TrainingInterrupted
     from ulmfit_fast.estimator import TextStream, ULMFiTClassifier
     from ulmfit_fast.interop.fastai import import_language_model
     from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
@@ -41,6 +41,7 @@ _MODULES = {
     "FinetuneLMConfig": "training.config",
     "GradualUnfreezing": "training.unfreezing",
     "InputError": "core.errors",
+    "InputWarning": "core.errors",
     "LanguageModel": "nn.language_model",
     "NTASGD": "training.optim",
     "PretrainConfig": "training.config",
@@ -76,6 +77,7 @@ __all__ = [
     "FinetuneLMConfig",
     "GradualUnfreezing",
     "InputError",
+    "InputWarning",
     "LanguageModel",
     "PretrainConfig",
     "SlantedTriangularLR",

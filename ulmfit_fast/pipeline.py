@@ -24,6 +24,7 @@ from ulmfit_fast.tasks.texts import as_texts, hold_out
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
 from ulmfit_fast.training.stage import EpochCallback, Stage, TrainedClassifier, TrainedLanguageModel
 
@@ -70,7 +71,7 @@ def pretrain_lm(
     else:
         texts = _as_training_texts("pretrain_lm", texts)
         train_texts, valid_texts = hold_out(texts, valid_texts, config.seed)
-        corpus = _in_memory(config.train_tokenizer(train_texts), train_texts, valid_texts)
+        corpus = _in_memory("pretrain_lm", config.train_tokenizer(train_texts), train_texts, valid_texts)
     encoder = config.new_encoder(corpus.tokenizer)
     encoder.set_dropouts(encoder.config.with_dropouts(config.dropouts, config.drop_mult))
     model = LanguageModel(encoder)
@@ -128,9 +129,9 @@ def finetune_lm(
         train_texts, valid_texts = hold_out(texts, valid_texts, config.seed)
         tokenizer = base.tokenizer
         if config.new_vocabulary and tokenizer.uses_rules:
-            words = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency)
+            words = Tokenizer.train_words(train_texts, config.vocab_size, config.min_frequency, tokenizer.rules_version)
             tokenizer = words.reading(tokenizer.direction)
-        corpus = _in_memory(tokenizer, train_texts, valid_texts)
+        corpus = _in_memory("finetune_lm", tokenizer, train_texts, valid_texts)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
     stage = Stage("fine-tune LM", config, output, progress, on_epoch, resume)
@@ -232,8 +233,10 @@ def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given:
     return replace(config, direction=tokenizer.direction)
 
 
-def _in_memory(tokenizer: Tokenizer, texts: Sequence[str], valid_texts: Sequence[str] | None) -> Corpus:
+def _in_memory(function: str, tokenizer: Tokenizer, texts: Sequence[str], valid_texts: Sequence[str] | None) -> Corpus:
     valid = None if valid_texts is None else TokenArray(list(tokenizer.encode(valid_texts)))
     if valid is not None and valid.offsets[-1] < 2:
         valid = None  # nothing to predict in it
-    return Corpus(tokenizer, TokenArray(list(tokenizer.encode(texts))), valid)
+    ids = list(tokenizer.encode(texts))
+    warn_of_unknown(function, tokenizer, ids)
+    return Corpus(tokenizer, TokenArray(ids), valid)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import click
 
-from ulmfit_fast.core.errors import InputError, TrainingDivergedError
+from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
     try:
-        with terminated_as_interrupted():
+        with terminated_as_interrupted(), warnings.catch_warnings():
+            warnings.showwarning = _in_one_line(warnings.showwarning)
             command.main(arguments, prog_name="ulmfit-fast", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -28,6 +30,18 @@ def main(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         return _fail(str(error.__cause__ or error) or "interrupted", 130)  # click wraps the interruption
     return 0
+
+
+def _in_one_line(otherwise: Any) -> Any:
+    """What shows warnings: the input's without Python's file and line."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, InputWarning):
+            click.echo(f"ulmfit-fast: warning: {' '.join(str(message).split())}", err=True)
+        else:
+            otherwise(message, category, *where)
+
+    return show
 
 
 def _fail(message: str, status: int = 2) -> int:

@@ -7,6 +7,10 @@ class InputError(ValueError):
     """Input that cannot be used; the message names it and says what to do."""
 
 
+class InputWarning(UserWarning):
+    """Input that can be used, but hardly as it was meant; the message says what to do."""
+
+
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was interrupted; the message says how to go on from the last step."""
 

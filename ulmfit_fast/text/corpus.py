@@ -22,6 +22,7 @@ from ulmfit_fast.text.files import iterate_texts, text_files
 from ulmfit_fast.text.rules import RULES_VERSION
 from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
 from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
+from ulmfit_fast.text.unknown_tokens import UnknownTokens
 
 _HELD_OUT = 20  # one document of so many is for validation
 
@@ -175,8 +176,10 @@ def tokenize_corpus(
     write_atomically(folder / "tokenizer.json", tokenizer.to_json())
     facts = {"tokenizer": zlib.crc32(tokenizer.to_json().encode()), "source": description}
 
+    unknown = UnknownTokens(tokenizer)
+
     def write(name: str, texts: Iterable[str]) -> TokenFile:
-        ids = parallel.encode(tokenizer, texts, processes)
+        ids = unknown.watch(parallel.encode(tokenizer, texts, processes))
         return write_token_file(folder / name, ids, len(tokenizer), facts | {"valid": has_valid})
 
     if has_valid:  # before the training file, which says that it is there
@@ -189,6 +192,7 @@ def tokenize_corpus(
         "megabytes": megabytes, "seconds": time.perf_counter() - start, "documents": float(reading.documents),
         "tokens": float(train.offsets[-1]),
     }  # fmt: skip
+    unknown.warn(str(source.path))
     return Corpus.load(folder), figures
 
 

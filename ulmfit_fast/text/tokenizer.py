@@ -179,6 +179,13 @@ class Tokenizer:
             ours["rules"] = self.rules_version
         return json.dumps(ours | json.loads(text), ensure_ascii=False) if ours else text
 
+    @property
+    def kind(self) -> str:
+        """Which of ``TOKENIZERS`` it is."""
+        if self.uses_rules:
+            return "word"
+        return "whitespace" if isinstance(self.backend.model, models.WordLevel) else "subword"
+
     def __len__(self) -> int:
         return self.backend.get_vocab_size()
 

@@ -30,6 +30,7 @@ from ulmfit_fast.text.batching import LanguageModelStream, document_batches, gro
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.config import ClassifierConfig, LanguageModelConfig, TrainingConfig
 from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import BestWeights, Loop, StepLoss, diverged
@@ -154,6 +155,7 @@ class Stage:
         assert isinstance(config, ClassifierConfig)
         model.to(device)
         ids = list(tokenizer.encode(texts))
+        warn_of_unknown("finetune_classifier", tokenizer, ids)
         valid_ids = None if valid is None else list(tokenizer.encode(valid[0]))
         random = np.random.default_rng(config.seed)
         # Each epoch cuts its own batches, of which there may be a few more or less.
