@@ -6,9 +6,11 @@ The ids are those of the whole text in one go, whatever its pieces are; pieces o
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress, islice
 from typing import Protocol
 
+import numpy as np
 import tokenizers
 
 from ulmfit_fast.text.piece_table import Numbered
@@ -16,8 +18,7 @@ from ulmfit_fast.text.rule_versions import Rules
 from ulmfit_fast.text.rules import SPECIAL_TOKENS
 
 _SPACES = str.maketrans("\t\n\r", "   ")
-# How the library writes the space before a subword; tokens that it takes out of the text before it splits it.
-_APART = ("\u2581", *SPECIAL_TOKENS)
+_WORD_BEGINS = "\u2581"  # how the library writes the space before a subword
 
 
 class Cutting(Protocol):
@@ -97,18 +98,30 @@ class SubwordCutting:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
         self._ending = self.part(" ")
+        self._begins = np.zeros(backend.get_vocab_size(), bool)  # ids of tokens that begin a word
+        for token, i in backend.get_vocab().items():
+            self._begins[i] = token.startswith(_WORD_BEGINS)
 
     def prepare(self, text: str) -> str:
         return text.translate(_SPACES)
 
     def numbered(self, pieces: list[str]) -> Numbered:
-        ids: list[int] = []
-        lengths = []
-        for encoding in self._backend.encode_batch_fast(pieces, add_special_tokens=False):
-            found = encoding.ids
-            ids += found
-            lengths.append(len(found))
-        return Numbered.alone(ids, lengths)._replace(whole=[not _is_plain(piece) for piece in pieces])
+        plain = [piece != "" and _is_plain(piece) for piece in pieces]
+        texts = [" ".join(some) for some in _in_lists(compress(pieces, plain))]
+        found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        ids = np.array([i for encoding in found for i in encoding.ids], np.int32)
+        begins = np.flatnonzero(self._begins[ids])
+        if len(begins) != sum(plain) or (len(begins) and begins[0] != 0):  # the vocabulary has not even the space
+            return self._one_by_one(pieces)
+        lengths = np.zeros(len(pieces), np.int64)
+        lengths[plain] = np.diff(np.append(begins, len(ids)))
+        whole = [piece != "" and not is_plain for piece, is_plain in zip(pieces, plain, strict=True)]
+        return Numbered.alone(ids.tolist(), lengths.tolist())._replace(whole=whole)
+
+    def _one_by_one(self, pieces: list[str]) -> Numbered:
+        ids = [self.part(piece) for piece in pieces]
+        whole = [piece != "" and not _is_plain(piece) for piece in pieces]
+        return Numbered.alone([i for each in ids for i in each], list(map(len, ids)))._replace(whole=whole)
 
     def part(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
@@ -117,8 +130,16 @@ class SubwordCutting:
         return self._ending if text[-1:] in (" ", "\t", "\n", "\r") else ()
 
 
+def _in_lists(pieces: Iterator[str]) -> Iterator[list[str]]:
+    """Pieces by the hundred: a text of its own for each would cost more than its encoding."""
+    while some := list(islice(pieces, 100)):
+        yield some
+
+
 def _is_plain(piece: str) -> bool:
     """Whether a piece holds neither white space of any kind, nor what becomes such, nor what the library sets apart."""
     if not piece.isascii():
         piece = unicodedata.normalize("NFKC", piece)
-    return not piece or (not any(mark in piece for mark in _APART) and piece.split() == [piece])
+        if _WORD_BEGINS in piece:
+            return False
+    return piece.split() == [piece] and not ("xx" in piece and any(token in piece for token in SPECIAL_TOKENS))
