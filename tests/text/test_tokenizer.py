@@ -114,6 +114,20 @@ def test_what_was_met_long_ago_is_forgotten_without_a_trace(monkeypatch: pytest.
         assert ids.tolist() == [tokenizer.bos_id, *expected]
 
 
+def test_an_interrupted_call_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["one two three", "four two five six"]
+    tokenizer = Tokenizer.train_words(texts, min_frequency=1)
+    expected = [ids.tolist() for ids in tokenizer.reading("forward").encode(texts)]
+
+    def interrupted(pieces: list[str]) -> piece_table.Numbered:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tokenizer._table, "_split", interrupted)
+        next(tokenizer.encode(texts))
+    assert [ids.tolist() for ids in tokenizer.encode(["two five", *texts])][1:] == expected
+
+
 def test_half_a_surrogate_pair_is_a_question_mark_everywhere() -> None:
     half, mark = "great \ud83d film", "great ? film"
     for kind in TOKENIZERS:

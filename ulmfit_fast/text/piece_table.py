@@ -38,6 +38,18 @@ class Numbered(NamedTuple):
         return cls(ids, lengths, [0] * count, [1] * count, [False] * count, [False] * count)
 
 
+class _Columns(NamedTuple):
+    """``Numbered`` of all known pieces, with where each piece's ids begin."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    firsts: np.ndarray
+    lasts: np.ndarray
+    blank: np.ndarray
+    whole: np.ndarray
+
+
 class PieceTable:
     """The pieces that were met, each with its ids.
 
@@ -49,53 +61,54 @@ class PieceTable:
     def __init__(self, split: Callable[[list[str]], Numbered], begin: int) -> None:
         self._split = split
         self._numbers: dict[str, int] = defaultdict(count().__next__)
-        self._known = self._characters = 0
-        self._ids = np.empty(0, np.int32)
-        self._starts = self._lengths = self._firsts = self._lasts = np.empty(0, np.int64)
-        self._blank = self._whole = np.empty(0, bool)
+        self._characters = 0
+        integers, flags = np.empty(0, np.int64), np.empty(0, bool)
+        self._columns = _Columns(np.empty(0, np.int32), integers, integers, integers, integers, flags, flags)
         self._numbers[_BEGIN]
         self._add([_BEGIN], Numbered.alone([begin], [1]))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray | None]:
-        """Ids of each prepared text, int32 [length >= 1]; None for one that cannot be cut into pieces."""
-        pieces = f"{_BEGIN} {f' {_BEGIN} '.join(texts)}".split(" ") if texts else []
+        """Ids of each prepared text, int32 [length >= 1]; None for one that cannot be taken in pieces."""
+        if not texts:
+            return []
+        pieces = f"{_BEGIN} {f' {_BEGIN} '.join(texts)}".split(" ")
         numbers = self._look_up(pieces)
-        whole = self._whole[numbers]
-        uncut = set((np.cumsum(numbers == 0)[whole] - 1).tolist()) if whole.any() else set()
+        whole = self._columns.whole[numbers]
+        untaken = set((np.cumsum(numbers == 0)[whole] - 1).tolist()) if whole.any() else set()
         numbers = self._join_repeated(pieces, numbers)
-        lengths = self._lengths[numbers]
+        lengths = self._columns.lengths[numbers]
         ends = np.cumsum(lengths)
-        total = int(ends[-1]) if len(ends) else 0
-        ids = self._ids[np.repeat(self._starts[numbers] - (ends - lengths), lengths) + np.arange(total)]
-        begins = (ends - lengths)[numbers == 0].tolist()
-        result = self._cut(ids, begins)
+        begins = ends - lengths
+        ids = self._columns.ids[np.repeat(self._columns.starts[numbers] - begins, lengths) + np.arange(ends[-1])]
+        result = self._cut(ids, begins[numbers == 0].tolist())
         self._forget()
-        return [None if i in uncut else found for i, found in enumerate(result)]
+        return [None if i in untaken else found for i, found in enumerate(result)]
 
     def _look_up(self, pieces: list[str]) -> np.ndarray:
+        """Each piece's number. A piece's number is its place in the table, new ones are added."""
         numbers = np.fromiter(map(self._numbers.__getitem__, pieces), np.int64, len(pieces))
-        if len(self._numbers) > self._known:
-            new = list(islice(reversed(self._numbers), len(self._numbers) - self._known))[::-1]
+        unknown = len(self._numbers) - len(self._columns.starts)  # of an interrupted call, too
+        if unknown:
+            new = list(islice(reversed(self._numbers), unknown))[::-1]
             self._add(new, self._split(new))
         return numbers
 
     def _add(self, pieces: list[str], found: Numbered) -> None:
-        lengths = np.array(found.lengths, np.int64)
-        self._starts = np.append(self._starts, len(self._ids) + np.cumsum(lengths) - lengths)
-        self._lengths = np.append(self._lengths, lengths)
-        self._ids = np.append(self._ids, np.array(found.ids, np.int32))
+        old, lengths = self._columns, np.array(found.lengths, np.int64)
         # Equal hashes of unequal words join two pieces for nothing; the ids are the same.
-        self._firsts = np.append(self._firsts, np.array(found.firsts, np.int64))
-        self._lasts = np.append(self._lasts, np.array(found.lasts, np.int64))
-        self._blank = np.append(self._blank, np.array(found.blank, bool))
-        self._whole = np.append(self._whole, np.array(found.whole, bool))
-        self._known += len(pieces)
+        added = _Columns(
+            np.array(found.ids, np.int32), len(old.ids) + np.cumsum(lengths) - lengths, lengths,
+            np.array(found.firsts, np.int64), np.array(found.lasts, np.int64),
+            np.array(found.blank, bool), np.array(found.whole, bool),
+        )  # fmt: skip
+        self._columns = _Columns(*map(np.append, old, added))
         self._characters += sum(map(len, pieces))
 
     def _join_repeated(self, pieces: list[str], numbers: np.ndarray) -> np.ndarray:
         """The same with neighbours that share a word as one piece each."""
-        solid = np.flatnonzero(~self._blank[numbers])
-        shared = self._lasts[numbers[solid[:-1]]] == self._firsts[numbers[solid[1:]]]
+        columns = self._columns
+        solid = np.flatnonzero(~columns.blank[numbers])
+        shared = columns.lasts[numbers[solid[:-1]]] == columns.firsts[numbers[solid[1:]]]
         if not shared.any():
             return numbers
         edges = np.diff(np.concatenate([[0], shared.astype(np.int8), [0]]))
@@ -104,7 +117,6 @@ class PieceTable:
         inside = np.zeros(len(numbers) + 1, np.int64)
         inside[begins + 1] += 1
         inside[ends + 1] -= 1
-        numbers = numbers.copy()
         numbers[begins] = self._look_up(joined)
         return numbers[np.cumsum(inside)[:-1] == 0]
 
@@ -126,22 +138,20 @@ class PieceTable:
 
     def _forget(self) -> None:
         """Keep the pieces that were met first, within the table's bounds."""
-        if self._known <= _MOST_PIECES and self._characters <= _MOST_CHARACTERS:
+        if len(self._numbers) <= _MOST_PIECES and self._characters <= _MOST_CHARACTERS:
             return
         kept: list[str] = []
-        self._characters = 0
+        characters = 0
         for piece in islice(self._numbers, _MOST_PIECES // 2):
-            self._characters += len(piece)
-            if self._characters > _MOST_CHARACTERS // 2 and kept:
-                self._characters -= len(piece)
+            if kept and characters + len(piece) > _MOST_CHARACTERS // 2:
                 break
+            characters += len(piece)
             kept.append(piece)
-        self._known = known = len(kept)
-        self._numbers = defaultdict(count(known).__next__, zip(kept, range(known), strict=True))
-        self._ids = self._ids[: self._starts[known - 1] + self._lengths[known - 1]]
-        self._starts, self._lengths = self._starts[:known], self._lengths[:known]
-        self._firsts, self._lasts = self._firsts[:known], self._lasts[:known]
-        self._blank, self._whole = self._blank[:known], self._whole[:known]
+        count_kept, old = len(kept), self._columns
+        ids = old.ids[: old.starts[count_kept - 1] + old.lengths[count_kept - 1]]
+        self._columns = _Columns(ids, *(column[:count_kept] for column in old[1:]))
+        self._numbers = defaultdict(count(count_kept).__next__, zip(kept, range(count_kept), strict=True))
+        self._characters = characters
 
 
 def in_pieces(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
