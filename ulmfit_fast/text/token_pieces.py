@@ -17,7 +17,6 @@ from ulmfit_fast.text.piece_table import Numbered
 from ulmfit_fast.text.rule_versions import Rules
 from ulmfit_fast.text.rules import SPECIAL_TOKENS
 
-_SPACES = str.maketrans("\t\n\r", "   ")
 _WORD_BEGINS = "\u2581"  # how the library writes the space before a subword
 
 
@@ -74,7 +73,7 @@ class SpaceCutting:
         self._backend, self._number = backend, number
 
     def prepare(self, text: str) -> str:
-        return text.replace("\n", " <eos> ").translate(_SPACES)
+        return text.replace("\n", " <eos> ").replace("\t", " ").replace("\r", " ")
 
     def numbered(self, pieces: list[str]) -> Numbered:
         ids: list[int] = []
@@ -103,7 +102,7 @@ class SubwordCutting:
             self._begins[i] = token.startswith(_WORD_BEGINS)
 
     def prepare(self, text: str) -> str:
-        return text.translate(_SPACES)
+        return text.replace("\n", " ").replace("\t", " ").replace("\r", " ")
 
     def numbered(self, pieces: list[str]) -> Numbered:
         plain = [piece != "" and _is_plain(piece) for piece in pieces]
