@@ -17,6 +17,7 @@ from ulmfit_fast.text.piece_table import Numbered
 from ulmfit_fast.text.rule_versions import Rules
 from ulmfit_fast.text.rules import SPECIAL_TOKENS
 
+_LONGEST = 100  # longer pieces do not come again: text without spaces is encoded whole
 _WORD_BEGINS = "\u2581"  # how the library writes the space before a subword
 
 
@@ -105,7 +106,7 @@ class SubwordCutting:
         return text.replace("\n", " ").replace("\t", " ").replace("\r", " ")
 
     def numbered(self, pieces: list[str]) -> Numbered:
-        plain = [piece != "" and _is_plain(piece) for piece in pieces]
+        plain = [0 < len(piece) <= _LONGEST and _is_plain(piece) for piece in pieces]
         texts = [" ".join(some) for some in _in_lists(compress(pieces, plain))]
         found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         ids = np.array([i for encoding in found for i in encoding.ids], np.int32)
@@ -123,7 +124,7 @@ class SubwordCutting:
         return Numbered.alone([i for each in ids for i in each], list(map(len, ids)))._replace(whole=whole)
 
     def part(self, text: str) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        return list(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def ending(self, text: str) -> Sequence[int]:
         return self._ending if text[-1:] in (" ", "\t", "\n", "\r") else ()
