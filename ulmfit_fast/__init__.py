@@ -13,7 +13,7 @@ from ulmfit_fast.core.registration import register_ops_with_torch
 
 if TYPE_CHECKING:
     from ulmfit_fast import ops
-    from ulmfit_fast.core.errors import InputError, TrainingDivergedError, TrainingInterrupted
+    from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError, TrainingInterrupted
     from ulmfit_fast.estimator import TextStream, ULMFiTClassifier
     from ulmfit_fast.interop.fastai import import_language_model
     from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
@@ -44,6 +44,7 @@ _MODULES = {
     "FinetuneLMConfig": "training.config",
     "GradualUnfreezing": "training.unfreezing",
     "InputError": "core.errors",
+    "InputWarning": "core.errors",
     "LanguageModel": "nn.language_model",
     "NTASGD": "training.optim",
     "PretrainConfig": "training.config",
@@ -82,6 +83,7 @@ __all__ = [
     "FinetuneLMConfig",
     "GradualUnfreezing",
     "InputError",
+    "InputWarning",
     "LanguageModel",
     "PretrainConfig",
     "SlantedTriangularLR",

@@ -27,6 +27,7 @@ from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.callbacks import Callback, EpochCallback, OnEpoch
 from ulmfit_fast.training.classifier import ClassifierTrainer
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
@@ -80,7 +81,7 @@ def pretrain_lm(
         config = _in_direction_of(corpus.tokenizer, config, "pretrain_lm", "the corpus was tokenized")
     else:
         data = Dataset.unlabelled("pretrain_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
-        corpus = _in_memory(config.train_tokenizer(data.texts), data)
+        corpus = _in_memory("pretrain_lm", config.train_tokenizer(data.texts), data)
     encoder = config.new_encoder(corpus.tokenizer)
     encoder.set_dropouts(encoder.config.with_dropouts(config.dropouts, config.drop_mult))
     return LanguageModelTrainer("pretrain LM", LanguageModel(encoder), corpus, config, 1.0, options).trained()
@@ -126,9 +127,9 @@ def finetune_lm(
         data = Dataset.unlabelled("finetune_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
         tokenizer = base.tokenizer
         if config.new_vocabulary and tokenizer.uses_rules:
-            words = Tokenizer.train_words(data.texts, config.vocab_size, config.min_frequency)
+            words = Tokenizer.train_words(data.texts, config.vocab_size, config.min_frequency, tokenizer.rules_version)
             tokenizer = words.reading(tokenizer.direction)
-        corpus = _in_memory(tokenizer, data)
+        corpus = _in_memory("finetune_lm", tokenizer, data)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
     factor = config.discriminative_factor
@@ -338,8 +339,10 @@ def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given:
     return replace(config, direction=tokenizer.direction)
 
 
-def _in_memory(tokenizer: Tokenizer, data: Dataset) -> Corpus:
+def _in_memory(function: str, tokenizer: Tokenizer, data: Dataset) -> Corpus:
     valid = None if data.valid is None else TokenArray(list(tokenizer.encode(data.valid.texts)))
     if valid is not None and valid.offsets[-1] < 2:
         valid = None  # nothing to predict in it
-    return Corpus(tokenizer, TokenArray(list(tokenizer.encode(data.texts))), valid)
+    ids = list(tokenizer.encode(data.texts))
+    warn_of_unknown(function, tokenizer, ids)
+    return Corpus(tokenizer, TokenArray(ids), valid)

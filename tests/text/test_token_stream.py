@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.text.any_text import any_text
 from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.text.tokenizer import Tokenizer
 
@@ -16,17 +19,25 @@ TEXTS = [
     "no no no no no no no no no no",
     "no <br /> no <br /> no yes foo a foo<br\r\n/>yes no a b foo <br\r > yes no a <br\xa0/> b c d",
     "\x1cfoo a b yes and so on \x1c\n",
+    "half \ud83d a pair \ud83d \ude00 of\ude00 them",
+    "DON\u2019T  don\u2019t E\u0301te\u0301 \r\n soft\xadware &#9999999999; no No NO\r\n\r\n",
     "word",
     " ",
     "",
 ]
 
 
-@pytest.fixture(scope="module", params=["words", "subwords"])
+TOKENIZERS = {
+    "words": Tokenizer.train_words(TEXTS * 3, min_frequency=1),
+    "words, version 1": Tokenizer.train_words(TEXTS * 3, min_frequency=1, rules_version=1),
+    "subwords": Tokenizer.train_subwords(TEXTS * 3, 200),
+    "whitespace": Tokenizer.train_whitespace(TEXTS * 3),
+}
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    if request.param == "words":
-        return Tokenizer.train_words(TEXTS * 3, min_frequency=1)
-    return Tokenizer.train_subwords(TEXTS * 3, 200)
+    return TOKENIZERS[request.param]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -54,3 +65,24 @@ def test_little_waits(tokenizer: Tokenizer) -> None:
     certain = sum(len(stream.feed(f"word{i} and\n more. ")) for i in range(500))
     assert len(stream.rest()) < 20
     assert certain > 1500
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@given(text=any_text, data=st.data())
+def test_any_text_in_any_pieces(kind: str, text: str, data: st.DataObject) -> None:
+    tokenizer = TOKENIZERS[kind]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    stream, ids = TokenStream(tokenizer), []
+    for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        ids += stream.feed(text[begin:end])
+        assert [*ids, *stream.rest()] == next(tokenizer.encode([text[:end]])).tolist()
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", " ", "\n", "\r", ".", "\xa0", "\ud83d", "&#1", "n't", "\u0301", "<br ", "a "], ids=ascii
+)
+def test_a_hundred_thousand_pieces_take_linear_time(tokenizer: Tokenizer, piece: str) -> None:
+    """Quadratic work would take many minutes."""
+    stream = TokenStream(tokenizer)
+    ids = [token for _ in range(100_000 // len(piece)) for token in stream.feed(piece)]
+    assert [*ids, *stream.rest()] == next(tokenizer.encode([piece * (100_000 // len(piece))])).tolist()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import click
 
 from ulmfit_fast.core.console import say, usable_streams
-from ulmfit_fast.core.errors import InputError, TrainingDivergedError, shortened
+from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError, shortened
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
 
 _LONGEST_MESSAGE = 1000  # characters: what it quotes may be as long as the input
@@ -68,10 +68,11 @@ class _NoticesOnce:
     def __init__(self) -> None:
         self._shown: set[str] = set()
 
-    def __call__(self, message: Warning | str, *_: Any, **__: Any) -> None:
+    def __call__(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if str(message) not in self._shown:
             self._shown.add(str(message))
-            say(f"ulmfit-fast: note: {_one_line(str(message))}", error=True)
+            kind = "warning" if issubclass(category, InputWarning) else "note"
+            say(f"ulmfit-fast: {kind}: {_one_line(str(message))}", error=True)
 
 
 class _Group(click.Group):

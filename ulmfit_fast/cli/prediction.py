@@ -26,6 +26,7 @@ from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_t
 from ulmfit_fast.text.reading import ReadingNotice, ReadOptions, shown, shown_names
 from ulmfit_fast.text.table_writer import TableWriter
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 
 _device = click.option(
     "--device", default="auto", type=click.Choice(DEVICES), show_default=True, help="auto: a GPU where there is one"
@@ -228,6 +229,7 @@ def report_perplexity(
 ) -> None:
     """Print a language model's perplexity on the texts of a file, read in one lane."""
     ids = list(tokenizer.encode(iterate_texts(source, reading)))
+    warn_of_unknown(str(source), tokenizer, ids)
     loss = evaluate_language_model(model, ids, bptt, batch_size=1, progress=True)
     say(f"perplexity {math.exp(min(loss, 50)):.2f} (loss {loss:.4f}) on {sum(map(len, ids)) - 1:,} tokens")
 

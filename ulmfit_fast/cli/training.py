@@ -98,7 +98,7 @@ def finetune_lm_command(
         given = base.tokenizer
     files = Source(
         source, valid, reading, "word", config.vocab_size, config.min_frequency, config.seed, given,
-        base.tokenizer.direction,
+        base.tokenizer.direction, base.tokenizer.rules_version,
     )  # fmt: skip
     corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume)
     finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
@@ -217,7 +217,7 @@ def _read_corpus(
         options.refuse_given(("processes",), "the texts of --max-texts are tokenized in memory")
         return sample_texts(source, max_texts, files.seed, files.reading)
     folder, goes_on = output / "corpus", resume and (output / CHECKPOINT).exists()
-    if goes_on and (folder / "train.tokens").exists() and Corpus.load(folder).source != files.description():
+    if goes_on and (folder / "train.tokens").exists() and not files.made(Corpus.load(folder)):
         raise InputError(
             f"{source}: not the texts and options that {output} began with (paths, sizes, times of change); to go on "
             f"with those, give {folder} in its place"

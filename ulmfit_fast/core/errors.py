@@ -10,7 +10,7 @@ class InputError(ValueError):
 
 
 class InputWarning(UserWarning):
-    """Input that can be used but looks wrong; the message says what to look at."""
+    """Input that can be used, but hardly as it was meant; the message says what to do."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):

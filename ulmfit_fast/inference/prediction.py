@@ -18,6 +18,7 @@ from ulmfit_fast.text.batching import LanguageModelStream, document_batches
 from ulmfit_fast.text.files import Documents
 from ulmfit_fast.text.token_file import TokenArray, TokenCorpus
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.unknown_tokens import UnknownTokens, warn_of_unknown
 
 MAX_TOKENS = 1_000_000  # of a batch
 
@@ -40,6 +41,7 @@ def predict_probabilities(
         InputError: the model's weights are so large, or NaN, that it computes NaN.
     """
     ids = list(tokenizer.encode(texts))
+    warn_of_unknown("predict", tokenizer, ids)
     with progress_bar("predict", sum(map(len, ids)), "tok", progress) as bar:
         return _probabilities(model, ids, batch_size, max_tokens, precision, bar)
 
@@ -59,9 +61,10 @@ def predict_documents(
     tell the time left.
     """
     read = tokens = 0
+    unknown = [UnknownTokens(tokenizer) for _, tokenizer in classifiers]
     with progress_bar("predict", 0, "tok", progress) as bar:
         for piece in pieces:
-            ids = [list(tokenizer.encode(piece.texts)) for _, tokenizer in classifiers]
+            ids = [list(each.watch(each.tokenizer.encode(piece.texts))) for each in unknown]
             read += sum(map(len, piece.texts))
             tokens += sum(len(document) for each in ids for document in each)
             bar.total = round(tokens * max(characters / max(read, 1), 1))  # the rest is taken to be as what was read
@@ -70,6 +73,8 @@ def predict_documents(
                 for (model, _), each in zip(classifiers, ids, strict=True)
             ]
             yield piece, found[0] if len(found) == 1 else np.mean(found, axis=0)
+    for each in unknown:
+        each.warn("the texts")
 
 
 def evaluate_classifier(

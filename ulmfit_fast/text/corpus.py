@@ -25,6 +25,7 @@ from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.rules import RULES_VERSION
 from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
 from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
+from ulmfit_fast.text.unknown_tokens import UnknownTokens
 
 _HELD_OUT = 20  # one document of so many is for validation
 
@@ -80,6 +81,7 @@ class Source:
         seed: of the choice of held-out documents.
         given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
         direction: "forward", or "backward": texts are read from their end.
+        rules_version: of the text rules that words are split by; older ones are for what goes on with an older model.
     """
 
     path: Path
@@ -91,11 +93,13 @@ class Source:
     seed: int = 0
     given: Tokenizer | None = None
     direction: str = "forward"
+    rules_version: int = RULES_VERSION
 
     def description(self) -> dict[str, Any]:
         """All that the tokens depend on: equal descriptions, equal tokens."""
+        rules_version = self.rules_version if self.given is None else self.given.rules_version
         return {
-            "rules": RULES_VERSION, "tokenizers": tokenizers.__version__,
+            "rules": rules_version, "tokenizers": tokenizers.__version__,
             "path": _identity(self.path), "valid_path": None if self.valid_path is None else _identity(self.valid_path),
             "seed": self.seed,
         } | self.reading.description() | (
@@ -103,6 +107,10 @@ class Source:
             | ({} if self.direction == "forward" else {"direction": self.direction})
             if self.given is None else {"given": zlib.crc32(self.given.to_json().encode())}
         )  # fmt: skip
+
+    def made(self, corpus: Corpus) -> bool:
+        """Whether the corpus was made of just these files in just this way, be it with older text rules."""
+        return corpus.source == self.description() | {"rules": corpus.source.get("rules")}
 
 
 def tokenize_corpus(
@@ -113,6 +121,8 @@ def tokenize_corpus(
     overwrite: bool = False,
 ) -> tuple[Corpus, dict[str, float]]:
     """Tokenize files into a corpus folder, or open it where it holds just these files tokenized just so.
+
+    One that an earlier release made of them, with older text rules, is opened as it is; ``overwrite`` makes it anew.
 
     The files are read once for the vocabulary (with a given one, for the number of documents) and once for the tokens,
     twice if some documents are held out.
@@ -149,16 +159,15 @@ def tokenize_corpus(
 def _tokenize_corpus(
     source: Source, folder: Path, processes: int, on_progress: Callable[[str, int], None] | None, overwrite: bool
 ) -> tuple[Corpus, dict[str, float]]:
-    description = source.description()
-    if (found := _find(folder, description, overwrite)) is not None:  # which needs no permission to write
+    if (found := _find(folder, source, overwrite)) is not None:  # which needs no permission to write
         return found, {}
     with locked_folder(folder):
-        if (found := _find(folder, description, overwrite)) is not None:
+        if (found := _find(folder, source, overwrite)) is not None:
             return found, {}
-        return _tokenize(source, description, folder, processes, on_progress)
+        return _tokenize(source, folder, processes, on_progress)
 
 
-def _find(folder: Path, description: dict[str, Any], overwrite: bool) -> Corpus | None:
+def _find(folder: Path, source: Source, overwrite: bool) -> Corpus | None:
     """The corpus in a folder, if it is the one that is wanted. Raises InputError where it may not be replaced."""
     if (folder / "config.json").exists():
         raise InputError(f"{folder}: holds a model; choose another folder for the corpus")
@@ -166,7 +175,7 @@ def _find(folder: Path, description: dict[str, Any], overwrite: bool) -> Corpus 
         return None
     try:
         corpus = Corpus.load(folder)
-        if corpus.source == description:
+        if corpus.source == source.description() or (source.made(corpus) and not overwrite):
             return corpus
         refusal = "holds a corpus of other texts or options"
     except InputError as error:
@@ -178,7 +187,6 @@ def _find(folder: Path, description: dict[str, Any], overwrite: bool) -> Corpus 
 
 def _tokenize(
     source: Source,
-    description: dict[str, Any],
     folder: Path,
     processes: int,
     on_progress: Callable[[str, int], None] | None,
@@ -193,10 +201,12 @@ def _tokenize(
     megabytes = reading.bytes / 1e6
     (folder / "train.tokens").unlink(missing_ok=True)  # until the new one is there the folder is no corpus
     write_atomically(folder / "tokenizer.json", tokenizer.to_json())
-    facts = {"tokenizer": zlib.crc32(tokenizer.to_json().encode()), "source": description}
+    facts = {"tokenizer": zlib.crc32(tokenizer.to_json().encode()), "source": source.description()}
+
+    unknown = UnknownTokens(tokenizer)
 
     def write(name: str, texts: Iterable[str]) -> TokenFile:
-        ids = parallel.encode(tokenizer, texts, processes)
+        ids = unknown.watch(parallel.encode(tokenizer, texts, processes))
         return write_token_file(folder / name, ids, len(tokenizer), facts | {"valid": has_valid})
 
     if has_valid:  # before the training file, which says that it is there
@@ -209,6 +219,7 @@ def _tokenize(
         "megabytes": megabytes, "seconds": time.perf_counter() - start, "documents": float(reading.documents),
         "tokens": float(train.offsets[-1]),
     }  # fmt: skip
+    unknown.warn(str(source.path))
     return Corpus.load(folder), figures
 
 
@@ -252,10 +263,12 @@ def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
         for _ in reading.counted("count"):
             pass
         return source.given
-    texts, words = reading.counted("vocabulary"), source.tokenizer == "word"
-    if words:
-        texts = parallel.with_rules(texts, processes)
-    tokenizer = Tokenizer.train(source.tokenizer, texts, source.vocab_size, source.min_frequency, marked=words)
+    texts, limits = reading.counted("vocabulary"), (source.vocab_size, source.min_frequency)
+    if source.tokenizer == "word":
+        counts = parallel.count_tokens(texts, source.rules_version, processes)
+        tokenizer = Tokenizer.from_counts(counts, *limits, source.rules_version)
+    else:
+        tokenizer = Tokenizer.train(source.tokenizer, texts, *limits)
     return tokenizer.reading(source.direction)
 
 

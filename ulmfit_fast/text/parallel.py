@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.text.rules import apply_rules
-from ulmfit_fast.text.tokenizer import Tokenizer, in_pieces
+from ulmfit_fast.text.piece_table import in_pieces
+from ulmfit_fast.text.token_counts import TokenCounter
+from ulmfit_fast.text.tokenizer import Tokenizer
 
 _CHARACTERS = 1 << 18  # of the texts that a process takes at a time
 _SMALL = 16  # so many pieces are not worth starting processes
 
-_tokenizer: Tokenizer | None = None  # a worker's
+_State = Tokenizer | TokenCounter
+_state: _State | None = None  # a worker's
 
 
 def available_processes() -> int:
@@ -40,20 +42,21 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], processes: int) -> Iterat
         yield from ids
 
 
-def with_rules(texts: Iterable[str], processes: int) -> Iterator[str]:
-    """``apply_rules`` of each text, likewise."""
-    for marked in _map(_apply_rules, texts, processes, None):
-        yield from marked
+def count_tokens(texts: Iterable[str], rules_version: int, processes: int) -> Counter[str]:
+    """``token_counts.count_tokens``, likewise."""
+    result = Counter[str]()
+    for counts in _map(_count, texts, processes, TokenCounter(rules_version)):
+        result.update(counts)
+    return result
 
 
-def _map(function: Any, texts: Iterable[str], processes: int, tokenizer: Tokenizer | None) -> Iterator[Any]:
+def _map(function: Any, texts: Iterable[str], processes: int, state: _State) -> Iterator[Any]:
     pieces = in_pieces(texts, _CHARACTERS)
     first = list(islice(pieces, max(_SMALL, 2 * processes)))
     if processes <= 1 or len(first) < _SMALL:
         for piece in chain(first, pieces):
-            yield function(piece, tokenizer)
+            yield function(piece, state)
         return
-    state = None if tokenizer is None else tokenizer.to_json()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (state,)) as pool:
         waiting: deque[Future[Any]] = deque(pool.submit(function, piece) for piece in first)
         try:
@@ -68,13 +71,13 @@ def _map(function: Any, texts: Iterable[str], processes: int, tokenizer: Tokeniz
             ) from None
 
 
-def _start(tokenizer: str | None) -> None:
-    global _tokenizer
+def _start(state: _State) -> None:
+    global _state
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C, a closed terminal: for the one that started this one
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _tokenizer = None if tokenizer is None else Tokenizer.from_json(tokenizer)
+    _state = state
 
 
 def _end_with_parent() -> None:
@@ -85,11 +88,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _encode(texts: list[str], tokenizer: Tokenizer | None = None) -> list[np.ndarray]:
-    tokenizer = tokenizer or _tokenizer
-    assert tokenizer is not None
+def _encode(texts: list[str], state: _State | None = None) -> list[np.ndarray]:
+    tokenizer = state or _state
+    assert isinstance(tokenizer, Tokenizer)
     return list(tokenizer.encode(texts))
 
 
-def _apply_rules(texts: list[str], _: Tokenizer | None = None) -> list[str]:
-    return [apply_rules(text) for text in texts]
+def _count(texts: list[str], state: _State | None = None) -> dict[str, int]:
+    counter = state or _state
+    assert isinstance(counter, TokenCounter)
+    return counter.count(texts)

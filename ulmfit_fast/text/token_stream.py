@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.text.rules import apply_rules_inside, end_of_whole_pieces
+from ulmfit_fast.text.rule_versions import end_of_whole_pieces, rules_of
+from ulmfit_fast.text.rules import encodable
 from ulmfit_fast.text.tokenizer import Tokenizer
 
 _SPACES = re.compile(r"(?<!\s)[ \t\r\n]+(?!\s)")
+_NEW_WORD = re.compile(r"[ \t\r\n][^ \t\r\n]")  # without one, what has come ends where it ended before
 
 
 class TokenStream:
@@ -25,42 +27,50 @@ class TokenStream:
             )
         self.tokenizer = tokenizer
         self._text = ""
-        self._searched = 0  # no cut before this point of it
+        self._waiting: list[str] = []  # behind it, nothing that could be cut
+        self._last = ""  # the last character
+        self._searched = 0  # no cut before this point of the text
         self._first = [tokenizer.bos_id]
         self._begun = False  # something other than white space has come
         self._line_breaks: list[int] = []  # the last tokens so far; at the end of a text they do not count
 
     def feed(self, text: str) -> list[int]:
         """Take a piece; returns the ids that are certain now."""
-        self._text += text
-        end = self._end_of_certain()
-        piece, self._text = self._text[:end], self._text[end:]
-        ids = self._first + self._encode(piece)
-        self._first = []
-        return ids
+        text = encodable(text)
+        ids, self._first = self._first, []
+        self._waiting.append(text)
+        begins_word = _NEW_WORD.search(self._last + text) is not None
+        self._last = text[-1:] or self._last
+        if not begins_word:
+            return ids
+        text = self._all()
+        end = self._end_of_certain(text)
+        piece, self._text = text[:end], text[end:]
+        return ids + self._encode(piece)
 
     def rest(self) -> list[int]:
         """The ids of what waits, as if nothing else came. Changes nothing."""
         before = self._begun, list(self._line_breaks)
-        ids = self._first + self._encode(self._text)
+        ids = self._first + self._encode(self._all())
         self._begun, self._line_breaks = before
         return ids
 
-    def _end_of_certain(self) -> int:
+    def _all(self) -> str:
+        self._text = "".join([self._text, *self._waiting])
+        self._waiting = []
+        return self._text
+
+    def _end_of_certain(self, text: str) -> int:
         if self.tokenizer.uses_rules:
-            end, self._searched = end_of_whole_pieces(self._text, self._searched)
+            end, self._searched = end_of_whole_pieces(rules_of(self.tokenizer.rules_version), text, self._searched)
             return end
         # A subword begins with the white space before it.
-        return max((spaces.start() for spaces in _SPACES.finditer(self._text)), default=0)
+        return max((spaces.start() for spaces in _SPACES.finditer(text)), default=0)
 
     def _encode(self, piece: str) -> list[int]:
-        if not self.tokenizer.uses_rules:
-            return list(self.tokenizer.backend.encode(piece, add_special_tokens=False).ids) if piece else []
-        marked = apply_rules_inside(piece)
-        encoding = self.tokenizer.backend.encode(marked, add_special_tokens=False)
         ids: list[int] = []
-        for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if not marked[begin:end].isspace():
+        for token, line_break in zip(*self.tokenizer.encode_part(piece), strict=True):
+            if not line_break:
                 ids += [*self._line_breaks, token]
                 self._begun, self._line_breaks = True, []
             elif self._begun:  # line breaks at the beginning do not count either

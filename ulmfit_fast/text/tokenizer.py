@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.text.rules import BOS, PAD, SPECIAL_TOKENS, UNK, apply_rules, encodable
+from ulmfit_fast.text import rules_v1
+from ulmfit_fast.text.piece_table import LINE_BREAK, PieceTable, in_pieces
+from ulmfit_fast.text.rule_versions import rules_of, split_whole
+from ulmfit_fast.text.rules import BOS, PAD, RULES_VERSION, SPECIAL_TOKENS, UNK, encodable
+from ulmfit_fast.text.token_counts import count_tokens
+from ulmfit_fast.text.token_pieces import Cutting, SpaceCutting, SubwordCutting, WordCutting
 
 TOKENIZERS = ("word", "subword", "whitespace")
 DIRECTIONS = ("forward", "backward")
 _CHARACTERS_AT_A_TIME = 1 << 20
-# Contractions split as in English treebanks (do n't, it 's); numbers; words; any other mark alone, newlines included.
-_WORD_PATTERN = r"n't\b|['\u2019](?:s|re|ve|ll|d|m|t)\b|\d+(?:[.,]\d+)*|\w+?(?=n't\b)|\w+|\n|[^\w\s]"
 
 
 class Tokenizer:
@@ -25,9 +30,13 @@ class Tokenizer:
 
     Make one with ``train_words``, ``train_subwords``, ``train_whitespace`` or ``load``. With ``direction`` "backward" a
     text's ids go from the last to ``xxbos``, for models that read texts from their end.
+
+    Any str is a text: half a surrogate pair is read as ``?``, by all methods.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, direction: str = "forward") -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, direction: str = "forward", rules_version: int = RULES_VERSION
+    ) -> None:
         if direction not in DIRECTIONS:
             raise InputError(f"a tokenizer's direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
         self.backend = backend
@@ -41,21 +50,33 @@ class Tokenizer:
         # fastai's rules belong to its words; the other tokenizers see the text as it is.
         splits_at_space = isinstance(backend.pre_tokenizer, pre_tokenizers.WhitespaceSplit)
         self.uses_rules = isinstance(backend.model, models.WordLevel) and not splits_at_space
+        self.rules_version = rules_version if self.uses_rules else RULES_VERSION
+        number = _Vocabulary(backend.get_vocab(), self.unk_id).__getitem__
+        self._cutting: Cutting = SubwordCutting(backend)
+        if self.uses_rules:
+            self._cutting = WordCutting(rules_of(rules_version), number)
+        elif splits_at_space:
+            self._cutting = SpaceCutting(backend, number)
+        self._table = PieceTable(self._cutting.numbered, self.bos_id)
+        self._lock = threading.Lock()  # the table changes while it is read
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer.from_json, (self.to_json(),)
 
     @classmethod
     def train(
-        cls, kind: str, texts: Iterable[str], vocab_size: int, min_frequency: int, *, marked: bool = False
+        cls, kind: str, texts: Iterable[str], vocab_size: int, min_frequency: int, rules_version: int = RULES_VERSION
     ) -> Tokenizer:
         """One of ``TOKENIZERS``: ``train_words``, ``train_subwords`` or ``train_whitespace``."""
         if kind == "subword":
             return cls.train_subwords(texts, vocab_size)
         if kind == "whitespace":
             return cls.train_whitespace(texts, vocab_size, min_frequency)
-        return cls.train_words(texts, vocab_size, min_frequency, marked=marked)
+        return cls.train_words(texts, vocab_size, min_frequency, rules_version)
 
     @classmethod
     def train_words(
-        cls, texts: Iterable[str], vocab_size: int = 60_000, min_frequency: int = 3, *, marked: bool = False
+        cls, texts: Iterable[str], vocab_size: int = 60_000, min_frequency: int = 3, rules_version: int = RULES_VERSION
     ) -> Tokenizer:
         """A vocabulary of the most frequent words.
 
@@ -63,15 +84,20 @@ class Tokenizer:
             texts: raw texts, read once.
             vocab_size: largest vocabulary, special tokens included.
             min_frequency: rarer words become ``xxunk``.
-            marked: the texts have been through ``apply_rules`` already.
+            rules_version: of the text rules; older ones are for what goes on with an older model.
         """
-        backend = _word_level("word", [])
-        trainer = trainers.WordLevelTrainer(
-            vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-        )
-        texts = map(encodable, texts)
-        backend.train_from_iterator(texts if marked else map(apply_rules, texts), trainer)
-        return cls.from_vocabulary(_by_id(backend), "word")
+        return cls.from_counts(count_tokens(texts, rules_version), vocab_size, min_frequency, rules_version)
+
+    @classmethod
+    def from_counts(
+        cls, counts: Mapping[str, int], vocab_size: int, min_frequency: int, rules_version: int = RULES_VERSION
+    ) -> Tokenizer:
+        """``train_words``, given how often the texts have each token (``count_tokens``)."""
+        # In version 1 a marker that texts have took the place of a word.
+        known = () if rules_version == 1 else SPECIAL_TOKENS
+        frequent = [token for token, count in counts.items() if count >= min_frequency and token not in known]
+        frequent.sort(key=lambda token: (-counts[token], token))
+        return cls.from_vocabulary(frequent[: max(vocab_size - len(SPECIAL_TOKENS), 0)], "word", rules_version)
 
     @classmethod
     def train_whitespace(cls, texts: Iterable[str], vocab_size: int = 1 << 30, min_frequency: int = 1) -> Tokenizer:
@@ -79,7 +105,7 @@ class Tokenizer:
 
         For text that is tokenized already, as the standard files of WikiText are; nothing else is changed.
         """
-        backend = _word_level("whitespace", [])
+        backend = _whitespace([])
         trainer = trainers.WordLevelTrainer(
             vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
@@ -104,19 +130,28 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def from_vocabulary(cls, vocabulary: Iterable[str], kind: str = "word") -> Tokenizer:
+    def from_vocabulary(
+        cls, vocabulary: Iterable[str], kind: str = "word", rules_version: int = RULES_VERSION
+    ) -> Tokenizer:
         """A tokenizer over given words, "word" or "whitespace": the special tokens first, each word once."""
         if kind not in ("word", "whitespace"):
             raise InputError(f"tokenizer must be word or whitespace over a given vocabulary, got {kind!r}")
-        return cls(_word_level(kind, list(dict.fromkeys([*SPECIAL_TOKENS, *vocabulary]))))
+        words = list(dict.fromkeys([*SPECIAL_TOKENS, *map(encodable, vocabulary)]))
+        return cls(
+            _whitespace(words) if kind == "whitespace" else _words(words, rules_version), "forward", rules_version
+        )
 
     def reading(self, direction: str) -> Tokenizer:
         """The same vocabulary, "forward" or "backward"."""
-        return Tokenizer(self.backend, direction)
+        return Tokenizer(self.backend, direction, self.rules_version)
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a ``tokenizer.json``. Raises InputError if it is missing, truncated or foreign."""
+        """Read a ``tokenizer.json``, whose texts are split as when it was written, by the rules of its version.
+
+        Raises:
+            InputError: it is missing, truncated, foreign, or of rules that a later release brought.
+        """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except InputError as error:
@@ -128,18 +163,28 @@ class Tokenizer:
     def from_json(cls, text: str) -> Tokenizer:
         """The inverse of ``to_json``."""
         contents = json.loads(text)
-        direction = contents.pop("direction", "forward")
-        return cls(tokenizers.Tokenizer.from_str(text if direction == "forward" else json.dumps(contents)), direction)
+        ours = {name: contents.pop(name) for name in ("direction", "rules") if name in contents}
+        backend = tokenizers.Tokenizer.from_str(json.dumps(contents) if ours else text)
+        return cls(backend, ours.get("direction", "forward"), ours.get("rules", 1))
 
     def to_json(self) -> str:
-        """The contents of its ``tokenizer.json``: the library's, and of a backward one the direction.
+        """The contents of its ``tokenizer.json``: the library's, with the direction and the rules' version before them.
 
-        The library itself refuses the latter, rather than read texts the wrong way.
+        What is as it was in the first release, forward and version 1, is left out. The library itself refuses the
+        rest, rather than read texts the wrong way.
         """
         text = self.backend.to_str()
-        if self.direction == "forward":
-            return text
-        return json.dumps({"direction": self.direction} | json.loads(text), ensure_ascii=False)
+        ours: dict[str, Any] = {} if self.direction == "forward" else {"direction": self.direction}
+        if self.uses_rules and self.rules_version > 1:
+            ours["rules"] = self.rules_version
+        return json.dumps(ours | json.loads(text), ensure_ascii=False) if ours else text
+
+    @property
+    def kind(self) -> str:
+        """Which of ``TOKENIZERS`` it is."""
+        if self.uses_rules:
+            return "word"
+        return "whitespace" if isinstance(self.backend.model, models.WordLevel) else "subword"
 
     def __len__(self) -> int:
         return self.backend.get_vocab_size()
@@ -154,19 +199,45 @@ class Tokenizer:
 
         Reads texts as it goes.
         """
-        step = 1 if self.direction == "forward" else -1
         for batch in in_pieces(texts, _CHARACTERS_AT_A_TIME):
-            batch = [apply_rules(encodable(text)) if self.uses_rules else encodable(text) for text in batch]
-            for encoding in self.backend.encode_batch_fast(batch, add_special_tokens=False):
-                yield np.array([self.bos_id, *encoding.ids][::step], dtype=np.int32)
+            batch = [encodable(text) for text in batch]
+            prepared = [self._cutting.prepare(text) for text in batch]
+            with self._lock:
+                found = self._table.encode(prepared)
+            for text, ids in zip(batch, found, strict=True):
+                if ids is None:
+                    ids = np.array([self.bos_id, *self._cutting.part(text)], np.int32)
+                else:
+                    ending = self._cutting.ending(text)
+                    ids = np.append(ids, np.array(ending, np.int32)) if ending else ids
+                yield ids if self.direction == "forward" else ids[::-1].copy()
+
+    def encode_part(self, text: str) -> tuple[list[int], list[bool]]:
+        """For ``TokenStream``: a part's ids in its order, without ``xxbos``, and which of them are line breaks."""
+        ids = self._cutting.part(text)
+        return [i & (LINE_BREAK - 1) for i in ids], [i >= LINE_BREAK for i in ids]
 
     def tokens(self, text: str) -> list[str]:
         """One text's tokens in the order of the text, without ``xxbos``."""
-        return self.backend.encode(apply_rules(text) if self.uses_rules else text, add_special_tokens=False).tokens
+        (ids,) = self.encode([text])
+        in_order = ids if self.direction == "forward" else ids[::-1]
+        names = map(self.backend.id_to_token, in_order[1:].tolist())
+        return [name for name in names if name is not None]
+
+    def unknown_share(self, ids: Iterable[np.ndarray]) -> float:
+        """Which part of the tokens of encoded texts the vocabulary does not have, 0 to 1; ``xxbos`` does not count."""
+        tokens = unknown = 0
+        for text in ids:
+            tokens += len(text) - 1
+            unknown += int(np.count_nonzero(text == self.unk_id))
+        return unknown / max(tokens, 1)
 
     def can_be_token(self, word: str) -> bool:
         """Whether texts can have ``word`` as a token: another tokenizer's, such as ``u.s.``, may be cut here."""
-        return self.tokens(word) == [word]
+        word = encodable(word)
+        if not self.uses_rules:
+            return self.tokens(word) == [word]
+        return split_whole(rules_of(self.rules_version), word).tokens == [word]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids as text, special tokens left out; for reading, not an exact inverse."""
@@ -174,35 +245,33 @@ class Tokenizer:
         return self.backend.decode(words if self.direction == "forward" else words[::-1])
 
 
-def in_pieces(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """Texts in lists that hold so many characters or little more, or one text."""
-    piece: list[str] = []
-    held = 0
-    for text in texts:
-        piece.append(text)
-        held += len(text) + 1
-        if held >= characters:
-            yield piece
-            piece, held = [], 0
-    if piece:
-        yield piece
+class _Vocabulary(dict[str, int]):
+    """Ids of tokens, those of other tokens being ``unk_id``. Those of white space have ``LINE_BREAK`` added."""
+
+    def __init__(self, ids: Mapping[str, int], unk_id: int) -> None:
+        super().__init__({token: i + LINE_BREAK if token.isspace() else i for token, i in ids.items()})
+        self._unk_id = unk_id
+
+    def __missing__(self, token: str) -> int:
+        return self._unk_id + LINE_BREAK if token.isspace() else self._unk_id
 
 
-def _word_level(kind: str, vocabulary: Sequence[str]) -> tokenizers.Tokenizer:
-    """The library's tokenizer of whole words, "word" or "whitespace"."""
-    backend = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNK))
-    if kind == "whitespace":
-        backend.normalizer = normalizers.Replace("\n", " <eos> ")
-        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        return backend
-    # The library's Split has no "find all", so: isolate the matches, then drop the white space between them.
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(_WORD_PATTERN), behavior="isolated"),
-            pre_tokenizers.Split(tokenizers.Regex(r"[^\S\n]+"), behavior="removed"),
-        ]
-    )
+def _words(vocabulary: Sequence[str], rules_version: int) -> tokenizers.Tokenizer:
+    """The library's tokenizer of words: it takes what ``apply_rules`` gives."""
+    backend = _word_level(vocabulary)
+    backend.pre_tokenizer = rules_v1.pre_tokenizer() if rules_version == 1 else pre_tokenizers.CharDelimiterSplit(" ")
     return backend
+
+
+def _whitespace(vocabulary: Sequence[str]) -> tokenizers.Tokenizer:
+    backend = _word_level(vocabulary)
+    backend.normalizer = normalizers.Replace("\n", " <eos> ")
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return backend
+
+
+def _word_level(vocabulary: Sequence[str]) -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNK))
 
 
 def _by_id(backend: tokenizers.Tokenizer) -> list[str]:

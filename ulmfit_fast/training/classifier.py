@@ -22,6 +22,7 @@ from ulmfit_fast.text.batching import document_batches, group_documents
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.config import ClassifierConfig
 from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import Loop, StepLoss, diverged
@@ -64,6 +65,7 @@ class ClassifierTrainer(Trainer):
         super().__init__("classifier", model, config, config.discriminative_factor, options)
         self.tokenizer, self.task, self.random = tokenizer, task, np.random.default_rng(config.seed)
         self._ids = list(tokenizer.encode(data.texts))
+        warn_of_unknown("finetune_classifier", tokenizer, self._ids)
         self._targets, self._weights = task.encode(data.labels or [], "labels"), data.weights
         self._valid_ids = self._valid_targets = None
         if data.valid is not None:
