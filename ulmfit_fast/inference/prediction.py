@@ -122,7 +122,7 @@ def _probabilities(
 def _logits(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: tqdm) -> Tensor:
     model.eval()
     logits = torch.empty(len(ids), model.classes)
-    before, device = model.bpt3c.on_progress, model.bpt3c.encoder.encoder.weight.device
+    before, device = model.bpt3c.on_progress, next(model.parameters()).device
     with torch.inference_mode():
         model.bpt3c.on_progress = bar.update
         try:

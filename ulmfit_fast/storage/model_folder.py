@@ -22,6 +22,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.encoder import Encoder
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.run_file import CHECKPOINT
 from ulmfit_fast.tasks.labels import Label
@@ -210,7 +211,7 @@ def _encoder_config(folder: str | Path, config: dict[str, Any]) -> AWDLSTMConfig
         raise InputError(f"{folder}: config.json has a wrong encoder ({error})") from None
 
 
-def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) -> Tokenizer:
+def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) -> Tokenizer:
     path = Path(folder) / "model.safetensors"
     if not path.exists():
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
@@ -220,9 +221,9 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) 
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: damaged, or not this model's weights ({reason})") from None
     tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
-    if len(tokenizer) != encoder.config.vocab_size:
+    if len(tokenizer) != encoder.vocab_size:
         raise InputError(
-            f"{folder}: tokenizer.json has {len(tokenizer)} tokens, the model {encoder.config.vocab_size}; the folder "
+            f"{folder}: tokenizer.json has {len(tokenizer)} tokens, the model {encoder.vocab_size}; the folder "
             "mixes two models"
         )
     return tokenizer
