@@ -99,10 +99,9 @@ def test_what_onnx_cannot_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"export_onnx: .*{message}"):
             export_onnx(model, path)
     packed = _Packed().eval().requires_grad_(False)
-    with pytest.raises(Exception, match="lstm") as error:
+    with pytest.raises(Exception, match="a PackedSequence cannot be translated"):
         torch.onnx.export(
             packed, (torch.randn(6, 6), torch.tensor([3, 2, 1])), dynamo=True, verbose=False,
             custom_translation_table=translation_table(),
         )  # fmt: skip
-    assert "a PackedSequence cannot be translated" in str(error.value.__cause__)
     assert not path.exists()
