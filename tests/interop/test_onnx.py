@@ -30,6 +30,7 @@ def session(model: Any, folder: Path) -> Callable[..., list[Tensor]]:
         feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
         return [torch.from_numpy(np.array(x)) for x in loaded.run(None, feed)]
 
+    run.shapes = [given.shape for given in loaded.get_inputs()]  # type: ignore[attr-defined]
     run.names = names, [result.name for result in loaded.get_outputs()]  # type: ignore[attr-defined]
     return run
 
@@ -49,11 +50,40 @@ def test_layer(tmp_path: Path) -> None:
         assert_near(run(x), [output, *state])
 
 
+class _OnesOwn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = WeightDropLSTM(6, 9, bias=False)
+        self.second = nn.Linear(9, 4)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        output, state = self.first(x, (h, c))
+        return self.second(output), state
+
+
+def test_a_model_of_ones_own(tmp_path: Path) -> None:
+    """By torch's exporter and the table; with static sizes, too, one row of one step among them."""
+    model = _OnesOwn().eval()
+    for steps, batch in ((1, 1), (5, 3)):
+        inputs = torch.randn(steps, batch, 6), torch.randn(1, batch, 9), torch.randn(1, batch, 9)
+        with torch.no_grad():
+            torch.onnx.export(
+                model, inputs, tmp_path / "model.onnx", dynamo=True, verbose=False, external_data=False,
+                custom_translation_table=translation_table(),
+            )  # fmt: skip
+            expected, state = model(*inputs)
+        loaded = ort.InferenceSession(tmp_path / "model.onnx")
+        names = [given.name for given in loaded.get_inputs()]
+        results = loaded.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
+        assert_near([torch.from_numpy(x) for x in results], [expected, *state])
+
+
 def test_classifier(tmp_path: Path) -> None:
     """A padded row is its document alone: the pooled vector must hold none of the padding."""
     model = make_classifier(pool_window=700)
     run = session(model, tmp_path)
     assert run.names == (["tokens", "lengths"], ["logits"])  # type: ignore[attr-defined]
+    assert run.shapes == [["batch", "tokens"], ["batch"]]  # type: ignore[attr-defined]
     for batch, steps in ((1, 1), (1, 7), (4, 1), (9, 60), (3, 2000)):
         tokens, lengths = make_documents(batch, steps)
         with torch.no_grad():

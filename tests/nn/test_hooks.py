@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, LanguageModel, TextClassifier
+from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, LanguageModel, TextClassifier, WeightDropLSTM
 from ulmfit_fast.text.batching import pack_documents
 
 CONFIG = AWDLSTMConfig(
@@ -138,6 +138,38 @@ def test_a_layer_with_a_forward_of_its_own_is_called() -> None:
     torch.testing.assert_close(model(documents), expected)
     encoder.encoder.forward = lambda tokens: torch.zeros(*tokens.shape, 6, dtype=torch.float64)
     assert not torch.allclose(model(documents), expected)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: WeightDropLSTM(9, 9, bias=False),
+        lambda: WeightDropLSTM(9, 12, proj_size=9),
+        lambda: nn.LSTM(9, 9),
+        lambda: nn.LSTM(9, 12, proj_size=9),
+    ],
+)
+def test_a_layer_of_another_make_computes_what_it_says(layer: Callable[[], nn.RNNBase]) -> None:
+    """Its weights are not what the ops are called on: they were, in silence, whatever else it had."""
+    model, document = make_classifier(), torch.randint(30, (12,))
+    encoder = model.bpt3c.encoder
+    encoder.rnns[1] = layer().double()
+    x = encoder.encoder(document)
+    for rnn in encoder.rnns:
+        x, _ = rnn(x)
+    expected = torch.cat([x[-1], x.max(0).values, x.mean(0)])
+    torch.testing.assert_close(model.bpt3c(pack_documents([document]))[0], expected)
+    torch.testing.assert_close(LanguageModel(encoder).eval()(document[:, None]).raw[:, 0], x)
+    model.train()(pack_documents(make_documents())).sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("layer", [lambda: WeightDropLSTM(9, 9, 2), lambda: WeightDropLSTM(9, 9, bidirectional=True)])
+def test_a_layer_with_several_states_is_refused(layer: Callable[[], nn.RNNBase]) -> None:
+    model = make_classifier()
+    model.bpt3c.encoder.rnns[1] = layer().double()
+    with pytest.raises(RuntimeError, match=r"Expected hidden\[0\] size \(2, 7, 9\), got \[1, 7, 9\]"):
+        model(pack_documents(make_documents()))
 
 
 def test_an_embedding_with_padding_gets_no_gradient_there() -> None:

@@ -6,6 +6,8 @@ it computes the same thing again, which is how BPT3C recomputes a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, cast
 
@@ -176,7 +178,10 @@ class AWDLSTM(nn.Module):
         weight = self._like
         c_dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return [
-            (weight.new_zeros(batch, rnn.hidden_size), weight.new_zeros(batch, rnn.hidden_size, dtype=c_dtype))
+            (
+                weight.new_zeros(batch, rnn.proj_size or rnn.hidden_size),
+                weight.new_zeros(batch, rnn.hidden_size, dtype=c_dtype),
+            )
             for rnn in self._layers
         ]
 
@@ -230,13 +235,10 @@ class AWDLSTM(nn.Module):
         new_state: list[LayerState] = []
         for layer, (rnn, (h, c)) in enumerate(zip(self._layers, state, strict=True)):
             x, h = _layer_input(layer, x, h, batch_sizes, masks)
-            before = rnn.training, rnn.weight_dropout
-            try:  # what is dropped is the masks' affair, not the mode's
-                rnn.training, rnn.weight_dropout = masks is not None, 0.0 if masks is None else masks.weight_p
-                seeds = {} if masks is None else {"seeds": [masks.seeds[layer]]}
+            seed = None if masks is None else masks.seeds[layer]
+            with _drops(rnn, 0.0 if masks is None else masks.weight_p):
+                seeds = {"seeds": [seed]} if seed is not None and isinstance(rnn, WeightDropLSTM) else {}
                 packed, (h_n, c_n) = rnn(PackedSequence(x, batch_sizes), (h.unsqueeze(0), c.unsqueeze(0)), **seeds)
-            finally:
-                rnn.training, rnn.weight_dropout = before
             x = packed.data
             new_state.append((h_n.squeeze(0), c_n.squeeze(0).to(c.dtype)))
         return x, new_state
@@ -250,7 +252,7 @@ class AWDLSTM(nn.Module):
         known = embedding.max_norm is None and embedding.padding_idx is None and not embedding.scale_grad_by_freq
         return (
             not (known and _computes(embedding, nn.Embedding))
-            or not all(_computes(rnn, WeightDropLSTM) for rnn in self.rnns)
+            or not all(_computes(rnn, WeightDropLSTM) and _is_simple(rnn) for rnn in self._layers)
             or any(has_hooks(module) for module in (self, embedding, *self.rnns))
         )
 
@@ -325,6 +327,24 @@ class AWDLSTM(nn.Module):
 def _computes(module: nn.Module, as_class: type[nn.Module]) -> bool:
     """Whether calling ``module`` does what ``as_class`` does: no subclass's or wrapper's forward."""
     return type(module).forward is as_class.forward and "forward" not in vars(module)
+
+
+def _is_simple(rnn: WeightDropLSTM) -> bool:
+    return bool(rnn.bias) and rnn.num_layers == 1 and not rnn.bidirectional and not rnn.proj_size
+
+
+@contextmanager
+def _drops(rnn: nn.Module, p: float) -> Iterator[None]:
+    """Within it ``rnn`` drops with probability p, as a call's masks say, whatever its mode. Not a layer of others."""
+    if not isinstance(rnn, WeightDropLSTM) or p == (rnn.weight_dropout if rnn.training else 0.0):
+        yield
+        return
+    before = rnn.training, rnn.weight_dropout
+    rnn.training, rnn.weight_dropout = p > 0, p
+    try:
+        yield
+    finally:
+        rnn.training, rnn.weight_dropout = before
 
 
 def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:
