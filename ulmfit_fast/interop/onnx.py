@@ -107,9 +107,8 @@ def translation_table() -> dict[Callable, Callable]:
         return op.Unsqueeze(tensor, ints(0))
 
     def in_onnx_order(weight: Any) -> Any:
-        """torch's gates are i, f, g, o, ONNX's i, o, f, g."""
-        i, f, g, o = op.Split(weight, num_outputs=4, axis=0)
-        return op.Concat(i, o, f, g, axis=0)
+        """A gate a row, [4, ...]; torch's are i, f, g, o, ONNX's i, o, f, g."""
+        return op.Gather(op.Reshape(weight, ints(4, -1)), ints(0, 3, 1, 2), axis=0)
 
     def lstm(
         input: Any, batch_sizes: Any, h0: Any, c0: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any = None,
@@ -129,8 +128,11 @@ def translation_table() -> dict[Callable, Callable]:
         dense = op.Reshape(input, op.Concat(ints(-1), op.Shape(h0, start=0, end=1), ints(features), axis=0))
         bias = None
         if bias_ih is not None:
-            bias = one_direction(op.Concat(in_onnx_order(bias_ih), in_onnx_order(bias_hh), axis=0))
-        weights = [one_direction(in_onnx_order(weight)) for weight in (weight_ih, weight_hh)]
+            bias = op.Reshape(op.Concat(in_onnx_order(bias_ih), in_onnx_order(bias_hh), axis=0), ints(1, -1))
+        weights = [
+            op.Reshape(in_onnx_order(weight), ints(1, 4 * hidden, columns))
+            for weight, columns in ((weight_ih, features), (weight_hh, hidden))
+        ]
         output, h_n, c_n = op.LSTM(
             dense, *weights, bias, None, one_direction(h0), one_direction(c0), hidden_size=hidden,
             direction="reverse" if reverse else "forward",
