@@ -205,6 +205,8 @@ def test_forward_embedded_goes_on_where_embed_ends(options: dict) -> None:
         assert (grad[inside] != 0).all()
     with pytest.raises(ValueError, match=r"embedded must be \[B, T, E\], got \[7, 25\]"):
         model.forward_embedded(tokens, lengths)
+    with pytest.raises(ValueError, match="forward_embedded: is for eval mode"):
+        model.train().forward_embedded(embedded, lengths)
 
 
 def test_gradients_of_embeddings_are_exact_whatever_backprop_says() -> None:

@@ -155,5 +155,5 @@ def _require(condition: bool, message: str) -> None:
 
 def _layer_example(model: WeightDropLSTM) -> tuple[tuple[Tensor], tuple[dict[int, Dim]]]:
     steps, batch = (1, 0) if model.batch_first else (0, 1)
-    example = torch.zeros(3, 3, model.input_size, device=next(model.parameters()).device)
+    example = next(model.parameters()).new_zeros(3, 3, model.input_size)
     return (example,), ({steps: Dim("tokens"), batch: Dim("batch")},)

@@ -188,7 +188,7 @@ class BPT3C(nn.Module):
         return self._pool(self._read(packed("BPT3C", documents, lengths)))
 
     def forward_embedded(self, embedded: Tensor, lengths: Tensor) -> Tensor:
-        """``forward`` from embedded documents on, differentiable with respect to them; in eval mode exactly.
+        """``forward`` from embedded documents on, exactly differentiable with respect to them; in eval mode.
 
         Args:
             embedded: [B, T, E], ``encoder.embed(tokens)`` of documents padded at the end, or something in its place.
@@ -198,9 +198,11 @@ class BPT3C(nn.Module):
             [B, 3E]. In one autograd graph, whose memory grows with the documents.
 
         Raises:
-            InputError: embedded is not three-dimensional, lengths outside [1, T].
+            InputError: training mode, embedded is not three-dimensional, lengths outside [1, T].
         """
         refuse_tracing("BPT3C.forward_embedded")
+        if self.encoder.training:  # whole rows of the embedding are dropped, by token
+            raise InputError("BPT3C.forward_embedded: is for eval mode; call eval() first")
         if embedded.dim() != 3:
             raise InputError(f"BPT3C.forward_embedded: embedded must be [B, T, E], got {list(embedded.shape)}")
         tokens = torch.zeros(embedded.shape[:2], dtype=torch.int64, device=embedded.device)
@@ -241,7 +243,7 @@ class BPT3C(nn.Module):
         if self.config.window_at_the_end is not None:
             pool_from = (lengths - self.config.window_at_the_end).clamp(min=0)
         rows, _ = self.encoder(
-            tokens.transpose(0, 1).reshape(-1), torch.full((steps,), batch, dtype=torch.int64),
+            tokens.transpose(0, 1).reshape(-1), torch.full((steps,), batch, dtype=torch.int64, device="cpu"),
             self.encoder.initial_state(batch),
         )  # fmt: skip
         return concat_pool(rows.view(steps, batch, -1).transpose(0, 1), lengths, pool_from)
@@ -250,8 +252,8 @@ class BPT3C(nn.Module):
         """Tokens of a chunk for one batch: ``bptt``, or in training a draw around it."""
         if not (self.training and self.variable_length):
             return self.bptt
-        centre = self.bptt if torch.rand(()) < 0.95 else self.bptt / 2
-        return max(5, int(torch.normal(float(centre), 5.0, ())))
+        centre = self.bptt if torch.rand((), dtype=torch.float32, device="cpu") < 0.95 else self.bptt / 2
+        return max(5, int(torch.normal(float(centre), 5.0, (), dtype=torch.float32, device="cpu")))
 
     def _plan(self, block_rows: int, store: bool = False) -> Plan:
         masks_per_chunk = self.mask_scope == "chunk" and self.encoder.training

@@ -91,9 +91,9 @@ class TextClassifier(nn.Module):
         return self.bpt3c.encoder.embed(tokens)
 
     def forward_embedded(self, embedded: Tensor, lengths: Tensor) -> Tensor:
-        """``forward`` from embedded documents on, for attributions: ``embedded`` gets gradients, exact in eval mode.
+        """``forward`` from embedded documents on, for attributions: ``embedded`` gets exact gradients. In eval mode.
 
-        ``forward_embedded(embed(tokens), lengths)`` equals ``forward(tokens, lengths)`` in eval mode, within rounding.
+        ``forward_embedded(embed(tokens), lengths)`` equals ``forward(tokens, lengths)`` within rounding.
 
         Args:
             embedded: [B, T, E], padded at the end.
@@ -101,6 +101,9 @@ class TextClassifier(nn.Module):
 
         Returns:
             Logits [B, K].
+
+        Raises:
+            InputError: training mode, other shapes, lengths outside [1, T].
         """
         return self.classify(self.bpt3c.forward_embedded(embedded, lengths))
 

@@ -47,8 +47,8 @@ def packed(name: str, documents: PackedSequence | Tensor, lengths: Tensor | None
 def positions(documents: PackedSequence) -> tuple[Tensor, Tensor]:
     """Of each packed row its document, in the original order, and its step; int64 [N] on the rows' device."""
     sizes, order = documents.batch_sizes, documents.sorted_indices
-    steps = torch.arange(len(sizes)).repeat_interleave(sizes)
-    document = torch.arange(len(steps)) - (torch.cumsum(sizes, 0) - sizes)[steps]
+    steps = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+    document = torch.arange(len(steps), device=sizes.device) - (torch.cumsum(sizes, 0) - sizes)[steps]
     device = documents.data.device
     document, steps = on_device(document, device), on_device(steps, device)
     return document if order is None else order[document], steps

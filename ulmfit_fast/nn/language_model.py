@@ -58,7 +58,7 @@ class LanguageModel(nn.Module):
         steps, batch = tokens.shape
         state = state or self.encoder.initial_state(batch)
         masks = self.encoder.draw_masks(batch)
-        batch_sizes = torch.full((steps,), batch, dtype=torch.int64)
+        batch_sizes = torch.full((steps,), batch, dtype=torch.int64, device="cpu")
         raw, state = self.encoder(tokens.reshape(-1), batch_sizes, state, masks)
         dropped = raw
         if self.training:

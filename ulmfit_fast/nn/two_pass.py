@@ -154,7 +154,7 @@ def encode(
             mask_seed = int(draw_seed())
             masks = masks_of_seed(encoder, mask_seed, batch, tokens.device)
         segments = Segments(
-            tokens, sizes, torch.arange(count), torch.full((count,), first_step), sequence_lengths(sizes),
+            tokens, sizes, _count(count), torch.full((count,), first_step, device="cpu"), sequence_lengths(sizes),
             first_rows(state, count), None if masks is None else masks.first(count),
         )  # fmt: skip
         graph: Graph | None = None
@@ -208,13 +208,18 @@ def _detached(graph: Graph) -> tuple[PooledState, list[LayerState]]:
     )
 
 
+def _count(n: int) -> Tensor:
+    """0 to n - 1, on the CPU whatever torch's default device is."""
+    return torch.arange(n, device="cpu")
+
+
 def boundary_rows(batch_sizes: Tensor, bptt: int) -> Tensor:
     """The packed rows after which a chunk ends and another of the same document begins, chunk after chunk."""
-    starts = bptt * torch.arange(1, -(-len(batch_sizes) // bptt))
+    starts = bptt * _count(-(-len(batch_sizes) // bptt))[1:]
     offsets = torch.cumsum(batch_sizes, 0) - batch_sizes
     continuing = batch_sizes[starts]
     first = torch.cumsum(continuing, 0) - continuing
-    document = torch.arange(int(continuing.sum())) - first.repeat_interleave(continuing)
+    document = _count(int(continuing.sum())) - first.repeat_interleave(continuing)
     return offsets[starts - 1].repeat_interleave(continuing) + document
 
 
@@ -222,17 +227,17 @@ def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments:
     """The chunks of a block as one wide batch, the longest first. Chunks that nothing is pooled from are left out."""
     whole, bptt = block.segments, block.bptt
     sizes = whole.batch_sizes
-    starts = torch.arange(0, len(sizes), bptt)
+    starts = _count(len(sizes))[::bptt]
     running = sizes[starts]
     start = starts.repeat_interleave(running)
     first = torch.cumsum(running, 0) - running
-    document = torch.arange(int(running.sum())) - first.repeat_interleave(running)
+    document = _count(int(running.sum())) - first.repeat_interleave(running)
     length = (whole.length[document] - start).clamp(max=bptt)
     first_step = whole.first_step[document] + start
     wanted = (first_step + length > pool_from[document]).nonzero().squeeze(1)
     order = wanted[torch.argsort(length[wanted], descending=True, stable=True)]
     start, document, length, first_step = start[order], document[order], length[order], first_step[order]
-    steps = torch.arange(int(length[0])).unsqueeze(1)
+    steps = _count(int(length[0])).unsqueeze(1)
     inside = steps < length
     offsets = torch.cumsum(sizes, 0) - sizes
     rows = (offsets[(start + steps).clamp(max=len(sizes) - 1)] + document)[inside]
