@@ -157,8 +157,8 @@ class BPT3C(nn.Module):
 
         Not its two defects: tails and "last" states that depend on the other documents' lengths (fastai #3379).
         """
-        fastais = BPT3CConfig(bptt=72, backprop="detached", mask_scope="chunk", pool_window=1440, keep="last")
-        return cls(encoder, fastais, **changes)
+        settings = BPT3CConfig(bptt=72, backprop="detached", mask_scope="chunk", pool_window=1440, keep="last")
+        return cls(encoder, settings, **changes)
 
     @property
     def output_size(self) -> int:

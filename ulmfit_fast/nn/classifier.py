@@ -190,7 +190,7 @@ class DocumentStream:
     def _run(self, tokens: list[int]) -> tuple[PooledState, list[LayerState]]:
         encoder = self.model.bpt3c.encoder
         ids = torch.tensor(tokens, dtype=torch.int64, device=self._pooled.count.device)
-        sizes = torch.ones(len(tokens), dtype=torch.int64)
+        sizes = torch.ones(len(tokens), dtype=torch.int64, device="cpu")
         with torch.inference_mode():
             pooled, state, _ = encoder.pool(ids, sizes, self._state, None, self._pooled)
         return pooled, state

@@ -36,7 +36,7 @@ def packed(name: str, documents: PackedSequence | Tensor, lengths: Tensor | None
             "int64 [B], or a PackedSequence (ulmfit_fast.text.batching.pack_documents)"
         )
     rows, steps = documents.shape
-    lengths = torch.as_tensor(lengths).cpu()
+    lengths = torch.as_tensor(lengths, device="cpu")
     if lengths.shape != (rows,) or lengths.dtype != torch.int64:
         raise InputError(f"{name}: lengths must be int64 [{rows}], got {lengths.dtype} {list(lengths.shape)}")
     for row in ((lengths < 1) | (lengths > steps)).nonzero().flatten().tolist()[:1]:
