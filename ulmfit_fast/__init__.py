@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.estimator import TextStream, ULMFiTClassifier
     from ulmfit_fast.interop.fastai import import_language_model
     from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
-    from ulmfit_fast.nn.bpt3c import BPT3C
+    from ulmfit_fast.nn.bpt3c import BPT3C, BPT3CConfig
     from ulmfit_fast.nn.classifier import DocumentStream, TextClassifier
     from ulmfit_fast.nn.language_model import LanguageModel
     from ulmfit_fast.nn.lstm import WeightDropLSTM
@@ -38,6 +38,7 @@ _MODULES = {
     "AWDLSTMConfig": "nn.awd_lstm",
     "AveragedWeights": "training.optim",
     "BPT3C": "nn.bpt3c",
+    "BPT3CConfig": "nn.bpt3c",
     "ChainThaw": "training.unfreezing",
     "ClassifierConfig": "training.config",
     "DocumentStream": "nn.classifier",
@@ -77,6 +78,7 @@ __all__ = [
     "NTASGD",
     "AWDLSTMConfig",
     "AveragedWeights",
+    "BPT3CConfig",
     "ChainThaw",
     "ClassifierConfig",
     "DocumentStream",

@@ -75,7 +75,9 @@ def expected_of_one_graph(
         if bpt3c.mask_scope == "chunk":
             torch.manual_seed(seed)
             chunks = -(-max(map(len, documents)) // bpt3c.bptt)
-            masks = [masks_of_seed(encoder, int(ops.draw_seed()), len(documents)) for _ in range(chunks)]
+            masks = [
+                masks_of_seed(encoder, int(ops.draw_seed()), len(documents), torch.device("cpu")) for _ in range(chunks)
+            ]
     rows = {index: row for row, index in enumerate(pack_documents(documents).sorted_indices.tolist())}
     expected = torch.stack(
         [

@@ -132,7 +132,7 @@ def _logits(
 ) -> Tensor:
     model.eval()
     logits = torch.empty(len(ids), model.classes)
-    before, device = model.bpt3c.on_progress, model.bpt3c.encoder.encoder.weight.device
+    before, device = model.bpt3c.on_progress, next(model.parameters()).device
     with torch.inference_mode():
         model.bpt3c.on_progress = bar.update
         try:

@@ -6,18 +6,20 @@ it computes the same thing again, which is how BPT3C recomputes a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
 from ulmfit_fast.nn.lstm import WeightDropLSTM
-
-LayerState = tuple[Tensor, Tensor]  # h [B, size of the layer], c [B, size of the layer]
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class DropoutMasks(NamedTuple):
         return self._replace(locked=[None if m is None else m[:batch] for m in self.locked])
 
 
-class EncoderWeights(NamedTuple):
-    """All parameters of an encoder, in the order of ``parameters()``."""
+class AWDLSTMWeights(NamedTuple):
+    """The tensors that the layers compute with: parameters, or what parametrizations and pruning made of them."""
 
     embedding: Tensor  # [V, E]
     layers: list[tuple[Tensor, Tensor, Tensor, Tensor]]  # weight_ih, weight_hh, bias_ih, bias_hh
@@ -95,13 +97,13 @@ class EncoderWeights(NamedTuple):
         trained = [any(x.requires_grad for x in layer) for layer in self.layers]
         return trained.index(True) if True in trained else len(trained)
 
-    def detached(self) -> EncoderWeights:
+    def detached(self) -> AWDLSTMWeights:
         """The same tensors as leaves of a graph of their own."""
 
         def leaf(x: Tensor) -> Tensor:
             return x.detach().requires_grad_(x.requires_grad)
 
-        return EncoderWeights(leaf(self.embedding), [tuple(map(leaf, layer)) for layer in self.layers])  # type: ignore[misc]
+        return AWDLSTMWeights(leaf(self.embedding), [tuple(map(leaf, layer)) for layer in self.layers])  # type: ignore[misc]
 
 
 class AWDLSTM(nn.Module):
@@ -129,6 +131,23 @@ class AWDLSTM(nn.Module):
         return self.config.embedding_size
 
     @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def output_p(self) -> float:
+        return self.config.output_p
+
+    def layer_groups(self) -> list[nn.Module]:
+        """[embedding], [first LSTM], ..., [last LSTM]."""
+        return [self.encoder, *self.rnns]
+
+    @property
+    def _like(self) -> Tensor:
+        """Has the weights' device and dtype; ``encoder.weight`` may be computed anew each time it is read."""
+        return next(self.encoder.parameters())
+
+    @property
     def _layers(self) -> list[WeightDropLSTM]:
         return cast(list[WeightDropLSTM], list(self.rnns))
 
@@ -144,7 +163,7 @@ class AWDLSTM(nn.Module):
 
     def new_masks(self, batch: int, generator: torch.Generator | None = None) -> DropoutMasks:
         """Masks for ``batch`` sequences in either mode, from ``generator`` if one is given."""
-        config, weight = self.config, self.encoder.weight
+        config, weight = self.config, self._like
         embedding = scaled_mask((config.vocab_size,), config.embed_p, weight, generator)
         probabilities = [config.input_p, *[config.hidden_p] * (config.num_layers - 1)]
         locked = [
@@ -155,11 +174,14 @@ class AWDLSTM(nn.Module):
         return DropoutMasks(embedding, locked, seeds, config.weight_p)
 
     def initial_state(self, batch: int) -> list[LayerState]:
-        """Zero states for ``batch`` sequences; cell states are float32 (float64 with float64 weights)."""
-        weight = self.encoder.weight
+        """Zero (h, c) for ``batch`` sequences; cell states are float32 (float64 with float64 weights)."""
+        weight = self._like
         c_dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return [
-            (weight.new_zeros(batch, rnn.hidden_size), weight.new_zeros(batch, rnn.hidden_size, dtype=c_dtype))
+            (
+                weight.new_zeros(batch, rnn.proj_size or rnn.hidden_size),
+                weight.new_zeros(batch, rnn.hidden_size, dtype=c_dtype),
+            )
             for rnn in self._layers
         ]
 
@@ -169,20 +191,27 @@ class AWDLSTM(nn.Module):
         batch_sizes: Tensor,
         state: list[LayerState] | None = None,
         masks: DropoutMasks | None = None,
+        embedded: Tensor | None = None,
     ) -> tuple[Tensor, list[LayerState]]:
-        """Encode packed rows of token ids.
+        """Encode packed rows of token ids. Layers with hooks are called as modules, so that the hooks run.
+
+        Under bfloat16 such a layer hands its cell state on rounded to bfloat16; otherwise hooks change nothing.
 
         Args:
             tokens: int64 [N], as in ``PackedSequence.data``.
             batch_sizes: int64 [T] on CPU.
             state: each layer's (h, c), [B, size]; zeros where None.
             masks: what to drop; nothing where None.
+            embedded: [N, E], what ``embed`` makes of the tokens, or something in its place, before any dropout.
 
         Returns:
             The last layer's output [N, E] before any output dropout, and each layer's state after each sequence's last
             step.
         """
+        refuse_tracing("AWDLSTM")
         state = state or self.initial_state(int(batch_sizes[0]))
+        if embedded is not None or self.calls_modules():
+            return self._call_modules(tokens, batch_sizes, state, masks, embedded)
         weights = self.weights()
         x = _embed(tokens, weights.embedding, masks)
         new_state: list[LayerState] = []
@@ -192,6 +221,45 @@ class AWDLSTM(nn.Module):
             new_state.append((h_n, c_n))
         return x, new_state
 
+    def _call_modules(
+        self,
+        tokens: Tensor,
+        batch_sizes: Tensor,
+        state: list[LayerState],
+        masks: DropoutMasks | None,
+        embedded: Tensor | None,
+    ) -> tuple[Tensor, list[LayerState]]:
+        x = self.embed(tokens) if embedded is None else embedded
+        if masks is not None and masks.embedding is not None:
+            x = x * masks.embedding[tokens].unsqueeze(1).to(x.dtype)
+        new_state: list[LayerState] = []
+        for layer, (rnn, (h, c)) in enumerate(zip(self._layers, state, strict=True)):
+            x, h = _layer_input(layer, x, h, batch_sizes, masks)
+            seed = None if masks is None else masks.seeds[layer]
+            with _drops(rnn, 0.0 if masks is None else masks.weight_p):
+                seeds = {"seeds": [seed]} if seed is not None and isinstance(rnn, WeightDropLSTM) else {}
+                packed, (h_n, c_n) = rnn(PackedSequence(x, batch_sizes), (h.unsqueeze(0), c.unsqueeze(0)), **seeds)
+            x = packed.data
+            new_state.append((h_n.squeeze(0), c_n.squeeze(0).to(c.dtype)))
+        return x, new_state
+
+    def calls_modules(self) -> bool:
+        """Whether a layer must be called as a module: it has hooks, or computes something else than what stood there.
+
+        Otherwise the ops are called on the layers' weights, which needs less memory.
+        """
+        embedding = self.encoder
+        known = embedding.max_norm is None and embedding.padding_idx is None and not embedding.scale_grad_by_freq
+        return (
+            not (known and _computes(embedding, nn.Embedding))
+            or not all(_computes(rnn, WeightDropLSTM) and _is_simple(rnn) for rnn in self._layers)
+            or any(has_hooks(module) for module in (self, embedding, *self.rnns))
+        )
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Rows of the embedding, [..., E], by calling its module: hooks run. Nothing is dropped."""
+        return self.encoder(tokens)
+
     def pool(
         self,
         tokens: Tensor,
@@ -200,7 +268,7 @@ class AWDLSTM(nn.Module):
         masks: DropoutMasks | None,
         pooled: ops.PooledState,
         *,
-        weights: EncoderWeights | None = None,
+        weights: AWDLSTMWeights | None = None,
         bptt: int = 0,
         boundary_rows: Tensor | None = None,
     ) -> tuple[ops.PooledState, list[LayerState], list[LayerState]]:
@@ -239,14 +307,16 @@ class AWDLSTM(nn.Module):
                 boundaries.append((x[rows], cells[rows]))
         return pooled, new_state, boundaries
 
-    def weights(self) -> EncoderWeights:
+    def weights(self) -> AWDLSTMWeights:
+        """What the layers compute with now: each computed once, with its graph, where a parameter is parametrized."""
+        compute_weights([self.encoder, *self.rnns])
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         layers = [tuple(cast(Tensor, getattr(rnn, name)) for name in names) for rnn in self._layers]
-        return EncoderWeights(self.encoder.weight, layers)  # type: ignore[arg-type]
+        return AWDLSTMWeights(self.encoder.weight, layers)  # type: ignore[arg-type]
 
     def activation_bytes(self) -> int:
         """About how much one token's activations take that are kept for backward, with autocast as it is now."""
-        weight = self.encoder.weight
+        weight = self._like
         dtype = ops.autocast_dtype(weight.device.type)
         item = weight.element_size() if dtype is None else min(weight.element_size(), dtype.itemsize)
         cell = max(4, item)
@@ -254,9 +324,27 @@ class AWDLSTM(nn.Module):
         return sum((5 * r.hidden_size + r.input_size) * item + r.hidden_size * cell for r in self._layers)
 
 
-def on_device(indices: Tensor, device: torch.device) -> Tensor:
-    """Moved without waiting for what the device has still to do, as indexing by a tensor of the CPU's would."""
-    return indices.to(device, non_blocking=True)
+def _computes(module: nn.Module, as_class: type[nn.Module]) -> bool:
+    """Whether calling ``module`` does what ``as_class`` does: no subclass's or wrapper's forward."""
+    return type(module).forward is as_class.forward and "forward" not in vars(module)
+
+
+def _is_simple(rnn: WeightDropLSTM) -> bool:
+    return bool(rnn.bias) and rnn.num_layers == 1 and not rnn.bidirectional and not rnn.proj_size
+
+
+@contextmanager
+def _drops(rnn: nn.Module, p: float) -> Iterator[None]:
+    """Within it ``rnn`` drops with probability p, as a call's masks say, whatever its mode. Not a layer of others."""
+    if not isinstance(rnn, WeightDropLSTM) or p == (rnn.weight_dropout if rnn.training else 0.0):
+        yield
+        return
+    before = rnn.training, rnn.weight_dropout
+    rnn.training, rnn.weight_dropout = p > 0, p
+    try:
+        yield
+    finally:
+        rnn.training, rnn.weight_dropout = before
 
 
 def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ulmfit_fast.nn.awd_lstm import AWDLSTM, LayerState
 from ulmfit_fast.nn.bpt3c import BPT3C
+from ulmfit_fast.nn.documents import packed
+from ulmfit_fast.nn.encoder import Encoder, LayerState, has_hooks, refuse_tracing
 from ulmfit_fast.ops import PooledState
 
 
@@ -32,58 +34,83 @@ def classifier_head(features: int, hidden_size: int, classes: int, dropouts: tup
 class TextClassifier(nn.Module):
     """Classifies documents of any length.
 
+    ``torch.export`` takes it in eval mode, called on padded documents and their lengths, both dynamic
+    (``interop.torch_export``); hooks on the embedding and the LSTM layers run (see ``BPT3C``).
+
     Args:
-        encoder: the AWD-LSTM; its ``output_p`` is the dropout on the pooled vector.
+        encoder: an ``AWDLSTM``; its ``output_p`` is the dropout on the pooled vector.
         classes: number of labels K, at least 2.
         hidden_size: width of the head's hidden layer.
         hidden_dropout: dropout before the last linear layer.
-        bptt, backprop, mask_scope, variable_length, memory, memory_budget, pool_window, keep: as in ``BPT3C``.
+        options: as in ``BPT3C``: a ``BPT3CConfig``, or its fields (bptt, backprop, mask_scope, ...).
 
     Raises:
-        ValueError: fewer than two classes, and as ``BPT3C``.
+        ValueError: fewer than two classes, and as ``BPT3CConfig``.
     """
 
     def __init__(
         self,
-        encoder: AWDLSTM,
+        encoder: Encoder,
         classes: int,
         hidden_size: int = 50,
         hidden_dropout: float = 0.1,
-        bptt: int = 70,
-        backprop: str = "detached",
-        mask_scope: str = "document",
-        variable_length: bool = False,
-        memory: str = "auto",
-        memory_budget: int = 5 << 29,
-        pool_window: int | None = None,
-        keep: str = "last",
+        *options: Any,
+        **named: Any,
     ) -> None:
         super().__init__()
         self.classes = classes
         if classes < 2:
             raise ValueError(f"TextClassifier: classes must be at least 2, got {classes}")
-        self.bpt3c = BPT3C(
-            encoder, bptt, backprop, mask_scope, variable_length, memory, memory_budget, pool_window, keep
-        )
-        dropouts = (encoder.config.output_p, hidden_dropout)
-        self.head = classifier_head(self.bpt3c.output_size, hidden_size, classes, dropouts)
+        self.bpt3c = BPT3C(encoder, *options, **named)
+        self.head = classifier_head(self.bpt3c.output_size, hidden_size, classes, (encoder.output_p, hidden_dropout))
 
     def layer_groups(self) -> list[nn.Module]:
         """[embedding], [first LSTM], ..., [last LSTM], [head]."""
-        encoder = self.bpt3c.encoder
-        return [encoder.encoder, *encoder.rnns, self.head]
+        return [*self.bpt3c.encoder.layer_groups(), self.head]
 
-    def forward(self, documents: PackedSequence) -> Tensor:
-        """Logits [B, K] in the documents' original order; ``documents`` as ``text.batching.pack_documents`` makes them.
+    def forward(self, documents: PackedSequence | Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits [B, K] in the documents' original order.
 
-        In eval mode a document's logits do not depend, to the bit, on the other documents.
+        In eval mode a document's logits do not depend, to the bit, on the other documents (on the CPU, without hooks).
+
+        Args:
+            documents: as ``text.batching.pack_documents`` makes them; or token ids padded at the end, int64 [B, T].
+            lengths: int64 [B], of padded documents.
+
+        Raises:
+            InputError: padded documents without lengths, lengths outside [1, T].
+            RuntimeError: under ``torch.jit.trace``.
         """
-        return self.classify(self.bpt3c(documents))
+        refuse_tracing("TextClassifier")
+        if not torch.compiler.is_exporting():
+            documents, lengths = packed("TextClassifier", documents, lengths), None
+        return self.classify(self.bpt3c(documents, lengths))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embedded documents [B, T, E] of padded token ids [B, T]: what ``forward_embedded`` takes."""
+        return self.bpt3c.encoder.embed(tokens)
+
+    def forward_embedded(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        """``forward`` from embedded documents on, for attributions: ``embedded`` gets exact gradients. In eval mode.
+
+        ``forward_embedded(embed(tokens), lengths)`` equals ``forward(tokens, lengths)`` within rounding.
+
+        Args:
+            embedded: [B, T, E], padded at the end.
+            lengths: int64 [B].
+
+        Returns:
+            Logits [B, K].
+
+        Raises:
+            InputError: training mode, other shapes, lengths outside [1, T].
+        """
+        return self.classify(self.bpt3c.forward_embedded(embedded, lengths))
 
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits [B, K] of pooled vectors [B, 3E]."""
         pooled = pooled.to(next(self.head.parameters()).dtype)
-        if self.training:
+        if self.training or torch.compiler.is_exporting() or any(has_hooks(module) for module in self.head.modules()):
             return self.head(pooled)
         # Row by row: a BLAS product's rounding depends on the number of its rows.
         return torch.cat([self.head(row) for row in pooled.split(1)])
@@ -103,24 +130,30 @@ class DocumentStream:
         model: the classifier; used in eval mode, whatever mode it is in.
 
     Raises:
-        ValueError: a ``pool_window`` at the end of the document, which nobody knows while it still comes.
+        ValueError: a ``pool_window`` at the end of the document, which nobody knows while it still comes; hooks on the
+            encoder's layers, which would not run.
     """
 
     _AT_A_TIME = 256
 
     def __init__(self, model: TextClassifier) -> None:
         bpt3c = model.bpt3c
-        if bpt3c.pool_window is not None and bpt3c.keep == "last":
+        if bpt3c.encoder.calls_modules():
+            raise ValueError(
+                "TextClassifier.stream: the embedding or an LSTM layer has hooks, or a forward of its own, which a "
+                "stream does not call; remove it, or classify whole documents"
+            )
+        if bpt3c.config.window_at_the_end is not None:
             raise ValueError(
                 "TextClassifier.stream: pool_window with keep='last' needs the end; use keep='all' or 'first'"
             )
         self.model = model
         self.tokens_read = 0
-        self._limit = bpt3c.pool_window if bpt3c.keep == "first" else None
+        self._limit = bpt3c.config.read_at_most
         self._waiting: list[int] = []
         self._state = bpt3c.encoder.initial_state(1)
-        cell = self._state[-1][1]
-        self._pooled = PooledState.empty(1, bpt3c.encoder.output_size, cell.dtype, cell.device)
+        like = self._state[-1][0]
+        self._pooled = PooledState.empty(1, bpt3c.encoder.output_size, like.dtype, like.device)
 
     def feed(self, tokens: Iterable[int]) -> None:
         """Read more token ids. The document's first should be the tokenizer's ``bos_id``.
@@ -128,7 +161,7 @@ class DocumentStream:
         Raises:
             ValueError: an id that the vocabulary lacks; those before it have been read.
         """
-        vocabulary = self.model.bpt3c.encoder.config.vocab_size
+        vocabulary = self.model.bpt3c.encoder.vocab_size
         for token in map(int, tokens):
             if self._limit is not None and self.tokens_read == self._limit:
                 return
@@ -156,8 +189,8 @@ class DocumentStream:
 
     def _run(self, tokens: list[int]) -> tuple[PooledState, list[LayerState]]:
         encoder = self.model.bpt3c.encoder
-        ids = torch.tensor(tokens, dtype=torch.int64, device=encoder.encoder.weight.device)
-        sizes = torch.ones(len(tokens), dtype=torch.int64)
+        ids = torch.tensor(tokens, dtype=torch.int64, device=self._pooled.count.device)
+        sizes = torch.ones(len(tokens), dtype=torch.int64, device="cpu")
         with torch.inference_mode():
             pooled, state, _ = encoder.pool(ids, sizes, self._state, None, self._pooled)
         return pooled, state

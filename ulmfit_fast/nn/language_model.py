@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ulmfit_fast import ops
-from ulmfit_fast.nn.awd_lstm import AWDLSTM, LayerState, scaled_mask
+from ulmfit_fast.nn.awd_lstm import AWDLSTM, scaled_mask
+from ulmfit_fast.nn.encoder import LayerState, refuse_tracing
 
 
 class LanguageModelOutput(NamedTuple):
@@ -49,10 +50,15 @@ class LanguageModel(nn.Module):
         Args:
             tokens: int64 [T, B].
             state: of the last call, detached, to continue the same texts; zeros where None.
+
+        Raises:
+            RuntimeError: under ``torch.jit.trace``.
         """
+        refuse_tracing("LanguageModel")
         steps, batch = tokens.shape
+        state = state or self.encoder.initial_state(batch)
         masks = self.encoder.draw_masks(batch)
-        batch_sizes = torch.full((steps,), batch, dtype=torch.int64)
+        batch_sizes = torch.full((steps,), batch, dtype=torch.int64, device="cpu")
         raw, state = self.encoder(tokens.reshape(-1), batch_sizes, state, masks)
         dropped = raw
         if self.training:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ulmfit_fast.nn.awd_lstm import AWDLSTM, DropoutMasks, EncoderWeights, LayerState, on_device
+from ulmfit_fast.nn.encoder import Encoder, EncoderMasks, EncoderWeights, LayerState, on_device
 from ulmfit_fast.ops import PooledState, draw_seed, sequence_lengths
 
 Progress = Callable[[float], object]  # told how many more tokens are done
@@ -52,8 +52,8 @@ class Segments:
     document: Tensor  # int64 [S] whose stretch it is
     first_step: Tensor  # int64 [S] where in the document it begins
     length: Tensor  # int64 [S]
-    state: list[LayerState]  # at its start, each layer's h and c [S, size]
-    masks: DropoutMasks | None  # of the S stretches
+    state: list[LayerState]  # at its start, each layer's tensors [S, size]
+    masks: EncoderMasks | None  # of the S stretches
 
 
 @dataclass
@@ -91,15 +91,23 @@ class StartStates:
         """Copies of ``starts`` and behind them ``later`` (which may be empty), for every layer."""
         if not self._layers:
             like = later or starts
-            self._layers = [(h.new_empty(self._rows, h.shape[1]), c.new_empty(self._rows, c.shape[1])) for h, c in like]
+            self._layers = [tuple(x.new_empty(self._rows, x.shape[1]) for x in layer) for layer in like]
         begin, middle = self._used, self._used + len(starts[0][0])
         self._used = middle + (len(later[0][0]) if later else 0)
         for layer, own in enumerate(self._layers):
-            for part in (0, 1):  # h, c
-                own[part][begin:middle].copy_(starts[layer][part])
+            for part, states in enumerate(own):  # h, c
+                states[begin:middle].copy_(starts[layer][part])
                 if later:
-                    own[part][middle : self._used].copy_(later[layer][part])
-        return [(h[begin : self._used], c[begin : self._used]) for h, c in self._layers]
+                    states[middle : self._used].copy_(later[layer][part])
+        return [tuple(x[begin : self._used] for x in layer) for layer in self._layers]
+
+
+def first_rows(state: list[LayerState], count: int) -> list[LayerState]:
+    return [tuple(x[:count] for x in layer) for layer in state]
+
+
+def flat(state: list[LayerState]) -> list[Tensor]:
+    return [x for layer in state for x in layer]
 
 
 def split_documents(documents: PackedSequence, plan: Plan) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -114,7 +122,7 @@ def split_documents(documents: PackedSequence, plan: Plan) -> Iterator[tuple[int
 
 
 def encode(
-    encoder: AWDLSTM,
+    encoder: Encoder,
     weights: EncoderWeights,
     documents: PackedSequence,
     plan: Plan,
@@ -125,7 +133,7 @@ def encode(
     """Pass one, without a graph but for stored blocks. Blocks that pass two needs go to ``keep``.
 
     Args:
-        encoder: the AWD-LSTM.
+        encoder: whose documents they are.
         weights: to use in place of its own.
         documents: token ids, packed.
         plan: how to run them.
@@ -138,16 +146,16 @@ def encode(
     masks = None if plan.masks_per_chunk else encoder.draw_masks(batch)
     mask_seed: int | None = None
     kept_states = StartStates(int(documents.batch_sizes[:: plan.bptt].sum()))
-    pooled = PooledState.empty(batch, encoder.output_size, state[0][1].dtype, documents.data.device)
+    pooled = PooledState.empty(batch, encoder.output_size, state[0][0].dtype, documents.data.device)
     pooled = pooled._replace(pool_from=on_device(pool_from, pooled.count.device))
     for first_step, tokens, sizes in split_documents(documents, plan):
         count = int(sizes[0])
         if plan.masks_per_chunk:
             mask_seed = int(draw_seed())
-            masks = masks_of_seed(encoder, mask_seed, batch)
+            masks = masks_of_seed(encoder, mask_seed, batch, tokens.device)
         segments = Segments(
-            tokens, sizes, torch.arange(count), torch.full((count,), first_step), sequence_lengths(sizes),
-            [(h[:count], c[:count]) for h, c in state], None if masks is None else masks.first(count),
+            tokens, sizes, _count(count), torch.full((count,), first_step, device="cpu"), sequence_lengths(sizes),
+            first_rows(state, count), None if masks is None else masks.first(count),
         )  # fmt: skip
         graph: Graph | None = None
         boundaries: list[LayerState] = []
@@ -165,7 +173,7 @@ def encode(
             starts: list[LayerState] = []
             if graph is None:
                 starts = kept_states.append(segments.state, boundaries)
-                segments.state = [(h[:count], c[:count]) for h, c in starts]
+                segments.state = first_rows(starts, count)
             if plan.masks_per_chunk:
                 segments.masks = None
             keep.append(Block(segments, plan.bptt, starts, mask_seed, graph))
@@ -174,21 +182,17 @@ def encode(
     return pooled
 
 
-def masks_of_seed(encoder: AWDLSTM, seed: int, batch: int) -> DropoutMasks:
-    """The masks of one chunk, for ``batch`` documents."""
-    device = encoder.encoder.weight.device
+def masks_of_seed(encoder: Encoder, seed: int, batch: int, device: torch.device) -> EncoderMasks:
+    """The masks of one chunk, for ``batch`` documents; ``device`` is the encoder's."""
     return encoder.new_masks(batch, torch.Generator(device).manual_seed(seed))
 
 
-def run(encoder: AWDLSTM, weights: EncoderWeights, segments: Segments, plan: Plan, pooled: PooledState) -> Graph:
+def run(encoder: Encoder, weights: EncoderWeights, segments: Segments, plan: Plan, pooled: PooledState) -> Graph:
     """The segments with a graph."""
     start = segments.state
     if plan.exact:
         first = weights.first_trainable()
-        start = [
-            (h.detach().requires_grad_(layer >= first), c.detach().requires_grad_(layer >= first))
-            for layer, (h, c) in enumerate(start)
-        ]
+        start = [tuple(x.detach().requires_grad_(number >= first) for x in layer) for number, layer in enumerate(start)]
     bptt = plan.bptt if plan.side_by_side else 0
     with torch.enable_grad():
         pooled, end, _ = encoder.pool(
@@ -200,17 +204,22 @@ def run(encoder: AWDLSTM, weights: EncoderWeights, segments: Segments, plan: Pla
 def _detached(graph: Graph) -> tuple[PooledState, list[LayerState]]:
     return (
         PooledState(*(x.detach() for x in graph.pooled)),
-        [(h.detach(), c.detach()) for h, c in graph.end],
+        [tuple(x.detach() for x in layer) for layer in graph.end],
     )
+
+
+def _count(n: int) -> Tensor:
+    """0 to n - 1, on the CPU whatever torch's default device is."""
+    return torch.arange(n, device="cpu")
 
 
 def boundary_rows(batch_sizes: Tensor, bptt: int) -> Tensor:
     """The packed rows after which a chunk ends and another of the same document begins, chunk after chunk."""
-    starts = bptt * torch.arange(1, -(-len(batch_sizes) // bptt))
+    starts = bptt * _count(-(-len(batch_sizes) // bptt))[1:]
     offsets = torch.cumsum(batch_sizes, 0) - batch_sizes
     continuing = batch_sizes[starts]
     first = torch.cumsum(continuing, 0) - continuing
-    document = torch.arange(int(continuing.sum())) - first.repeat_interleave(continuing)
+    document = _count(int(continuing.sum())) - first.repeat_interleave(continuing)
     return offsets[starts - 1].repeat_interleave(continuing) + document
 
 
@@ -218,29 +227,29 @@ def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments:
     """The chunks of a block as one wide batch, the longest first. Chunks that nothing is pooled from are left out."""
     whole, bptt = block.segments, block.bptt
     sizes = whole.batch_sizes
-    starts = torch.arange(0, len(sizes), bptt)
+    starts = _count(len(sizes))[::bptt]
     running = sizes[starts]
     start = starts.repeat_interleave(running)
     first = torch.cumsum(running, 0) - running
-    document = torch.arange(int(running.sum())) - first.repeat_interleave(running)
+    document = _count(int(running.sum())) - first.repeat_interleave(running)
     length = (whole.length[document] - start).clamp(max=bptt)
     first_step = whole.first_step[document] + start
     wanted = (first_step + length > pool_from[document]).nonzero().squeeze(1)
     order = wanted[torch.argsort(length[wanted], descending=True, stable=True)]
     start, document, length, first_step = start[order], document[order], length[order], first_step[order]
-    steps = torch.arange(int(length[0])).unsqueeze(1)
+    steps = _count(int(length[0])).unsqueeze(1)
     inside = steps < length
     offsets = torch.cumsum(sizes, 0) - sizes
     rows = (offsets[(start + steps).clamp(max=len(sizes) - 1)] + document)[inside]
     device = whole.tokens.device
     tokens, order = whole.tokens[on_device(rows, device)], on_device(order, device)
-    state = [(h[order], c[order]) for h, c in block.starts]
+    state: list[LayerState] = [tuple(x[order] for x in layer) for layer in block.starts]
     masks = None if whole.masks is None else whole.masks.of_rows(document)
     return Segments(tokens, inside.sum(1), document, first_step, length, state, masks)
 
 
 def gradients(
-    encoder: AWDLSTM,
+    encoder: Encoder,
     weights: EncoderWeights,
     blocks: list[Block],
     plan: Plan,
@@ -249,7 +258,9 @@ def gradients(
     grad_pooled: Tensor,
     progress: Progress | None = None,
 ) -> list[Tensor]:
-    """Pass two: d loss / d each of the weights that require it, blocks last to first. Empties ``blocks`` on the way.
+    """Pass two: d loss / d each of ``weights.flat()`` that requires it, blocks last to first.
+
+    Empties ``blocks`` on the way.
 
     Args:
         encoder, weights, plan, pool_from: of pass one.
@@ -266,7 +277,7 @@ def gradients(
         segments, graph = block.segments, block.graph
         if graph is None:
             if block.mask_seed is not None:
-                masks = masks_of_seed(encoder, block.mask_seed, len(pooled.count))
+                masks = masks_of_seed(encoder, block.mask_seed, len(pooled.count), pooled.count.device)
                 segments.masks = masks.first(len(segments.document))
             if plan.side_by_side:
                 segments = chunks_side_by_side(block, pool_from)
@@ -281,8 +292,8 @@ def gradients(
             graph = run(encoder, weights, segments, replace(plan, bptt=0), fresh)
         outputs, grads = _pooled_gradients(segments, graph, pooled, grad_pooled)
         first = weights.first_trainable()
-        start = [x for pair in graph.start[first:] for x in pair] if plan.exact else []
-        end = [x for pair in graph.end[first:] for x in pair]
+        start = flat(graph.start[first:]) if plan.exact else []
+        end = flat(graph.end[first:])
         # Documents that ended in this block have no next one.
         outputs += [x[: len(g)] for x, g in zip(end, grad_end, strict=False)]
         grads += [g.to(x.dtype) for x, g in zip(end, grad_end, strict=False)]
@@ -323,6 +334,6 @@ def _pooled_gradients(
     here = (argmax >= begin.unsqueeze(1)) & (argmax < end.unsqueeze(1))
     ends = (end == pooled.count[document]).unsqueeze(1)
     state, count = graph.pooled, len(document)
-    outputs = [state.total[:count], state.maximum[:count], graph.end[-1][0]]
+    outputs = [state.total[:count], state.maximum[:count], state.last[:count]]
     grads = [(grad_mean / pooled_steps)[document], grad_max[document] * here, grad_last[document] * ends]
     return outputs, [g.to(x.dtype) for x, g in zip(outputs, grads, strict=True)]

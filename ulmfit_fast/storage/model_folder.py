@@ -27,6 +27,7 @@ from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.lock import locked_folder
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.encoder import Encoder
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.compact import compacted, restored
 from ulmfit_fast.storage.opening import opened_by_name
@@ -317,7 +318,7 @@ def _while_it_stays(folder: str | Path, read: Callable[[], R]) -> R:
     raise error or InputError(f"{folder}: another process keeps replacing the model; load it when that has ended")
 
 
-def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) -> Tokenizer:
+def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) -> Tokenizer:
     path = Path(folder) / "model.safetensors"
     if not path.exists():
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
@@ -335,9 +336,9 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: AWDLSTM) 
         )
     with opened_by_name(Path(folder) / "tokenizer.json"):  # or an error that does not speak of damage
         tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
-    if len(tokenizer) != encoder.config.vocab_size:
+    if len(tokenizer) != encoder.vocab_size:
         raise InputError(
-            f"{folder}: tokenizer.json has {len(tokenizer)} tokens, the model {encoder.config.vocab_size}; the folder "
+            f"{folder}: tokenizer.json has {len(tokenizer)} tokens, the model {encoder.vocab_size}; the folder "
             "mixes two models"
         )
     return tokenizer
