@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
+from typing import Any, TypeVar, cast
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.modes import own_modes
+from ulmfit_fast.core.random import Generators
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
+from ulmfit_fast.nn.bpt3c import BPT3CConfig
+from ulmfit_fast.nn.build import new_module
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.hub import find_pretrained
@@ -40,6 +42,7 @@ HELD_OUT_FOR_PERPLEXITY = 0.05  # of a language model's texts, where no validati
 
 
 @writes_output
+@own_modes()
 def pretrain_lm(
     texts: Iterable[str] | Corpus,
     config: PretrainConfig | None = None,
@@ -73,8 +76,7 @@ def pretrain_lm(
         TrainingDivergedError: the loss became NaN or infinite.
     """
     config = config or PretrainConfig()
-    torch.manual_seed(config.seed)
-    options = _options(output, resume, progress, on_epoch, callbacks)
+    generators, options = Generators(config.seed), _options(output, resume, progress, on_epoch, callbacks)
     if isinstance(texts, Corpus):
         _refuse_valid_texts("pretrain_lm", valid_texts)
         corpus = texts
@@ -82,12 +84,13 @@ def pretrain_lm(
     else:
         data = Dataset.unlabelled("pretrain_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
         corpus = _in_memory("pretrain_lm", config.train_tokenizer(data.texts), data)
-    encoder = config.new_encoder(corpus.tokenizer)
-    encoder.set_dropouts(encoder.config.with_dropouts(config.dropouts, config.drop_mult))
-    return LanguageModelTrainer("pretrain LM", LanguageModel(encoder), corpus, config, 1.0, options).trained()
+    sizes = config.encoder_config(corpus.tokenizer).with_dropouts(config.dropouts, config.drop_mult)
+    model = new_module(lambda: LanguageModel(AWDLSTM(sizes)), generators.of("cpu"))
+    return LanguageModelTrainer("pretrain LM", model, corpus, config, 1.0, options, generators).trained()
 
 
 @writes_output
+@own_modes()
 def finetune_lm(
     texts: Iterable[str] | Corpus,
     language_model: str | Path | TrainedLanguageModel,
@@ -118,7 +121,6 @@ def finetune_lm(
     config = config or FinetuneLMConfig()
     options = _options(output, resume, progress, on_epoch, callbacks)
     base = _load(language_model)
-    torch.manual_seed(config.seed)  # loading draws
     if isinstance(texts, Corpus):
         _refuse_valid_texts("finetune_lm", valid_texts)
         corpus = texts
@@ -133,10 +135,12 @@ def finetune_lm(
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
     factor = config.discriminative_factor
-    return LanguageModelTrainer("fine-tune LM", model, corpus, config, factor, options).trained()
+    generators = Generators(config.seed)
+    return LanguageModelTrainer("fine-tune LM", model, corpus, config, factor, options, generators).trained()
 
 
 @writes_output
+@own_modes()
 def finetune_classifier(
     texts: Iterable[str],
     labels: Iterable[Label],
@@ -179,7 +183,7 @@ def finetune_classifier(
     config = config or ClassifierConfig()
     options = _options(output, resume, progress, on_epoch, callbacks)
     base = None if language_model is None else _load_encoder(language_model)
-    torch.manual_seed(config.seed)  # loading draws
+    generators = Generators(config.seed)
     data = Dataset.labelled(
         "finetune_classifier", texts, labels, weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels
     )
@@ -195,28 +199,31 @@ def finetune_classifier(
 
     if base is None:
         tokenizer = config.train_tokenizer(data.texts)
-        encoder = config.new_encoder(tokenizer)
+        sizes = config.encoder_config(tokenizer)
     else:
         tokenizer = base.tokenizer
         config = _in_direction_of(tokenizer, config, "finetune_classifier", "the language model reads")
-        source = _encoder_of(base)
-        encoder = AWDLSTM(source.config)
-        encoder.load_state_dict(source.state_dict())
-    encoder.set_dropouts(encoder.config.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult))
-    model = TextClassifier(
-        encoder, task.outputs, config.head_size, bptt=config.bptt, backprop=config.backprop,
-        mask_scope=config.mask_scope, variable_length=config.variable_bptt, memory=config.memory,
-        memory_budget=config.memory_budget_mb << 20, pool_window=config.pool_window or None,
+        sizes = _encoder_of(base).config
+    sizes = sizes.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult)
+    reading = BPT3CConfig(
+        config.bptt, config.backprop, config.mask_scope, config.variable_bptt, config.memory,
+        config.memory_budget_mb << 20, config.pool_window or None,
     )  # fmt: skip
+    model = new_module(
+        lambda: TextClassifier(AWDLSTM(sizes), task.outputs, config.head_size, 0.1, reading), generators.of("cpu")
+    )
+    if base is not None:
+        model.bpt3c.encoder.load_state_dict(_encoder_of(base).state_dict())  # type: ignore[attr-defined]
     if going_on and isinstance(base, TrainedClassifier):
         _take_over_head(base, model, classes)
-    return ClassifierTrainer(model, tokenizer, task, data, config, options).trained()
+    return ClassifierTrainer(model, tokenizer, task, data, config, options, generators).trained()
 
 
 LANGUAGE_MODEL = "language_model"  # of an output folder: the subfolder with the fine-tuned language model
 
 
 @writes_output
+@own_modes()
 def finetune_pretrained(
     texts: Iterable[str],
     labels: Iterable[Label],
@@ -318,7 +325,7 @@ def _load_encoder(
 
 
 def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> AWDLSTM:
-    return base.model.encoder if isinstance(base, TrainedLanguageModel) else base.model.bpt3c.encoder
+    return base.model.encoder if isinstance(base, TrainedLanguageModel) else cast(AWDLSTM, base.model.bpt3c.encoder)
 
 
 def _take_over_head(base: TrainedClassifier, model: TextClassifier, classes: Sequence[Label]) -> None:

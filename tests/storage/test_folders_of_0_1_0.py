@@ -18,8 +18,8 @@ FOLDERS = Path(__file__).parents[1] / "data" / "folders_0_1_0"
 @pytest.mark.parametrize("name", ["word", "subword", "backward"])
 def test_classifier(name: str) -> None:
     expected = json.loads((FOLDERS / name / "expected.json").read_text(encoding="utf-8"))
-    model, tokenizer, labels = load_classifier(FOLDERS / name)
-    assert labels == json.loads((FOLDERS / name / "labels.json").read_text(encoding="utf-8"))
+    model, tokenizer, task = load_classifier(FOLDERS / name)
+    assert task.labels == json.loads((FOLDERS / name / "labels.json").read_text(encoding="utf-8"))
     ids = [document.tolist() for document in tokenizer.encode(expected["texts"])]
     assert ids == expected["ids"]
     probabilities = predict_probabilities(model, tokenizer, expected["texts"])

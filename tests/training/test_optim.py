@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tests.tiny import PRETRAIN
-from ulmfit_fast import NTASGD, AveragedWeights, LanguageModel, slanted_triangular
+from ulmfit_fast import AWDLSTM, NTASGD, AveragedWeights, LanguageModel, slanted_triangular
+from ulmfit_fast.core.random import Generators
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.training.language_model import LanguageModelTrainer
@@ -108,7 +109,13 @@ def test_sgd_with_the_slanted_triangular_rate() -> None:
     tokenizer = config.train_tokenizer(["a b c"])
     corpus = Corpus(tokenizer, TokenArray([np.arange(20, dtype=np.int32) % len(tokenizer)]), None)
     trainer = LanguageModelTrainer(
-        "test", LanguageModel(config.new_encoder(tokenizer)), corpus, config, 1.0, RunOptions()
+        "test",
+        LanguageModel(AWDLSTM(config.encoder_config(tokenizer))),
+        corpus,
+        config,
+        1.0,
+        RunOptions(),
+        Generators(0),
     )
     weight = nn.Linear(1, 1, bias=False)
     optimizer, scheduler = trainer.new_optimizer([{"params": [weight.weight], "lr": config.lr}], 100)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ulmfit_fast.core.device import autocast
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.progress import Progress, progress_bar
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
@@ -77,6 +78,7 @@ def predict_documents(
         each.warn("the texts")
 
 
+@own_modes(grad=False)
 def evaluate_classifier(
     model: TextClassifier,
     task: Task,
@@ -91,6 +93,7 @@ def evaluate_classifier(
     return {"loss": float(task.loss(logits, targets)), **task.metrics(logits, targets)}
 
 
+@own_modes(grad=False)
 def evaluate_language_model(
     model: LanguageModel,
     corpus: TokenCorpus | Sequence[np.ndarray],
@@ -117,6 +120,7 @@ def evaluate_language_model(
     return total / stream.tokens
 
 
+@own_modes(grad=False)
 def _probabilities(
     model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, precision: str, bar: Progress
 ) -> np.ndarray:
@@ -131,7 +135,7 @@ def _logits(
     model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: Progress
 ) -> Tensor:
     model.eval()
-    logits = torch.empty(len(ids), model.classes)
+    logits = torch.empty(len(ids), model.classes, dtype=torch.float32, device="cpu")
     before, device = model.bpt3c.on_progress, next(model.parameters()).device
     with torch.inference_mode():
         model.bpt3c.on_progress = bar.update

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
 from ulmfit_fast.nn.lstm import WeightDropLSTM
 
@@ -158,8 +159,8 @@ class AWDLSTM(nn.Module):
             rnn.weight_dropout = config.weight_p
 
     def draw_masks(self, batch: int) -> DropoutMasks | None:
-        """Masks for ``batch`` sequences, from torch's generator; None in eval mode."""
-        return self.new_masks(batch) if self.training else None
+        """Masks for ``batch`` sequences, from torch's generator or the run's; None in eval mode."""
+        return self.new_masks(batch, current_generator(self.encoder.weight.device)) if self.training else None
 
     def new_masks(self, batch: int, generator: torch.Generator | None = None) -> DropoutMasks:
         """Masks for ``batch`` sequences in either mode, from ``generator`` if one is given."""

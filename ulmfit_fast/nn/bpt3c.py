@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn import one_graph, two_pass
 from ulmfit_fast.nn.documents import concat_pool, packed
 from ulmfit_fast.nn.encoder import Encoder, EncoderWeights, refuse_tracing
@@ -252,8 +253,9 @@ class BPT3C(nn.Module):
         """Tokens of a chunk for one batch: ``bptt``, or in training a draw around it."""
         if not (self.training and self.variable_length):
             return self.bptt
-        centre = self.bptt if torch.rand((), dtype=torch.float32, device="cpu") < 0.95 else self.bptt / 2
-        return max(5, int(torch.normal(float(centre), 5.0, (), dtype=torch.float32, device="cpu")))
+        drawn: dict[str, Any] = {"generator": current_generator("cpu"), "dtype": torch.float32, "device": "cpu"}
+        centre = self.bptt if torch.rand((), **drawn) < 0.95 else self.bptt / 2
+        return max(5, int(torch.normal(float(centre), 5.0, (), **drawn)))
 
     def _plan(self, block_rows: int, store: bool = False) -> Plan:
         masks_per_chunk = self.mask_scope == "chunk" and self.encoder.training

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.nn.bpt3c import BPT3C
 from ulmfit_fast.nn.documents import packed
+from ulmfit_fast.nn.dropout import Dropout
 from ulmfit_fast.nn.encoder import Encoder, LayerState, has_hooks, refuse_tracing
 from ulmfit_fast.ops import PooledState
 
@@ -22,11 +23,11 @@ def classifier_head(features: int, hidden_size: int, classes: int, dropouts: tup
     """
     return nn.Sequential(
         nn.BatchNorm1d(features),
-        nn.Dropout(dropouts[0]),
+        Dropout(dropouts[0]),
         nn.Linear(features, hidden_size, bias=False),
         nn.ReLU(),
         nn.BatchNorm1d(hidden_size),
-        nn.Dropout(dropouts[1]),
+        Dropout(dropouts[1]),
         nn.Linear(hidden_size, classes, bias=False),
     )
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ulmfit_fast import ops
+from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, scaled_mask
 from ulmfit_fast.nn.encoder import LayerState, refuse_tracing
 
@@ -62,7 +63,7 @@ class LanguageModel(nn.Module):
         raw, state = self.encoder(tokens.reshape(-1), batch_sizes, state, masks)
         dropped = raw
         if self.training:
-            mask = scaled_mask((batch, raw.shape[1]), self.encoder.config.output_p, raw)
+            mask = scaled_mask((batch, raw.shape[1]), self.encoder.config.output_p, raw, current_generator(raw.device))
             dropped = raw if mask is None else ops.locked_dropout(raw, mask, batch_sizes)
         shape = (steps, batch, raw.shape[1])
         return LanguageModelOutput(raw.view(shape), dropped.view(shape), state)

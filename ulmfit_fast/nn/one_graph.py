@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.documents import concat_pool, positions
 from ulmfit_fast.nn.encoder import Encoder, LayerState, on_device
 from ulmfit_fast.nn.two_pass import Plan, Progress, masks_of_seed
@@ -56,7 +57,7 @@ def encode(
     for chunk in sizes.split(plan.bptt if detach or plan.masks_per_chunk else len(sizes)):
         count, end = int(chunk[0]), done + int(chunk.sum())
         if plan.masks_per_chunk:
-            masks = masks_of_seed(encoder, int(draw_seed()), batch, device)
+            masks = masks_of_seed(encoder, int(draw_seed(generator=current_generator("cpu"))), batch, device)
         state = [tuple((x.detach() if detach else x)[:count] for x in layer) for layer in state]
         output, state = encoder(
             tokens[done:end], chunk, state, None if masks is None else masks.first(count), rows[done:end]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.encoder import Encoder, EncoderMasks, EncoderWeights, LayerState, on_device
 from ulmfit_fast.ops import PooledState, draw_seed, sequence_lengths
 
@@ -151,7 +152,7 @@ def encode(
     for first_step, tokens, sizes in split_documents(documents, plan):
         count = int(sizes[0])
         if plan.masks_per_chunk:
-            mask_seed = int(draw_seed())
+            mask_seed = int(draw_seed(generator=current_generator("cpu")))
             masks = masks_of_seed(encoder, mask_seed, batch, tokens.device)
         segments = Segments(
             tokens, sizes, _count(count), torch.full((count,), first_step, device="cpu"), sequence_lengths(sizes),

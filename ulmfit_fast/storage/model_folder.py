@@ -26,6 +26,7 @@ from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.lock import locked_folder
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
+from ulmfit_fast.nn.build import empty_module, load_copies
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoder import Encoder
 from ulmfit_fast.nn.language_model import LanguageModel
@@ -204,7 +205,8 @@ def _load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     maker = "a language model (made by pretrain-lm, finetune-lm or import-lm)"
     config = _config_of_kind(folder, _LANGUAGE_MODEL, maker)
     with _wrong_sizes(folder, "encoder"):
-        model = LanguageModel(AWDLSTM(AWDLSTMConfig(**config["encoder"])))
+        encoder = AWDLSTMConfig(**config["encoder"])
+        model = empty_module(lambda: LanguageModel(AWDLSTM(encoder)))
     return model, _load_weights(folder, model, model.encoder)
 
 
@@ -220,9 +222,10 @@ def load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task
 def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task]:
     config = _config_of_kind(folder, _CLASSIFIER, "a classifier (made by train)")
     with _wrong_sizes(folder, "encoder"):
-        encoder = AWDLSTM(AWDLSTMConfig(**config["encoder"]))
+        sizes = AWDLSTMConfig(**config["encoder"])
+        encoder = empty_module(lambda: AWDLSTM(sizes))
     with _wrong_sizes(folder, "head"):
-        model = TextClassifier(encoder, **config["head"])
+        model = empty_module(lambda: TextClassifier(encoder, **config["head"]))
     labels = _read_json(Path(folder) / "labels.json")
     if not isinstance(labels, list) or len(labels) != config["head"]["classes"]:
         raise InputError(f"{folder}: labels.json does not hold the {config['head']['classes']} labels of the model")
@@ -244,14 +247,14 @@ def remap_vocabulary(model: LanguageModel, old: Tokenizer, new: Tokenizer) -> La
     for name in ("encoder.encoder.weight", "decoder_bias"):
         state[name] = rows_of_tokens(state[name], row_of, new.vocabulary)
     sizes = model.encoder.config.to_dict() | {"vocab_size": len(new), "pad_id": new.pad_id}
-    remapped = LanguageModel(AWDLSTM(AWDLSTMConfig(**sizes)))  # type: ignore[arg-type]
-    remapped.load_state_dict(state)
+    remapped = empty_module(lambda: LanguageModel(AWDLSTM(AWDLSTMConfig(**sizes))))  # type: ignore[arg-type]
+    load_copies(remapped, state)
     return remapped
 
 
 def rows_of_tokens(rows: Tensor, row_of: Mapping[str, int], tokens: Sequence[str]) -> Tensor:
     """``rows[row_of[token]]`` for each token, [len(tokens), ...]; the mean of all rows for those without one."""
-    source = torch.tensor([row_of.get(token, -1) for token in tokens])
+    source = torch.tensor([row_of.get(token, -1) for token in tokens], device="cpu")
     taken = rows[source.clamp(min=0)]
     taken[source < 0] = rows.mean(0)
     return taken
@@ -324,8 +327,9 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) 
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
     try:
         with opened_by_name(path) as name:
-            tensors = restored(safetensors.torch.load_file(name))
-        model.load_state_dict(tensors)
+            stored = restored(safetensors.torch.load_file(name))
+        tensors = {name: x.float() if x.is_floating_point() else x for name, x in stored.items()}
+        model.load_state_dict(tensors, assign=True)
     except InputError:
         raise
     except (safetensors.SafetensorError, OSError, RuntimeError) as error:

@@ -103,17 +103,6 @@ def checksum(state: dict[str, Tensor]) -> int:
     return result
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Of torch's generators, of the CPU and of ``device``."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
-
-
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
 def _checksum(tensor: Tensor) -> int:
     kind = f"{tensor.dtype} {list(tensor.shape)}"
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

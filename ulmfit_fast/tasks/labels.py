@@ -96,7 +96,7 @@ def encode_labels(
         if label not in position:
             known = ", ".join(str(known)[:_SHOWN] for known in classes[:20]) + (", ..." if len(classes) > 20 else "")
             raise InputError(f"{source}: row {row}: unknown label {shown(label)}; the model knows {known}")
-    return torch.tensor([position[label] for label in labels], dtype=torch.int64)
+    return torch.tensor([position[label] for label in labels], dtype=torch.int64, device="cpu")
 
 
 def as_weights(weights: Any, count: int, source: str = "sample_weight") -> Tensor:

@@ -82,7 +82,9 @@ def class_weights(
                 raise InputError(f"class_weight: {shown(label)} is no label of the texts")
             if not isinstance(weight, int | float | np.number) or not 0 <= float(weight) < float("inf"):
                 raise InputError(f"class_weight: {shown(label)}: must be a finite number from 0 on, got {weight!r}")
-        return torch.tensor([float(class_weight.get(label, 1.0)) for label in labels])
+        return torch.tensor(
+            [float(class_weight.get(label, 1.0)) for label in labels], dtype=torch.float32, device="cpu"
+        )
     if class_weight != "balanced":
         raise InputError(f"class_weight must be 'balanced', a mapping or None, got {class_weight!r}")
     counts = torch.bincount(targets, minlength=len(labels)).clamp(min=1).float()

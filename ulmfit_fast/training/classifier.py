@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.prediction import evaluate_classifier
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.storage.model_folder import save_model
@@ -61,8 +62,9 @@ class ClassifierTrainer(Trainer):
         data: Dataset,
         config: ClassifierConfig,
         options: RunOptions,
+        generators: Generators,
     ) -> None:
-        super().__init__("classifier", model, config, config.discriminative_factor, options)
+        super().__init__("classifier", model, config, config.discriminative_factor, options, generators)
         self.tokenizer, self.task, self.random = tokenizer, task, np.random.default_rng(config.seed)
         self._ids = list(tokenizer.encode(data.texts))
         warn_of_unknown("finetune_classifier", tokenizer, self._ids)

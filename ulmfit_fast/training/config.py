@@ -11,7 +11,7 @@ import numpy as np
 
 from ulmfit_fast.core.device import DEVICES, PRECISIONS
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
+from ulmfit_fast.nn.awd_lstm import AWDLSTMConfig
 from ulmfit_fast.tasks.single_label import CLASS_WEIGHTS
 from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
 
@@ -121,9 +121,9 @@ class NewModelConfig(TrainingConfig):
         tokenizer = Tokenizer.train(self.tokenizer, texts, self.vocab_size, self.min_frequency)
         return tokenizer.reading(self.direction)
 
-    def new_encoder(self, tokenizer: Tokenizer) -> AWDLSTM:
+    def encoder_config(self, tokenizer: Tokenizer) -> AWDLSTMConfig:
         sizes = (len(tokenizer), self.embedding_size, self.hidden_size, self.num_layers)
-        return AWDLSTM(AWDLSTMConfig(*sizes, pad_id=tokenizer.pad_id))
+        return AWDLSTMConfig(*sizes, pad_id=tokenizer.pad_id)
 
 
 OF_A_NEW_MODEL = tuple(NewModelConfig.__annotations__)  # the fields that a given language model has settled

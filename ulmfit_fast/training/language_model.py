@@ -12,6 +12,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.prediction import evaluate_language_model
 from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.storage.model_folder import save_model
@@ -44,13 +45,14 @@ class LanguageModelTrainer(Trainer):
         config: LanguageModelConfig,
         factor: float,
         options: RunOptions,
+        generators: Generators,
     ) -> None:
         if corpus.valid is None and config.optimizer == "ntasgd":
             raise InputError(
                 "the optimizer ntasgd averages once the validation loss no longer falls, and there are no validation "
                 "texts; give some, or at least 20 texts of which some are held out, or choose sgd"
             )
-        super().__init__(name, model, config, factor, options)
+        super().__init__(name, model, config, factor, options, generators)
         self.corpus = corpus
         self._stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
         self.random, self.tokens = self._stream.random, self._stream.tokens

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ulmfit_fast.core.errors import InputError, TrainingInterrupted
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
-from ulmfit_fast.storage.run_file import CHECKPOINT, checksum, load_state, random_state, save_state, set_random_state
+from ulmfit_fast.storage.run_file import CHECKPOINT, checksum, load_state, save_state
 from ulmfit_fast.training.history import History
 from ulmfit_fast.training.loop import BestWeights, EpochProgress, Loop
 from ulmfit_fast.training.optim import NTASGD
@@ -168,7 +168,7 @@ class Run:
         device = self._device
         self.trainer.carried = [tuple(x.to(device) for x in layer) for layer in state["carried"]]
         self.trainer.random.bit_generator.state = state["batches_random"]
-        set_random_state(state["torch_random"], device)
+        self.trainer.generators.set_state(state["torch_random"])
         self._epoch, self._done = state["epoch"], EpochProgress(**state["done"])
         return self._epoch
 
@@ -193,7 +193,7 @@ class Run:
 
     def _remember_step(self) -> None:
         """What the next step's forward changes: it may be interrupted and is then done again."""
-        self._torch_random = random_state(self._device)
+        self._torch_random = self.trainer.generators.state()
         self._buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
     def _after_step(self, done: EpochProgress) -> None:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.interrupt import uninterrupted
+from ulmfit_fast.core.random import Generators, drawing_from
 from ulmfit_fast.training.callbacks import Callback, EarlyStopping, HistoryFiles
 from ulmfit_fast.training.config import TrainingConfig
 from ulmfit_fast.training.history import History, Record
@@ -54,6 +55,7 @@ class Trainer(ABC):
         config: of the stage.
         factor: learning rate of a layer group over that of the one before it.
         options: how it is run.
+        generators: of the run, which have drawn a new model's weights.
     """
 
     random: np.random.Generator
@@ -62,10 +64,14 @@ class Trainer(ABC):
     checksum: int
     shows_perplexity = False
 
-    def __init__(self, name: str, model: nn.Module, config: TrainingConfig, factor: float, options: RunOptions) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, config: TrainingConfig, factor: float, options: RunOptions,
+        generators: Generators,
+    ) -> None:  # fmt: skip
         self.name, self.model, self.config, self.factor, self.options = name, model, config, factor, options
         self.device = choose_device(config.device)
         model.to(self.device)
+        self.generators = generators
         self.history = History()
         self.epoch = 0
         self.carried: list[Any] = []  # what goes on from batch to batch, as of the last step
@@ -129,6 +135,10 @@ class Trainer(ABC):
             TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint is written.
             TrainingDivergedError: the loss became NaN or infinite.
         """
+        with drawing_from(self.generators):
+            return self._train()
+
+    def _train(self) -> History:
         folder, loop, history = self.options.output, self.new_loop(), self.history
         best = BestWeights(self.model, folder)
         run = Run(self.arguments(), asdict(type(self.config)()), self.model, loop, self, best, history, folder)
