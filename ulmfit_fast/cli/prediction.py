@@ -53,10 +53,11 @@ def predict_command(
     source: Path, folders: tuple[Path, ...], output: Path, overwrite: bool, text_column: str, split: str,
     max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
-    """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence.
+    """Predict the label of each of TEXTS.
 
-    Some 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found
-    at the beginning. The output appears when all is predicted. Columns of these names are replaced.
+    The output is the table with two more columns, prediction and confidence. Columns of these names are replaced. About
+    4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found at the
+    beginning. The output appears when all is predicted.
     """
     writer = TableWriter(output)
     if output.exists() and not overwrite:
@@ -105,9 +106,10 @@ def evaluate_command(
     source: Path, folders: tuple[Path, ...], text_column: str, label_column: str, split: str, max_texts: int | None,
     batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
-    """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts.
+    """Measure a classifier or a language model.
 
-    Perplexity is in float32 over the whole text, in one lane; only --text-column, --split and --device matter to it.
+    A classifier: accuracy and F1 on a TABLE of texts and labels. A language model: its perplexity on texts, in float32
+    over the whole text in one lane; of the options only --text-column, --split and --device matter to it.
     """
     from sklearn.metrics import classification_report
 
@@ -166,7 +168,7 @@ def _load_classifiers(
 @click.command("info")
 @click.argument("folder", type=Path)
 def info_command(folder: Path) -> None:
-    """What a model FOLDER holds."""
+    """Show what a model FOLDER holds."""
     config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
     click.echo(f"{folder}: {config['kind'].replace('_', ' ')}")
     for section in ("encoder", "head"):
@@ -190,7 +192,11 @@ def info_command(folder: Path) -> None:
 )
 @_device
 def demo_command(output: Path, seeds: int, device: str) -> None:
-    """The three stages on text that every installation carries; prints a table. Under ten minutes on two cores."""
+    """Run all three stages on text that is here already.
+
+    The texts are docstrings, which every installation carries. Prints a table at the end. Takes less than ten minutes
+    on two cores.
+    """
     from ulmfit_fast.demo.demo import run_demo
 
     run_demo(output, seeds, device)

@@ -41,9 +41,9 @@ def pretrain_lm_command(
     source: Path, valid: Path | None, test: Path | None, output: Path, overwrite: bool, resume: bool, text_column: str,
     split: str, max_texts: int | None, processes: int, config: PretrainConfig,
 ) -> None:  # fmt: skip
-    """Stage one: train a language model on general TEXTS, or on a corpus folder that tokenize wrote.
+    """Stage one: train a language model on general TEXTS.
 
-    Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
     """
     check_output_folder(output, overwrite, resume)
     if test is not None and not test.exists():
@@ -80,9 +80,9 @@ def finetune_lm_command(
     source: Path, language_model: Path, valid: Path | None, output: Path, overwrite: bool, resume: bool,
     text_column: str, split: str, max_texts: int | None, processes: int, config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
-    """Stage two: go on with the task's TEXTS, labelled or not, or with a corpus folder that tokenize wrote.
+    """Stage two: fine-tune a language model on a task's TEXTS.
 
-    Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    They need no labels. TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
     """
     check_output_folder(output, overwrite, resume)
     base, given = TrainedLanguageModel.load(language_model), None
@@ -124,7 +124,7 @@ def train_command(
     source: Path, language_model: Path | None, valid: Path | None, valid_fraction: float | None, output: Path,
     overwrite: bool, resume: bool, text_column: str, label_column: str, max_texts: int | None, config: ClassifierConfig,
 ) -> None:  # fmt: skip
-    """Stage three: train a classifier on a TABLE of texts and labels.
+    """Stage three: train a classifier on a labelled TABLE.
 
     Without --valid or --valid-fraction the last epoch's weights are kept. --embedding-size, --hidden-size,
     --num-layers, --tokenizer, --vocab-size, --min-frequency and --direction are for training from scratch, without
