@@ -10,7 +10,7 @@ from griffe import Attribute, Class, Docstring, ExprCall, Extension
 
 
 class ConfigDocstrings(Extension):
-    def on_attribute(self, *, attr: Attribute, **kwargs: Any) -> None:
+    def on_attribute_instance(self, *, attr: Attribute, **kwargs: Any) -> None:
         value = attr.value
         if isinstance(value, ExprCall) and str(value.function) == "setting":
             attr.value = value.arguments[0]

@@ -1,4 +1,4 @@
-"""What ``mkdocs`` does not do by itself: pages from outside ``docs``, and links that work on the site and in the source.
+"""What ``mkdocs`` does not do by itself: pages from outside ``docs``, and links that work in the source, too.
 
 In the repository a link is relative to its file. On the site the folder ``docs`` is the root, and README.md is the home
 page. Links are rewritten accordingly. A link to a file that is no page, such as a script, is shown as text; a link to

@@ -43,7 +43,8 @@ def pretrain_lm_command(
 ) -> None:  # fmt: skip
     """Stage one: train a language model on general TEXTS.
 
-    TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the folder corpus of the
+    output. They may be larger than memory.
     """
     check_output_folder(output, overwrite, resume)
     if test is not None and not test.exists():
@@ -82,7 +83,8 @@ def finetune_lm_command(
 ) -> None:  # fmt: skip
     """Stage two: fine-tune a language model on a task's TEXTS.
 
-    They need no labels. TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    They need no labels. TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the
+    folder corpus of the output. They may be larger than memory.
     """
     check_output_folder(output, overwrite, resume)
     base, given = TrainedLanguageModel.load(language_model), None

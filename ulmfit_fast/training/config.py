@@ -141,12 +141,13 @@ class LanguageModelConfig(TrainingConfig):
         at_least=1,
     )
     ema_decay: float = setting(
-        0.0, "adamw and sgd: validate and save a moving average of the weights with this decay; 0: the weights themselves",
+        0.0, "adamw and sgd: validate and save a moving average of the weights with this decay; 0: the weights "
+        "themselves",
         at_least=0, at_most=0.999999,
     )  # fmt: skip
     gradient_threshold: float = setting(
-        0.0, "skip the softmax's gradients that are below this, 192 neighbouring words of a row at a time; 0: exact (CPU "
-        "only)",
+        0.0, "skip the softmax's gradients that are below this, 192 neighbouring words of a row at a time; 0: exact "
+        "(CPU only)",
         at_least=0, at_most=0.1,
     )  # fmt: skip
     embed_p: float = setting(0.02, "dropout of words of the embedding", at_least=0)
