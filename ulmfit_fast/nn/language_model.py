@@ -13,8 +13,16 @@ from ulmfit_fast.nn.awd_lstm import AWDLSTM, LayerState, scaled_mask
 
 
 class LanguageModelOutput(NamedTuple):
-    raw: Tensor  # [T, B, E], the encoder's output
-    dropped: Tensor  # [T, B, E], after output dropout: what the softmax sees
+    """What ``LanguageModel.forward`` returns.
+
+    Attributes:
+        raw: [T, B, E], the encoder's output.
+        dropped: [T, B, E], the same after output dropout, which is what the softmax sees.
+        state: each layer's (h, c), for the next call.
+    """
+
+    raw: Tensor
+    dropped: Tensor
     state: list[LayerState]
 
 
