@@ -252,7 +252,7 @@ def gradients(
     """Pass two: d loss / d each of the weights that require it, blocks last to first. Empties ``blocks`` on the way.
 
     Args:
-        encoder, weights, plan, pool_from: of pass one.
+        encoder, weights, plan, pool_from: as in pass one.
         blocks: what pass one kept.
         pooled: what pass one returned.
         grad_pooled: [B, 3E], of ``pooled.pooled()``.

@@ -78,7 +78,7 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
 
 
 def checksum(state: dict[str, Tensor]) -> int:
-    """Of a state dict: names, types, shapes and bits."""
+    """A checksum of a state dict: of names, types, shapes and bits."""
     result = 0
     for name, tensor in state.items():
         result = zlib.crc32(f"{name} {_checksum(tensor)}".encode(), result)
@@ -86,7 +86,7 @@ def checksum(state: dict[str, Tensor]) -> int:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Of torch's generators, of the CPU and of ``device``."""
+    """The states of torch's generators of the CPU and of ``device``."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 

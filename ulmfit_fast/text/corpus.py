@@ -35,7 +35,7 @@ class Corpus:
     valid: TokenCorpus | None
 
     def checksum(self) -> int:
-        """Of ids, documents and vocabulary."""
+        """A checksum of ids, documents and vocabulary."""
         parts = (self.train.checksum, self.valid and self.valid.checksum, zlib.crc32(self.tokenizer.to_json().encode()))
         return zlib.crc32(repr(parts).encode())
 
@@ -71,11 +71,12 @@ class Source:
     Args:
         path: a file or folder, as ``read_documents`` takes them.
         valid_path: for validation; where None, one document of twenty is held out (none of fewer than twenty).
-        text_column: of tables.
+        text_column: column of a table that holds the texts.
         split: what a document of a .txt file is, as ``iterate_texts`` takes it.
         tokenizer: one of ``TOKENIZERS``.
-        vocab_size, min_frequency: of the vocabulary.
-        seed: of the choice of held-out documents.
+        vocab_size: largest vocabulary.
+        min_frequency: rarer words are unknown.
+        seed: draws the held-out documents.
         given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
         direction: "forward", or "backward": texts are read from their end.
     """

@@ -179,7 +179,7 @@ def _documents_of_table(
 
 
 def _plain_documents(path: Path, split: str, others: bool) -> Iterator[_Piece]:
-    """Of a .txt file or a folder of them, whose table names the file of each text."""
+    """The documents of a .txt file, or of a folder of them; a folder's table names the file of each text."""
     is_folder = path.is_dir()
     files = text_files(path) if is_folder else [path]
     texts: list[str] = []

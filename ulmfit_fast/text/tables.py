@@ -134,7 +134,7 @@ class TableWriter:
         table.to_csv(to, index=False, header=header, quoting=quoting)
 
     def _common_type(self, name: str, column: pd.Series) -> pyarrow.DataType:
-        """Of this column and what came before of it."""
+        """The type that holds this piece of a column and the pieces before it."""
         import pyarrow
 
         try:

@@ -127,7 +127,7 @@ class ClassifierTrainer(Trainer):
         return TrainedClassifier(self.model, self.tokenizer, self.task, history)
 
     def _checksum(self) -> int:
-        """Of texts, vocabulary, labels and weights."""
+        """A checksum of texts, vocabulary, labels and weights."""
         valid = None if self._valid_ids is None else TokenArray(self._valid_ids)
         corpus = Corpus(self.tokenizer, TokenArray(self._ids), valid)
         valid_targets = None if self._valid_targets is None else self._valid_targets.tolist()

@@ -120,7 +120,7 @@ class Loop:
 
         Args:
             title: before the progress bar.
-            batches: of any kind; those that are left.
+            batches: those that are left, of any kind.
             tokens: in all of them, for the bar.
             compute_loss: from a batch.
             done: what of this epoch was done before; it is counted on.

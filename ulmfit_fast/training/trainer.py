@@ -44,14 +44,16 @@ class RunOptions:
 class Trainer(ABC):
     """Trains one model by one configuration, epoch by epoch.
 
-    Subclasses say what a batch is, what its loss is and how to validate. They set ``random`` (of the order of the
-    batches: an epoch's batches follow from its state when the epoch begins), ``tokens`` (of an epoch),
-    ``expected_batches`` (of an epoch) and ``checksum`` (of texts, labels and vocabulary).
+    Subclasses say what a batch is, what its loss is and how to validate. They set
+
+    - ``random``, which draws the order of the batches. Its state when an epoch begins determines the epoch's batches;
+    - ``tokens`` and ``expected_batches``, the numbers of an epoch;
+    - ``checksum``, of texts, labels and vocabulary.
 
     Args:
-        name: of the stage, for records and bars.
+        name: the stage's name, for records and bars.
         model: to train, in place.
-        config: of the stage.
+        config: the stage's configuration.
         factor: learning rate of a layer group over that of the one before it.
         options: how it is run.
     """
@@ -80,7 +82,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def compute_loss(self, batch: Any) -> StepLoss:
-        """Of one batch, with its graph."""
+        """The loss of one batch, with its graph."""
 
     @abstractmethod
     def validate(self, title: str) -> Record:
@@ -99,13 +101,13 @@ class Trainer(ABC):
         self.carried = []
 
     def new_optimizer(self, groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        """Of the layer groups, whose rates are set."""
+        """The optimizer of the layer groups, whose rates are set, and its schedule."""
         config = self.config
         optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
         return optimizer, self.scheduler(optimizer, total_steps)
 
     def scheduler(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        """Of all rates alike, stepped after every batch."""
+        """The schedule, the same for all rates, stepped after every batch."""
         return SlantedTriangularLR(optimizer, total_steps, self.config.cut_frac, self.config.ratio)
 
     def new_loop(self) -> Loop:
