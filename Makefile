@@ -61,8 +61,9 @@ $(VENV)/.docs: $(VENV)/.ready requirements-docs.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
+# Not quiet: mkdocs would neither show nor count the warnings that make a broken link an error.
 docs: build $(VENV)/.docs  ## the documentation as a site in build/site, links checked
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 format: $(VENV)/.ready  ## rewrite files in the project's style
 	$(BIN)/ruff check --fix-only .
