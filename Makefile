@@ -10,7 +10,7 @@ CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
 GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
 
-.PHONY: help build demo test native-test bench bench-smoke lint format cuda-compile cuda-on-host gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize clean
+.PHONY: help build demo test native-test bench bench-smoke lint format cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -56,6 +56,14 @@ lint: $(VENV)/.ready  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
+
+$(VENV)/.docs: $(VENV)/.ready requirements-docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
+# Not quiet: mkdocs would neither show nor count the warnings that make a broken link an error.
+docs: build $(VENV)/.docs  ## the documentation as a site in build/site, links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 format: $(VENV)/.ready  ## rewrite files in the project's style
 	$(BIN)/ruff check --fix-only .

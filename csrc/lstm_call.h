@@ -72,7 +72,7 @@ inline void check_backward(const char* function, const ResultGradients& grads, c
   check_grad("grad_c_n", grads.c_n, {a.batch(), a.hidden()}, a.c0);
 }
 
-// Of a batch without rows there is nothing to run: results without rows, the pooled state as it was.
+// The results of a batch without rows: they have no rows either, and the pooled state is as it was.
 inline ForwardResult forward_without_rows(const LstmInputs& a, const PoolInputs* pool, Keep keep) {
   const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype_of(a.input));
   const auto when = [](bool kept, int64_t width, const at::TensorOptions& like) {

@@ -41,15 +41,18 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     Args:
         pretrained: a language model: its folder (``pretrain-lm``, ``import-lm`` or ``finetune-lm``), the name of an
             installed one ("en"), or None.
-        pretrain_config: of the language model that is made where ``pretrained`` is None; ``PretrainConfig()`` if None.
-        finetune_config: of its fine-tuning where ``pretrained`` is given; ``FinetuneLMConfig()`` if None.
-        classifier_config: of the classifier, whose encoder is the language model's; ``ClassifierConfig()`` if None.
-        batch_size: texts at a time in prediction; has no influence on the result.
-        precision: of prediction, "float32" or "bfloat16" (autocast); of training it is in the configurations.
-        class_weight: None: all texts count alike. "balanced": inversely to the number of texts of their class. Or a
-            mapping from labels to weights.
-        warm_start: a second ``fit`` goes on with the classifier that is there, new labels included, and leaves the
-            language model as it is; else it starts again.
+        pretrain_config: configuration of the language model that is made where ``pretrained`` is None. None means
+            ``PretrainConfig()``.
+        finetune_config: configuration of its fine-tuning where ``pretrained`` is given. None means
+            ``FinetuneLMConfig()``.
+        classifier_config: configuration of the classifier, whose encoder is the language model's. None means
+            ``ClassifierConfig()``.
+        batch_size: texts at a time in prediction. It does not change the result.
+        precision: of prediction, "float32" or "bfloat16" (autocast). Each configuration has that of its training.
+        class_weight: what a text counts in the loss. None: all texts count alike. "balanced": inversely to the number
+            of texts of their class. Or a mapping from labels to weights.
+        warm_start: True: a second ``fit`` goes on with the classifier that is there, new labels included, and leaves
+            the language model as it is. False: it starts again.
         seed: overrides the configurations' seeds, if not None.
         progress: show progress bars on a terminal.
 

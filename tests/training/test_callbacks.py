@@ -68,6 +68,11 @@ def test_when_to_stop(losses: list[float], stops: bool) -> None:
         EarlyStopping(0)
 
 
+def test_early_stopping_without_validation_texts() -> None:
+    with pytest.raises(InputError, match="classifier: early stopping goes by the validation loss, and there are no"):
+        finetune_classifier(TEXTS, LABELS, None, replace(CLASSIFY, early_stopping=1), progress=False)
+
+
 def test_a_run_that_stopped_early_stays_stopped_when_it_is_resumed(tmp_path: Path) -> None:
     """At a rate of next to nothing no epoch is better than the first by more than noise; validation on other labels."""
     config = replace(CLASSIFY, epochs=30, lr=0.2, early_stopping=2)

@@ -30,10 +30,10 @@ from ulmfit_fast.storage.model_folder import (
 @options.output
 @options.overwrite
 def convert_command(folder: Path, weights: str, output: Path, overwrite: bool) -> None:
-    """Write a MODEL folder with its weights stored in another form.
+    """Store a MODEL folder's weights in fewer bits.
 
-    The result is a model folder like any other. In memory the weights are float32 again: predictions take the same
-    time, and differ as far as the stored numbers were rounded.
+    The result is a model folder like any other. In memory the weights are float32 again, so predictions take the same
+    time. They differ as far as the stored numbers were rounded.
     """
     folder = find_pretrained(folder)
     kind = read_config(folder)["kind"]

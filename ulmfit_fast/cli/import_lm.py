@@ -27,14 +27,15 @@ from ulmfit_fast.text.tokenizer import DIRECTIONS
 )  # fmt: skip
 @click.option(
     "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True,
-    help="in which it was trained to read; the files do not tell",
+    help="direction in which the model was trained to read; its files do not say",
 )  # fmt: skip
 def import_lm_command(
     weights: Path, vocabulary: Path, output: Path, overwrite: bool, tokenizer: str, direction: str
 ) -> None:
-    """Make a model folder of a language model's WEIGHTS from fastai (.pth, .h5) or another AWD-LSTM.
+    """Read a language model's WEIGHTS that fastai trained.
 
-    For finetune-lm and train, as if pretrain-lm had made it. Nothing that could run code is unpickled.
+    WEIGHTS are a .pth or .h5 file of fastai, or another project's AWD-LSTM. The result is a model folder for
+    finetune-lm and train, as if pretrain-lm had made it. Nothing that could run code is unpickled.
     """
     click.get_current_context().with_resource(output_folder(output, overwrite))
     trained = import_language_model(weights, vocabulary, tokenizer, direction)

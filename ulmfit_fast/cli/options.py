@@ -126,29 +126,38 @@ def reading_options(split: bool = True) -> Callable[[Any], Any]:
 
 
 label_column = click.option("--label-column", default="label", show_default=True, help="column with the labels")
-max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use this many, drawn at random by the seed")
+max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use only so many texts, drawn by --seed")
 output = click.option("--output", required=True, type=Path, help="model folder to write")
 overwrite = click.option("--overwrite", is_flag=True, help="replace what the output folder holds: model, run, corpus")
 resume = click.option(
     "--resume", is_flag=True, help="go on from the checkpoint in the output folder, if there is one; same options"
 )
 processes = click.option(
-    "--processes", default=available_processes(), type=click.IntRange(min=1), help="of tokenizing  [default: cores]"
+    "--processes",
+    default=available_processes(),
+    type=click.IntRange(min=1),
+    help="processes that tokenize  [default: cores]",
 )
 batch_size = click.option(
-    "--batch-size", default=64, type=click.IntRange(min=1), show_default=True, help="texts at a time; same result"
+    "--batch-size",
+    default=64,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="texts at a time; does not change the result",
 )
 max_tokens = click.option(
     "--max-tokens",
     default=1_000_000,
     type=click.IntRange(min=1),
     show_default=True,
-    help="tokens at a time; same result",
+    help="tokens at a time; does not change the result",
 )
-sample_seed = click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of --max-texts")
+sample_seed = click.option(
+    "--seed", default=0, type=click.IntRange(min=0), show_default=True, help="seed that draws the texts of --max-texts"
+)
 classifiers = click.option(
     "--model", "folders", required=True, multiple=True, type=Path,
-    help="folder of a classifier; given more than once, the mean of their probabilities counts",
+    help="folder of a classifier; give several to predict by the mean of their probabilities",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
 from ulmfit_fast.tasks.labels import Label, encode_labels
 from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
@@ -65,11 +66,11 @@ def predict_command(
     all_classes: bool, reading: ReadOptions, max_texts: int | None, batch_size: int, max_tokens: int, precision: str,
     device: str, seed: int,
 ) -> None:  # fmt: skip
-    """Predict the label of each of TEXTS: the table with two more columns, prediction and confidence.
+    """Predict the label of each of TEXTS.
 
-    Some 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found
-    at the beginning. The output appears when all is predicted, in UTF-8. Columns of these names, of an earlier
-    prediction say, are replaced, but not the one with the texts.
+    The output is the table with two more columns, prediction and confidence. Columns of these names are replaced, but
+    not the one with the texts. About 4,000 rows are held in memory at a time. TEXTS are read through once before, so
+    that a faulty row is found at the beginning. The output appears when all is predicted, in UTF-8.
     """
     writer = TableWriter(output, output_format)
     if writer.output.exists() and not overwrite:
@@ -128,12 +129,14 @@ def evaluate_command(
     source: Path, folders: tuple[Path, ...], reading: ReadOptions, label_column: str, max_texts: int | None,
     batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
-    """Accuracy and F1 of a classifier on a TABLE of texts and labels; a language model's perplexity on texts.
+    """Measure a classifier or a language model.
 
-    Perplexity is in float32 over the whole text, in one lane; only --device and how texts are read matter.
+    A classifier: accuracy and F1 on a TABLE of texts and labels. A language model: its perplexity on texts, in float32
+    over the whole text in one lane; of the options only --device and those on reading matter to it.
     """
     from sklearn.metrics import classification_report
 
+    folders = tuple(map(find_pretrained, folders))
     folder = folders[0]
     is_language_model = [read_config(each)["kind"] == "language_model" for each in folders]
     if any(is_language_model) and len(folders) > 1:
@@ -175,7 +178,7 @@ def _load_classifiers(
     """Models with their tokenizers, and the labels that all have."""
     models: list[tuple[TextClassifier, Tokenizer]] = []
     labels: list[Label] = []
-    for folder in folders:
+    for folder in map(find_pretrained, folders):
         model, tokenizer, task = load_classifier(folder)
         own = task.labels
         labels = labels or own
@@ -191,7 +194,8 @@ def _load_classifiers(
 @click.command("info")
 @click.argument("folder", type=Path)
 def info_command(folder: Path) -> None:
-    """What a model FOLDER holds."""
+    """Show what a model FOLDER holds."""
+    folder = find_pretrained(folder)
     config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
     say(f"{folder}: {config['kind'].replace('_', ' ')}")
     for section in ("encoder", "head"):
@@ -215,7 +219,11 @@ def info_command(folder: Path) -> None:
 )
 @_device
 def demo_command(output: Path, seeds: int, device: str) -> None:
-    """The three stages on text that every installation carries; prints a table. Under ten minutes on two cores."""
+    """Run all three stages on text that is here already.
+
+    The texts are docstrings, which every installation carries. Prints a table at the end. Takes less than ten minutes
+    on two cores.
+    """
     from ulmfit_fast.demo.demo import run_demo
 
     run_demo(output, seeds, device)

@@ -34,12 +34,17 @@ OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
     help="backward: texts are read from their end",
 )  # fmt: skip
 @options.processes
-@click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True, help="of the held-out documents")
+@click.option(
+    "--seed", default=0, type=click.IntRange(min=0), show_default=True, help="seed that draws the held-out documents"
+)
 def tokenize_command(
     source: Path, output: Path, valid: Path | None, overwrite: bool, reading: ReadOptions, like: Path | None,
     tokenizer: str, vocab_size: int, min_frequency: int, direction: str, processes: int, seed: int,
 ) -> None:  # fmt: skip
-    """Tokenize TEXTS of any size into a corpus folder that pretrain-lm and finetune-lm read from disk."""
+    """Tokenize TEXTS of any size into a corpus folder.
+
+    pretrain-lm and finetune-lm read the folder from disk.
+    """
     given = None
     if like is not None:
         options.refuse_given(OF_A_VOCABULARY, f"{like} has a vocabulary")

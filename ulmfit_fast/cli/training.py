@@ -51,9 +51,10 @@ def pretrain_lm_command(
     source: Path, valid: Path | None, test: Path | None, output: Path, overwrite: bool, resume: bool,
     reading: ReadOptions, max_texts: int | None, processes: int, config: PretrainConfig,
 ) -> None:  # fmt: skip
-    """Stage one: train a language model on general TEXTS, or on a corpus folder that tokenize wrote.
+    """Stage one: train a language model on general TEXTS.
 
-    Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the folder corpus of the
+    output. They may be larger than memory.
     """
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     if test is not None:
@@ -86,12 +87,13 @@ def finetune_lm_command(
     source: Path, language_model: Path, valid: Path | None, output: Path, overwrite: bool, resume: bool,
     reading: ReadOptions, max_texts: int | None, processes: int, config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
-    """Stage two: go on with the task's TEXTS, labelled or not, or with a corpus folder that tokenize wrote.
+    """Stage two: fine-tune a language model on a task's TEXTS.
 
-    Texts are tokenized once, into the folder corpus of the output; they may be larger than memory.
+    They need no labels. TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the
+    folder corpus of the output. They may be larger than memory.
     """
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
-    base, given = TrainedLanguageModel.load(language_model), None
+    base, given = TrainedLanguageModel.load(find_pretrained(language_model)), None
     if not (config.new_vocabulary and base.tokenizer.uses_rules):
         asked = ("new_vocabulary",) if config.new_vocabulary else ()
         options.refuse_given((*OF_A_VOCABULARY, *asked), f"the vocabulary of {language_model} is kept")
@@ -141,7 +143,7 @@ def train_command(
     overwrite: bool, resume: bool, reading: ReadOptions, label_column: str, max_texts: int | None,
     config: ClassifierConfig, lm_config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
-    """Train a classifier on a TABLE of texts and labels.
+    """Train a classifier on a labelled TABLE.
 
     With --pretrained, stages two and three: a language model is fine-tuned on the texts, then the classifier is
     trained on top of it. The options that begin with --lm- belong to the language model. With --model, stage three

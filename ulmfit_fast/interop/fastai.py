@@ -149,7 +149,7 @@ class _Tensors(NamedTuple):
 
 
 class _Nothing:
-    """In place of what fastai's optimizer state holds besides tensors: of any arguments, without effect."""
+    """Stands for whatever fastai's optimizer state holds besides tensors. Takes any arguments and does nothing."""
 
     def __init__(self, *arguments: Any) -> None: ...
 

@@ -25,7 +25,23 @@ from ulmfit_fast.nn.lstm import WeightDropLSTM
 
 @dataclass(frozen=True)
 class AWDLSTMConfig:
-    """Sizes and dropout probabilities. The defaults are the paper's sizes (1152 for 1150) and fastai's LM dropouts."""
+    """Sizes and dropout probabilities. The defaults are the paper's sizes (1152 for 1150) and fastai's LM dropouts.
+
+    Args:
+        vocab_size: tokens V of the embedding.
+        embedding_size: features of a token, and of the last layer's output.
+        hidden_size: features of the other layers' states.
+        num_layers: LSTM layers.
+        pad_id: the padding token's id.
+        embed_p: dropout of whole words of the embedding, in [0, 1) like all of these.
+        input_p: dropout of the embedded text.
+        hidden_p: dropout between layers.
+        weight_p: dropout of recurrent weights (DropConnect).
+        output_p: dropout after the last layer.
+
+    Raises:
+        ValueError: a size that is not a positive whole number, a probability outside [0, 1).
+    """
 
     vocab_size: int
     embedding_size: int = 400

@@ -319,7 +319,7 @@ class _TwoPass(torch.autograd.Function):
 
 
 def _halves(progress: Progress | None) -> Progress | None:
-    """Of a batch that is also differentiated, each pass counts for half."""
+    """Reports half of each pass's tokens: a batch that is also differentiated is passed over twice."""
     if progress is None:
         return None
     return lambda tokens: progress(tokens / 2)

@@ -134,5 +134,5 @@ def refuse_tracing(name: str) -> None:
 
 
 def on_device(indices: Tensor, device: torch.device) -> Tensor:
-    """Moved without waiting for what the device has still to do, as indexing by a tensor of the CPU's would."""
+    """The indices on ``device``. The copy is queued; indexing by a tensor on the CPU would wait for the device."""
     return indices.to(device, non_blocking=True)

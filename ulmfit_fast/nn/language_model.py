@@ -15,8 +15,16 @@ from ulmfit_fast.nn.encoder import LayerState, refuse_tracing
 
 
 class LanguageModelOutput(NamedTuple):
-    raw: Tensor  # [T, B, E], the encoder's output
-    dropped: Tensor  # [T, B, E], after output dropout: what the softmax sees
+    """What ``LanguageModel.forward`` returns.
+
+    Attributes:
+        raw: [T, B, E], the encoder's output.
+        dropped: [T, B, E], the same after output dropout, which is what the softmax sees.
+        state: each layer's (h, c), for the next call.
+    """
+
+    raw: Tensor
+    dropped: Tensor
     state: list[LayerState]
 
 

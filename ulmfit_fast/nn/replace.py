@@ -305,7 +305,7 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _holders(model: nn.Module) -> Mapping[int, list[nn.Module]]:
-    """By the id of a module, those that have it as a child."""
+    """For the id of each module: the modules that have it as a child."""
     holders: dict[int, list[nn.Module]] = {}
     for module in model.modules():
         for child in module._modules.values():

@@ -264,7 +264,7 @@ def gradients(
     Empties ``blocks`` on the way.
 
     Args:
-        encoder, weights, plan, pool_from: of pass one.
+        encoder, weights, plan, pool_from: as in pass one.
         blocks: what pass one kept.
         pooled: what pass one returned.
         grad_pooled: [B, 3E], of ``pooled.pooled()``.

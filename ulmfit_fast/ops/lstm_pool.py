@@ -30,14 +30,22 @@ class PooledState(NamedTuple):
 
     ``maximum`` and ``last`` are float32 (float64 with float64 states). Steps are added one by one, so the result does
     not depend, to the bit, on where calls begin and end.
+
+    Attributes:
+        total: float64 [D, H], the running sum. In float32 it would lose the mean of a million steps.
+        maximum: [D, H], the running maximum, -inf before the first step.
+        argmax: int32 [D, H], the document's step of the maximum, the first of equal ones; -1 before the first step.
+        last: [D, H], the latest state.
+        count: int64 [D], steps that the document has had.
+        pool_from: int64 [D], the first step that is pooled.
     """
 
-    total: Tensor  # float64 [D, H] running sum: in float32 it would lose the mean of a million steps
-    maximum: Tensor  # [D, H] running maximum, -inf before the first step
-    argmax: Tensor  # int32 [D, H] the document's step of the maximum, the first where equal; -1 before it
-    last: Tensor  # [D, H] the latest state
-    count: Tensor  # type: ignore[assignment]  # int64 [D] steps that the document has had
-    pool_from: Tensor  # int64 [D] the first step that is pooled
+    total: Tensor
+    maximum: Tensor
+    argmax: Tensor
+    last: Tensor
+    count: Tensor  # type: ignore[assignment]
+    pool_from: Tensor
 
     @classmethod
     def empty(
@@ -58,10 +66,20 @@ class PooledState(NamedTuple):
 
 
 class LSTMPoolOutput(NamedTuple):
+    """What ``lstm_pool`` returns.
+
+    Attributes:
+        state: the new pooled state.
+        h_n: [B, H], each sequence's last state.
+        c_n: [B, H], each sequence's last cell state, in c0's dtype.
+        output: [N, H] with ``keep_states``, else empty. No gradient flows through it.
+        cells: [N, H] with ``keep_states``, else empty. No gradient flows through it.
+    """
+
     state: PooledState
-    h_n: Tensor  # [B, H]
-    c_n: Tensor  # [B, H], in c0's dtype
-    output: Tensor  # [N, H], cells [N, H]: with keep_states, else empty; no gradient flows through them
+    h_n: Tensor
+    c_n: Tensor
+    output: Tensor
     cells: Tensor
 
 

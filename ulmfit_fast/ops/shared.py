@@ -98,7 +98,7 @@ def seed_or_drawn(seed: Tensor | None, weight_dropout: float, device: torch.devi
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of sums, cell states and pooled states that belong to values of ``dtype``: float32, or float64 for float64."""
+    """The dtype of sums, cell states and pooled states beside values of ``dtype``: float32, or float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

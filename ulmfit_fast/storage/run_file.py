@@ -96,7 +96,7 @@ def _is_utf8(path: Path) -> bool:
 
 
 def checksum(state: dict[str, Tensor]) -> int:
-    """Of a state dict: names, types, shapes and bits."""
+    """A checksum of a state dict: of names, types, shapes and bits."""
     result = 0
     for name, tensor in state.items():
         result = zlib.crc32(f"{name} {_checksum(tensor)}".encode(), result)

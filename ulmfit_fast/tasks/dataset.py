@@ -22,7 +22,7 @@ class Dataset:
 
     Args:
         texts: to train on.
-        labels: of the texts, or None.
+        labels: one for each text, or None.
         weights: float32 [len(texts)], or None where all count alike.
         valid: to validate on, or None.
     """
@@ -36,7 +36,7 @@ class Dataset:
     def unlabelled(
         cls, caller: str, texts: Iterable[str], valid_texts: Iterable[str] | None, fraction: float, seed: int
     ) -> Dataset:
-        """For a language model. Without ``valid_texts`` that fraction is held out, if there are 20 texts and more.
+        """The data of a language model. Without ``valid_texts`` a fraction is held out, if there are 20 texts or more.
 
         Raises:
             TypeError: something that is no text.
@@ -64,7 +64,7 @@ class Dataset:
         valid_texts: Iterable[str] | None = None,
         valid_labels: Any = None,
     ) -> Dataset:
-        """For a classifier.
+        """The data of a classifier.
 
         Raises:
             TypeError: something that is no text.

@@ -19,9 +19,9 @@ def hold_out(
         count: rows to choose from.
         fraction: share of them to hold out, rounded down; with ``labels`` that share of every label, rounded to the
             nearest, at least one row and at most all but one.
-        seed: of the draw.
-        labels: of the rows.
-        source: of the labels, for messages.
+        seed: draws the rows.
+        labels: one for each row.
+        source: where the labels come from, for messages.
 
     Raises:
         InputError: a label has one row alone.

@@ -39,7 +39,7 @@ def as_texts(caller: str, texts: Iterable[str], argument: str = "texts") -> list
 
 
 def _dimensions(texts: Any) -> int:
-    """Of an array, tensor or table; 1 where nothing says otherwise. A table iterates over its columns' names."""
+    """Dimensions of an array, tensor or table; 1 of anything else. (A table iterates over its columns' names.)"""
     dimensions = getattr(texts, "ndim", None)
     if isinstance(dimensions, int):
         return dimensions

@@ -26,7 +26,7 @@ class LanguageModelStream:
         variable_length: draw each batch's length around ``bptt`` (normal with standard deviation 5; around half of it
             one time in twenty), as AWD-LSTM is trained.
         shuffle: a new order of the texts each epoch.
-        seed: of order and lengths.
+        seed: draws the order and the lengths.
 
     Raises:
         InputError: fewer tokens than two a lane.
@@ -61,7 +61,7 @@ class LanguageModelStream:
         return (self.lane_length - 1) * self.batch_size
 
     def expected_batches(self) -> int:
-        """Of an epoch; the last one is shorter than the others."""
+        """Number of batches of an epoch, on average where lengths are drawn. The last batch may be shorter."""
         if not self.variable_length:
             return -(-(self.lane_length - 1) // self.bptt)
         mean = 0.95 * _mean_length(self.bptt) + 0.05 * _mean_length(self.bptt / 2)
@@ -117,7 +117,7 @@ def _length(drawn: float) -> int:
 
 
 def _mean_length(centre: float) -> float:
-    """Of ``_length`` of a normal draw, from its quantiles."""
+    """The mean of ``_length`` of a normal draw, from the quantiles of the draw."""
     distribution = NormalDist(centre, _DEVIATION)
     return fmean(_length(distribution.inv_cdf((i + 0.5) / 1000)) for i in range(1000))
 

@@ -39,7 +39,7 @@ class Corpus:
     valid: TokenCorpus | None
 
     def checksum(self) -> int:
-        """Of ids, documents and vocabulary."""
+        """A checksum of ids, documents and vocabulary."""
         parts = (self.train.checksum, self.valid and self.valid.checksum, zlib.crc32(self.tokenizer.to_json().encode()))
         return zlib.crc32(repr(parts).encode())
 
@@ -77,8 +77,9 @@ class Source:
         valid_path: for validation; where None, one document of twenty is held out (none of fewer than twenty).
         reading: where the texts are, and how the files are read.
         tokenizer: one of ``TOKENIZERS``.
-        vocab_size, min_frequency: of the vocabulary.
-        seed: of the choice of held-out documents.
+        vocab_size: largest vocabulary.
+        min_frequency: rarer words are unknown.
+        seed: draws the held-out documents.
         given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
         direction: "forward", or "backward": texts are read from their end.
         rules_version: of the text rules that words are split by; older ones are for what goes on with an older model.

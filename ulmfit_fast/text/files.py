@@ -186,7 +186,7 @@ def _texts(source: Input, table: pd.DataFrame, columns: Sequence[str], first_row
 
 
 def _plain_documents(inputs: Inputs, reading: ReadOptions, others: bool) -> Iterator[_Piece]:
-    """Of a .txt file, or of several, whose table names the file of each text."""
+    """The documents of a .txt file, or of several; of several a table names the file of each text."""
     texts: list[str] = []
     names: list[str] = []
     held = 0

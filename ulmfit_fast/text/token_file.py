@@ -122,7 +122,7 @@ def write_token_file(
     """Write each document's ids as they come, under a temporary name first.
 
     Args:
-        path: of the file.
+        path: file to write.
         ids: int [length] of each document, each in [0, vocabulary).
         vocabulary: number of ids; up to 65,536 an id takes two bytes, else four.
         source: what the ids were made from, to be recognised later; JSON of at most some 3,900 bytes.

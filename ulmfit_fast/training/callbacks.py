@@ -1,4 +1,4 @@
-"""What is told of a run's steps and epochs: files, bars, loggers and early stopping come as callbacks."""
+"""Callbacks: a run tells them of its steps and epochs. Loggers, history files and early stopping are callbacks."""
 
 from __future__ import annotations
 
@@ -19,40 +19,47 @@ EpochCallback = Callable[[Record], None]
 
 
 class Callback:
-    """Base of all callbacks; every method may be left as it is.
+    """Base of all callbacks. Override the methods that you need.
 
-    A callback should keep no state that a run that is resumed would lack: what it needs of earlier epochs stands in
-    ``trainer.history``.
+    A resumed run makes its callbacks anew. What a callback needs of earlier epochs it should therefore read from
+    ``trainer.history`` and not keep itself.
     """
 
+    def needs_validation(self) -> bool:
+        """Whether this callback means nothing without validation texts. Such a run is then refused."""
+        return False
+
     def on_start(self, trainer: Trainer) -> None:
-        """Before the first step, with ``trainer.history`` as it was left where the run is resumed."""
+        """Called before the first step. In a resumed run ``trainer.history`` holds the epochs done before."""
 
     def on_step(self, trainer: Trainer, done: EpochProgress) -> None:
-        """After each step: ``done`` counts the epoch's batches, tokens and loss so far. Must be quick."""
+        """Called after each step, so be quick. ``done`` counts the epoch's batches, tokens and summed loss so far."""
 
     def on_epoch(self, trainer: Trainer, record: Record) -> None:
-        """After each epoch, when its record is in ``trainer.history`` and the checkpoint is written."""
+        """Called after each epoch, when its record is in ``trainer.history`` and the checkpoint is written."""
 
     def on_end(self, trainer: Trainer) -> None:
-        """After the last epoch; not where an error ended the run."""
+        """Called after the last epoch, but not if an error ended the run."""
 
     def wants_to_stop(self, history: History) -> bool:
-        """Whether no further epoch should begin. Asked before each, also of a run that is resumed."""
+        """Whether to begin no further epoch. Asked before each epoch, in a resumed run, too."""
         return False
 
 
 class EarlyStopping(Callback):
-    """Ends training when the validation loss has not improved for some epochs.
+    """Ends training when the validation loss has not improved for some epochs. It needs validation texts.
 
     Args:
-        patience: so many epochs in a row without a new best, at least 1.
+        patience: number of epochs in a row without a new best loss, at least 1.
     """
 
     def __init__(self, patience: int) -> None:
         if patience < 1:
             raise InputError(f"EarlyStopping: patience must be at least 1 epoch, got {patience}")
         self.patience = patience
+
+    def needs_validation(self) -> bool:
+        return True
 
     def wants_to_stop(self, history: History) -> bool:
         losses = [record["valid_loss"] for record in history.records if "valid_loss" in record]

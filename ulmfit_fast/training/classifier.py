@@ -70,6 +70,7 @@ class ClassifierTrainer(Trainer):
         warn_of_unknown("finetune_classifier", tokenizer, self._ids)
         self._targets, self._weights = task.encode(data.labels or [], "labels"), data.weights
         self._valid_ids = self._valid_targets = None
+        self.validates = data.valid is not None
         if data.valid is not None:
             self._valid_ids = list(tokenizer.encode(data.valid.texts))
             self._valid_targets = task.encode(data.valid.labels or [], "valid_labels")
@@ -131,7 +132,7 @@ class ClassifierTrainer(Trainer):
         return TrainedClassifier(self.model, self.tokenizer, self.task, history)
 
     def _checksum(self) -> int:
-        """Of texts, vocabulary, labels and weights."""
+        """A checksum of texts, vocabulary, labels and weights."""
         valid = None if self._valid_ids is None else TokenArray(self._valid_ids)
         corpus = Corpus(self.tokenizer, TokenArray(self._ids), valid)
         valid_targets = None if self._valid_targets is None else self._valid_targets.tolist()

@@ -142,17 +142,17 @@ class LanguageModelConfig(TrainingConfig):
     )  # fmt: skip
     patience: int = setting(
         5,
-        "ntasgd begins to average when the validation loss exceeds the best of all but the last this many validations",
+        "ntasgd begins to average when the validation loss is above the best one of more than so many validations ago",
         at_least=1,
     )
     ema_decay: float = setting(
-        0.0, "of adamw and sgd: validate and save a moving average of the weights with this decay; 0: the weights "
+        0.0, "adamw and sgd: validate and save a moving average of the weights with this decay; 0: the weights "
         "themselves",
         at_least=0, at_most=0.999999,
     )  # fmt: skip
     gradient_threshold: float = setting(
-        0.0, "leave out gradients of the softmax where softmax minus target is below this for a row and 192 words next "
-        "to each other; 0: exact (CPU only)",
+        0.0, "skip the softmax's gradients that are below this, 192 neighbouring words of a row at a time; 0: exact "
+        "(CPU only)",
         at_least=0, at_most=0.1,
     )  # fmt: skip
     embed_p: float = setting(0.02, "dropout of words of the embedding", at_least=0)

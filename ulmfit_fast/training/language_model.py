@@ -53,7 +53,7 @@ class LanguageModelTrainer(Trainer):
                 "texts; give some, or at least 20 texts of which some are held out, or choose sgd"
             )
         super().__init__(name, model, config, factor, options, generators)
-        self.corpus = corpus
+        self.corpus, self.validates = corpus, corpus.valid is not None
         self._stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
         self.random, self.tokens = self._stream.random, self._stream.tokens
         self.expected_batches, self.checksum = self._stream.expected_batches(), corpus.checksum()

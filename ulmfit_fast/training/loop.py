@@ -46,11 +46,13 @@ class StepLoss(NamedTuple):
 
 
 class _Unread:
-    """A step's loss, loss to descend and gradient norm on their way from the device.
+    """Figures of a step that are still on their way from the device.
 
     Args:
-        title, done, tokens: of the epoch, of the epoch, of the step.
-        measured: float64 [3].
+        title: of the epoch, for messages.
+        done: how far the epoch is.
+        measured: float64 [3]: the loss to report, the loss to descend, the gradient's norm.
+        tokens: of the step.
     """
 
     def __init__(self, title: str, done: EpochProgress, measured: Tensor, tokens: int) -> None:
@@ -63,7 +65,7 @@ class _Unread:
             self._arrived.record()
 
     def wait(self) -> list[float]:
-        """For them, not for what has been queued since."""
+        """The figures. Waits until they have arrived, but not for work that was queued later."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._values.tolist()
@@ -118,7 +120,7 @@ class Loop:
 
         Args:
             title: before the progress bar.
-            batches: of any kind; those that are left.
+            batches: those that are left, of any kind.
             tokens: in all of them, for the bar.
             compute_loss: from a batch.
             done: what of this epoch was done before; it is counted on.

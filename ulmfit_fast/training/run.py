@@ -33,8 +33,8 @@ class Run:
 
     Args:
         arguments: the stage's name and configuration; a checkpoint of others is refused.
-        defaults: of the configuration.
-        model, loop, trainer, best, history: of the stage; changed by ``resume``.
+        defaults: the configuration's defaults.
+        model, loop, trainer, best, history: what the stage works with; ``resume`` changes them.
         folder: for the checkpoint, or None.
     """
 
@@ -205,7 +205,7 @@ class Run:
             self._save()
 
     def _add_point(self, done: EpochProgress) -> None:
-        """To the curve, if there are losses for one."""
+        """Add a point to the loss curve, if enough losses have come for one."""
         if done.window_tokens and done.window_tokens * _POINTS >= self.trainer.tokens:
             mean = done.window_loss / done.window_tokens
             self.history.points.append((self._epoch + done.tokens / self.trainer.tokens, mean))

@@ -24,6 +24,7 @@ class TrainedLanguageModel:
 
     @classmethod
     def load(cls, folder: str | Path) -> TrainedLanguageModel:
+        """Read a language model's folder. Raises InputError if it is missing, damaged or of another kind."""
         return cls(*load_language_model(folder), History())
 
 
@@ -43,4 +44,5 @@ class TrainedClassifier:
 
     @classmethod
     def load(cls, folder: str | Path) -> TrainedClassifier:
+        """Read a classifier's folder. Raises InputError if it is missing, damaged or of another kind."""
         return cls(*load_classifier(folder), History())

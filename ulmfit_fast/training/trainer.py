@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ulmfit_fast.core.device import choose_device
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.random import Generators, drawing_from
 from ulmfit_fast.training.callbacks import Callback, EarlyStopping, HistoryFiles
@@ -45,14 +46,17 @@ class RunOptions:
 class Trainer(ABC):
     """Trains one model by one configuration, epoch by epoch.
 
-    Subclasses say what a batch is, what its loss is and how to validate. They set ``random`` (of the order of the
-    batches: an epoch's batches follow from its state when the epoch begins), ``tokens`` (of an epoch),
-    ``expected_batches`` (of an epoch) and ``checksum`` (of texts, labels and vocabulary).
+    Subclasses say what a batch is, what its loss is and how to validate. They set
+
+    - ``random``, which draws the order of the batches. Its state when an epoch begins determines the epoch's batches;
+    - ``tokens`` and ``expected_batches``, the numbers of an epoch;
+    - ``checksum``, of texts, labels and vocabulary;
+    - ``validates``, whether there is something to validate on.
 
     Args:
-        name: of the stage, for records and bars.
+        name: the stage's name, for records and bars.
         model: to train, in place.
-        config: of the stage.
+        config: the stage's configuration.
         factor: learning rate of a layer group over that of the one before it.
         options: how it is run.
         generators: of the run, which have drawn a new model's weights.
@@ -62,6 +66,7 @@ class Trainer(ABC):
     tokens: int
     expected_batches: int
     checksum: int
+    validates: bool
     shows_perplexity = False
 
     def __init__(
@@ -80,13 +85,19 @@ class Trainer(ABC):
         if config.early_stopping:
             self.callbacks.append(EarlyStopping(config.early_stopping))
 
+    def _check_callbacks(self) -> None:
+        if not self.validates and any(callback.needs_validation() for callback in self.callbacks):
+            raise InputError(
+                f"{self.name}: early stopping goes by the validation loss, and there are no validation texts; give some"
+            )
+
     @abstractmethod
     def batches(self, skip: int) -> Iterator[Any]:
         """The epoch's batches, the first so many left out."""
 
     @abstractmethod
     def compute_loss(self, batch: Any) -> StepLoss:
-        """Of one batch, with its graph."""
+        """The loss of one batch, with its graph."""
 
     @abstractmethod
     def validate(self, title: str) -> Record:
@@ -105,13 +116,13 @@ class Trainer(ABC):
         self.carried = []
 
     def new_optimizer(self, groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        """Of the layer groups, whose rates are set."""
+        """The optimizer of the layer groups, whose rates are set, and its schedule."""
         config = self.config
         optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
         return optimizer, self.scheduler(optimizer, total_steps)
 
     def scheduler(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        """Of all rates alike, stepped after every batch."""
+        """The schedule, the same for all rates, stepped after every batch."""
         return SlantedTriangularLR(optimizer, total_steps, self.config.cut_frac, self.config.ratio)
 
     def new_loop(self) -> Loop:
@@ -135,6 +146,7 @@ class Trainer(ABC):
             TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint is written.
             TrainingDivergedError: the loss became NaN or infinite.
         """
+        self._check_callbacks()
         with drawing_from(self.generators):
             return self._train()
 

@@ -11,7 +11,7 @@ namespace ulmfit_fast {
 // Of the N rows of `input`, those that `row` lists count; the others (targets to ignore) are neither read nor written.
 template <typename E>
 struct LinearCrossEntropy {
-  int64_t rows;                      // that count
+  int64_t rows;                      // number of rows that count
   int64_t features, classes;         // E, V
   int64_t slices;                    // that the work is cut into, one or more a thread
   const int64_t* row;                // [rows] where they stand in what has N rows
@@ -35,7 +35,7 @@ struct LinearCrossEntropyKernels {
   void (*run)(const LinearCrossEntropy<E>&, Member);  // on every thread of the team at once
 };
 
-// Of the instruction set in use.
+// The kernels of the instruction set in use.
 template <typename E>
 const LinearCrossEntropyKernels<E>& linear_cross_entropy_kernels();
 

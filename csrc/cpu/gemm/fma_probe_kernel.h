@@ -11,7 +11,7 @@ struct FmaProbeKernels {
   double (*bfloat16)(int64_t rounds);
 };
 
-// Of the instruction set in use.
+// The kernels of the instruction set in use.
 const FmaProbeKernels& fma_probe_kernels();
 
 }  // namespace ulmfit_fast

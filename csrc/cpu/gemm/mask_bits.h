@@ -125,7 +125,7 @@ struct MaskBits {
   explicit operator bool() const { return bits != nullptr; }
 
   static int64_t pieces(int64_t elements) { return (elements + kPiece - 1) / kPiece; }
-  // Of all bits; three more than they need, which `kept` reads.
+  // Bytes of all bits, and three more, which `kept` reads.
   static int64_t bytes(int64_t elements) { return pieces(elements) * (kPiece / 8) + 3; }
 
   // Draws piece `index` of the bits at `to`, of a weight with so many elements.

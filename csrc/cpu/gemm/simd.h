@@ -95,7 +95,7 @@ static inline void store(T* to, Vec<T> value) {
   std::memcpy(to, &value, sizeof(value));
 }
 
-// To the nearest, ties to even. NaN stays NaN.
+// Rounds to the nearest, ties to even. NaN stays NaN.
 static inline void store(Bfloat16* to, Vec<float> value) {
 #if defined(__AVX512BF16__)
   const __m256bh half = _mm512_cvtneps_pbh(value);

@@ -12,7 +12,7 @@ struct DropConnectKernels {
   void (*mask)(uint8_t* keep, const DropConnect&, int64_t first, int64_t count);
 };
 
-// Of the instruction set in use.
+// The kernels of the instruction set in use.
 const DropConnectKernels& dropconnect_kernels();
 
 }  // namespace ulmfit_fast

@@ -23,7 +23,7 @@ struct LockedDropoutKernels {
   void (*multiply)(const LockedDropout<E>&, int64_t begin, int64_t end);
 };
 
-// Of the instruction set in use.
+// The kernels of the instruction set in use.
 template <typename E>
 const LockedDropoutKernels<E>& locked_dropout_kernels();
 

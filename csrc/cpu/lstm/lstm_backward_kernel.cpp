@@ -22,7 +22,7 @@ class BackwardSlice {
   using Acc = Accumulator<E>;
 
  public:
-  // With the memory of a thread, known by the first slice it owns.
+  // A slice that works in a thread's memory; the thread is known by the first slice that it owns.
   BackwardSlice(const LstmBackward<E>& args, int64_t index, int64_t thread)
       : a_(args), s_(args.sizes), slice_(args.grid, index) {
     std::byte* own = a_.scratch + shared_.carve(s_, a_.dropconnect.enabled(), a_.scratch);
@@ -270,7 +270,7 @@ struct BackwardThread {
     for (int64_t index = member.first; index < member.last; ++index) work(slices[index]);
   }
 
-  // For work that is no slice's.
+  // A slice to do work with that belongs to no slice.
   Slice& any() { return slices[member.first]; }
 
   // One weight's gradient; `listing` and `product_of` are the slices' functions for it.

@@ -3,13 +3,13 @@
 //   a_t = x_t W_ih^T + b + h_{t-1} (M o W_hh)^T / (1-p),  c_t = s(f) c_{t-1} + s(i) tanh(g),  h_t = s(o) tanh(c_t)
 //   and, where asked for, sum and maximum of h over time (pool.h), without h leaving the caches
 //
-// A slice is some hidden units (and, with many threads, only some rows of each step) for the whole sequence. Its owner
-// packs their weights, but for inputs of a single chunk, whose weights are packed as they are used; a chunk of steps'
-// inputs is projected onto them, and the recurrence stepped on top of that projection with one barrier a step, two with
-// a projection of h or of a chunk. A thread that is done with its own slice takes pieces of others': cores of a shared
-// machine are not equally fast. No row is ever padded. Limit: FMA throughput for 6 rows and more, the weights' way from
-// L3 for fewer (shares: benchmarks/results). No reduction crosses threads, so the result depends neither on the thread
-// count nor on the other rows.
+// A slice holds some hidden units for the whole sequence; with many threads it holds only some rows of each step. Its
+// owner packs the units' weights, except where all inputs fit one chunk: then whoever uses a panel packs it. The owner
+// projects a chunk of steps' inputs and runs the recurrence on top. Each step has one barrier. A projection of h adds a
+// second one, and so does the projection of a chunk. A thread that has finished its slice takes pieces of others, as
+// cores of a shared machine are not equally fast. No row is padded. The limit is FMA throughput from 6 rows on, and
+// reading the weights from L3 for fewer (shares: benchmarks/results). No reduction crosses threads, so the result
+// depends neither on the thread count nor on the other rows.
 #include <vector>
 
 #include "../../common/cell.h"

@@ -109,7 +109,7 @@ struct LstmKernels {
   void (*backward)(const LstmBackward<E>&, Member);
 };
 
-// Of the instruction set in use.
+// The kernels of the instruction set in use.
 template <typename E>
 const LstmKernels<E>& lstm_kernels();
 
