@@ -18,6 +18,7 @@ if "ULMFIT_FAST_CUDA_ON_HOST" in os.environ:  # a library whose kernels take the
     torch.ops.load_library(os.environ["ULMFIT_FAST_CUDA_ON_HOST"])
 # A shell starts its background jobs deaf to SIGINT, and Python leaves it so; some tests interrupt themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's children ignore it
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic algorithms need of cuBLAS
 
 
