@@ -14,6 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.bench_lstm_small import TITLES
 from benchmarks.layers import DROPPED, OURS, REFERENCE, TORCH
 
 Row = dict[str, Any]
@@ -133,6 +134,16 @@ def language_model_markdown(rows: list[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
+def small_markdown(rows: list[Row]) -> str:
+    """Small calls, call by call beside nn.LSTM."""
+    cells = [cells for row in rows for cells in row["cells"]]
+    return "\n".join([
+        "## Small calls of one layer", "",
+        "float32; medians call by call in turn, `of least`: nn.LSTM's least time over ours.", "",
+        *(f"| {' | '.join(line)} |" for line in [TITLES, ["---"] * len(TITLES), *cells]), "",
+    ])  # fmt: skip
+
+
 def chart(rows: list[Row]) -> Figure:
     """Achieved GF/s against batch size for the first layer, with the limit drawn: dtypes by modes."""
     first = (rows[0]["input"], rows[0]["hidden"])
@@ -170,10 +181,13 @@ def main() -> None:
     layers = [row for row in rows if "kind" not in row]
     steps = [row for row in rows if row.get("kind") == "classifier"]
     language_model_steps = [row for row in rows if row.get("kind") == "language model"]
+    small = [row for row in rows if row.get("kind") == "small calls"]
     parts = [f"# {machine}\n"]
     if layers:
         chart(layers).savefig(picture, dpi=110)
         parts.append(markdown(layers, picture.name))
+    if small:
+        parts.append(small_markdown(small))
     if steps:
         parts.append(classifier_markdown(steps))
     if language_model_steps:

@@ -29,6 +29,12 @@ def test_the_examples_are_complete(op: str) -> None:
         assert not result.is_floating_point() or result.isfinite().all()
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_schemas_have_neither_defaults_nor_keywords(op: str) -> None:
+    """What ``register_autograd`` counts on: the dispatcher hands over all arguments, by their places."""
+    assert not any(a.kwarg_only or a.has_default_value() for a in overload(op)._schema.arguments)
+
+
 @each_argument
 def test_one_argument_on_meta(op: str, name: str) -> None:
     arguments = arguments_of(op)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,10 +152,10 @@ def test_rows_do_not_influence_each_other(dtype: torch.dtype, lengths: tuple[int
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("projection", [0, 20])
-@pytest.mark.parametrize("sizes", [(124,) * 20 + (80, 40), (124, 124, 80, 40)], ids=["several chunks", "one chunk"])
+@pytest.mark.parametrize("sizes", [(124,) * 20 + (80, 40), (40,) * 10 + (30, 20)], ids=["several chunks", "one chunk"])
 def test_thread_count_does_not_change_the_bits(dtype: torch.dtype, projection: int, sizes: tuple[int, ...]) -> None:
-    """Not of the outputs and not of the gradients; 8 threads split the rows, too."""
-    a = Case("threads", sizes, 40, 70, p=0.3, projection=projection).arguments(dtype)
+    """Not of the outputs and not of the gradients; 8 threads split the rows, too. Less work would get fewer threads."""
+    a = Case("threads", sizes, 150, 134, p=0.3, projection=projection).arguments(dtype)
     threads = torch.get_num_threads()
     expected = run_with_gradients(ops.lstm, a)
     try:
@@ -163,6 +166,22 @@ def test_thread_count_does_not_change_the_bits(dtype: torch.dtype, projection: i
             assert different <= {"grad_weight_hr"}, count  # torch.mm's
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux lists them")
+def test_small_work_starts_no_threads() -> None:
+    """A team's barriers would take longer than the work; large work does start them."""
+    code = (
+        "import os, torch; from ulmfit_fast import WeightDropLSTM; torch.set_num_threads(3)\n"
+        "def threads(hidden, steps):\n"
+        "    layer = WeightDropLSTM(hidden, hidden)\n"
+        "    before = len(os.listdir('/proc/self/task'))\n"
+        "    layer(torch.zeros(steps, 1, hidden))[0].sum().backward()\n"
+        "    return len(os.listdir('/proc/self/task')) - before\n"
+        "print(threads(64, 1), threads(64, 100), threads(256, 10))"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert finished.stdout.split() == ["0", "0", "2"], finished.stdout + finished.stderr
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, library
+from torch import Tensor
 
-from ulmfit_fast.ops.shared import native, recorded_whole, refuse_double_backward, refuse_forward_mode, register_fake
+from ulmfit_fast.ops.shared import (
+    native,
+    recorded_whole,
+    refuse_double_backward,
+    refuse_forward_mode,
+    register_autograd,
+    register_fake,
+)
 
 
 def embedding(tokens: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -52,5 +59,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
     return None, native.embedding_backward(grad, tokens, mask, ctx.vocabulary), None
 
 
-library.register_autograd("ulmfit_fast::embedding", _backward, setup_context=_setup_context)
-library.register_autograd("ulmfit_fast::embedding_backward", refuse_double_backward)
+register_autograd("embedding", _backward, setup_context=_setup_context)
+register_autograd("embedding_backward", refuse_double_backward)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
 from ulmfit_fast.ops.shared import (
     cast_for_autocast,
     native,
     not_differentiable_again,
     refuse_forward_mode,
+    register_autograd,
     register_fake,
     state_dtype,
     wants_gradient,
@@ -146,4 +147,4 @@ def _is_one(scalar: Tensor) -> bool:
     return scalar.item() == 1
 
 
-library.register_autograd("ulmfit_fast::linear_cross_entropy", _backward, setup_context=_setup_context)
+register_autograd("linear_cross_entropy", _backward, setup_context=_setup_context)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, library
+from torch import Tensor
 
-from ulmfit_fast.ops.shared import native, recorded_whole, refuse_forward_mode, register_fake
+from ulmfit_fast.ops.shared import native, recorded_whole, refuse_forward_mode, register_autograd, register_fake
 
 
 def locked_dropout(input: Tensor, mask: Tensor, batch_sizes: Tensor) -> Tensor:
@@ -47,4 +47,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     return native.locked_dropout(grad, *ctx.saved_tensors), None, None
 
 
-library.register_autograd("ulmfit_fast::locked_dropout", _backward, setup_context=_setup_context)
+register_autograd("locked_dropout", _backward, setup_context=_setup_context)

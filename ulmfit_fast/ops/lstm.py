@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
 from ulmfit_fast.ops.shared import (
     KEEP_FOR_BACKWARD,
@@ -17,6 +17,7 @@ from ulmfit_fast.ops.shared import (
     recorded_whole,
     refuse_double_backward,
     refuse_forward_mode,
+    register_autograd,
     register_fake,
     seed_or_drawn,
     state_dtype,
@@ -177,5 +178,5 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     )
 
 
-library.register_autograd("ulmfit_fast::lstm", _backward, setup_context=_setup_context)
-library.register_autograd("ulmfit_fast::lstm_backward", refuse_double_backward)
+register_autograd("lstm", _backward, setup_context=_setup_context)
+register_autograd("lstm_backward", refuse_double_backward)

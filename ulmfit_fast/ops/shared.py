@@ -20,6 +20,7 @@ except ImportError as error:
     ) from error
 
 native = torch.ops.ulmfit_fast
+_registrations = library.Library("ulmfit_fast", "IMPL")  # undone when it is no longer there
 
 
 def _release(version: str) -> list[str]:
@@ -62,6 +63,41 @@ def register_fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         return fake
 
     return register
+
+
+def register_autograd(
+    op: str, backward: Callable[..., Any], setup_context: Callable[[Any, tuple[Any, ...], Any], None] | None = None
+) -> None:
+    """``library.register_autograd`` for ops whose schemas have neither defaults nor keyword-only arguments.
+
+    It registers the same function. But torch's reads the whole schema again for each argument of each call, in case
+    defaults are missing, which takes longer than all the rest of a small LSTM's forward.
+    """
+    overload = getattr(native, op).default
+
+    def run(keyset: Any, args: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return overload.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    def forward(ctx: Any, *args_and_keyset: Any) -> Any:
+        args = args_and_keyset[:-1]
+        output = run(args_and_keyset[-1], args)
+        if setup_context is not None:
+            setup_context(ctx, args, output)
+        return output
+
+    def backward_of_all(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (*backward(ctx, *grads), None)
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward_of_all)}
+    function: Any = type(f"ulmfit_fast_{op}", (torch.autograd.Function,), methods)
+
+    def implementation(keyset: Any, *args: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return function.apply(*args, keyset)
+        return run(keyset, args)
+
+    _registrations.impl(op, implementation, "Autograd", with_keyset=True)
 
 
 def check_devices(function: str, tensors: dict[str, Tensor]) -> None:

@@ -47,16 +47,29 @@ DropConnect make_dropconnect(const LstmInputs& a) {
   return {a.weight_dropout, static_cast<uint64_t>(a.seed.item<int64_t>())};
 }
 
+// The most threads that pay. A team costs a wake-up and a barrier a step, and each thread must save more: below about
+// 300,000 multiply-adds a step two threads were slower than one (2 cores of Zen 4: 0.5 to 0.85 of its speed at 16 to 64
+// units; and beside other processes, where a barrier may wait for a core, a hundredth of it). By the sizes alone.
+int64_t useful_threads(const LstmSizes& sizes) {
+  constexpr double kLeastWork = 150e3;  // multiply-adds a step and thread
+  constexpr double kPackingRows = 3;    // packing the weights takes as long as so many rows
+  constexpr double kWakeUpSteps = 2;    // waking the team as long as the barriers of so many steps
+  const double weights = 4.0 * static_cast<double>(sizes.hidden) * static_cast<double>(sizes.input + sizes.output);
+  const double work = weights * (static_cast<double>(sizes.rows) + kPackingRows);
+  return static_cast<int64_t>(work / (static_cast<double>(sizes.steps) + kWakeUpSteps) / kLeastWork);
+}
+
 // How many threads share the hidden units, and how many the rows: the hidden units alone unless splitting the rows too
 // takes more than 5 % off the busiest thread.
-Grid make_grid(int64_t hidden, int64_t batch, int64_t lanes, int64_t tile_rows) {
+Grid make_grid(const LstmSizes& sizes, int64_t lanes, int64_t tile_rows) {
 #if AT_PARALLEL_OPENMP
-  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t available = at::in_parallel_region() ? 1 : at::get_num_threads();
 #else
-  const int64_t threads = 1;  // a thread pool promises no two slices at the same time, and the barrier needs all
+  const int64_t available = 1;  // a thread pool promises no two slices at the same time, and the barrier needs all
 #endif
+  const int64_t threads = std::clamp<int64_t>(useful_threads(sizes), 1, available);
   const auto parts = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
-  const int64_t vectors = parts(hidden, lanes), tiles = parts(batch, tile_rows);
+  const int64_t vectors = parts(sizes.hidden, lanes), tiles = parts(sizes.batch, tile_rows);
   Grid best;
   double least = 0;
   for (int64_t row_parts = 1; row_parts <= std::min(threads, tiles); ++row_parts) {
@@ -107,7 +120,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
 
   const LstmKernels<E>& kernels = lstm_kernels<E>();
   args.dropconnect = make_dropconnect(a);
-  args.grid = make_grid(sizes.hidden, sizes.batch, kernels.lanes, kernels.rows);
+  args.grid = make_grid(sizes, kernels.lanes, kernels.rows);
   args.input = elements<E>(input);
   args.h0 = elements<E>(h0);
   args.weight_ih = weight_elements<E>(weight_ih);
@@ -203,7 +216,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
 
   const LstmKernels<E>& kernels = lstm_kernels<E>();
   args.dropconnect = make_dropconnect(a);
-  args.grid = make_grid(sizes.hidden, sizes.batch, kernels.lanes, kernels.rows);
+  args.grid = make_grid(sizes, kernels.lanes, kernels.rows);
   args.input = elements<E>(input);
   args.h0 = elements<E>(h0);
   args.c0 = elements<Acc>(c0);
