@@ -1,41 +1,49 @@
-# `make` lists the targets. All use .venv, made on first need from requirements-dev.txt.
+# `make` lists the targets. All use .venv, made on first need by tools/setup_venv.py from requirements-*.txt.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SETUP := tools/setup_venv.py
+# The first that can run the package; python3 says which it needs where none can.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$python $(SETUP) --supported 2>/dev/null && { echo $$python; exit; }; done; echo python3)
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*') CMakeLists.txt setup.py pyproject.toml
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
 GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
 
-.PHONY: help build demo test native-test bench bench-smoke lint format cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize clean
+.PHONY: help build demo test coverage native-test bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-$(VENV)/.ready: requirements-dev.txt requirements-fastai.txt
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-fastai.txt
-	touch $@
+$(VENV)/.run: requirements-run.txt
+	@$(PYTHON) $(SETUP) $(VENV) run
+	@touch $@
 
-$(VENV)/.built: $(VENV)/.ready $(NATIVE)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
-	touch $@
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-fastai.txt
+	@$(BIN)/python $(SETUP) $(VENV) dev
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.run $(NATIVE)
+	@$(BIN)/python $(SETUP) $(VENV) build
+	@touch $@
 
 build: $(VENV)/.built  ## compile the native module and install the package, editable, into .venv
 
 demo: build  ## the three stages on text that every installation carries; prints a table
 	$(BIN)/ulmfit-fast demo --output demo-output
 
-test: build  ## run the tests
+test: build $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -q tests
 
+coverage: build $(VENV)/.dev  ## the tests, and which lines of Python they ran: build/coverage/index.html
+	@mkdir -p build/coverage
+	$(BIN)/python -m pytest -q --cov --cov-report=html --cov-report=term tests
+
 # Where threads wait for each other is the same for every instruction set: ThreadSanitizer sees the portable one alone.
-native-test: $(VENV)/.ready  ## the kernels alone, without torch, under the sanitizers
+native-test: $(VENV)/.run  ## the kernels alone, without torch, under the sanitizers
 	@for options in "address,undefined OFF" "thread ON"; do set -- $$options; build=build/native-test-$${1%%,*}; \
 	  PATH="$(abspath $(BIN)):$$PATH" && cmake -S . -B $$build -G Ninja -DULMFIT_FAST_NATIVE_TESTS=ON \
 	    -DULMFIT_FAST_SANITIZE=$$1 -DULMFIT_FAST_PORTABLE_ONLY=$$2 -DCMAKE_CXX_FLAGS_RELEASE=-O1 >/dev/null && \
@@ -43,21 +51,21 @@ native-test: $(VENV)/.ready  ## the kernels alone, without torch, under the sani
 	done
 
 BENCH ?= build/bench/results
-bench: build  ## layer and classifier beside torch.nn.LSTM and fastai, 50 minutes; table and charts in build/bench (or BENCH=path-without-suffix)
+bench: build $(VENV)/.dev  ## layer and classifier beside torch.nn.LSTM and fastai, 50 minutes; table and charts in build/bench (or BENCH=path-without-suffix)
 	mkdir -p $(dir $(BENCH))
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-json=$(BENCH).json --benchmark-columns=median,iqr,rounds
 	$(BIN)/python -m benchmarks.report $(BENCH).json
 
-bench-smoke: build  ## the benchmarks once, tiny: that they still run
+bench-smoke: build $(VENV)/.dev  ## the benchmarks once, tiny: that they still run
 	ULMFIT_FAST_BENCH=smoke $(BIN)/python -m pytest -q benchmarks --benchmark-disable
 
-lint: $(VENV)/.ready  ## check style and types
+lint: $(VENV)/.dev  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
-$(VENV)/.docs: $(VENV)/.ready requirements-docs.txt
+$(VENV)/.docs: $(VENV)/.dev requirements-docs.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
@@ -65,12 +73,15 @@ $(VENV)/.docs: $(VENV)/.ready requirements-docs.txt
 docs: build $(VENV)/.docs  ## the documentation as a site in build/site, links checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-format: $(VENV)/.ready  ## rewrite files in the project's style
+format: $(VENV)/.dev  ## rewrite files in the project's style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-cuda-compile: $(VENV)/.ready  ## compile csrc/cuda with nvcc for all architectures; needs no GPU; warnings, spilled registers too, are errors
+hooks: $(VENV)/.dev  ## check each commit as `make lint` does
+	$(BIN)/pre-commit install
+
+cuda-compile: $(VENV)/.run  ## compile csrc/cuda with nvcc for all architectures; needs no GPU; warnings, spilled registers too, are errors
 	@command -v $(NVCC) >/dev/null || { echo "cuda-compile: $(NVCC) is not on PATH; install the CUDA toolkit" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(CUDA:csrc/%=build/%.o) \
 	  TORCH_INCLUDES="$$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths; print(*("-isystem " + p for p in include_paths()))')"
@@ -86,7 +97,7 @@ build/cuda/%.o: csrc/cuda/%.cpp $(NATIVE)
 	$(compile-cuda)
 
 CUDA_ON_HOST := build/cuda-on-host/libcuda_on_host.so
-cuda-on-host: build  ## compile csrc/cuda for the CPU, launches emulated, and test it there; needs neither GPU nor nvcc
+cuda-on-host: build $(VENV)/.dev  ## compile csrc/cuda for the CPU, launches emulated, and test it there; needs neither GPU nor nvcc
 	PATH="$(abspath $(BIN)):$$PATH" && eval cmake -G Ninja -S . -B $(dir $(CUDA_ON_HOST)) -DULMFIT_FAST_CUDA_ON_HOST=ON \
 	  "$$($(BIN)/python setup.py --print-cmake-arguments)" >/dev/null && cmake --build $(dir $(CUDA_ON_HOST)) --target cuda_on_host
 	ULMFIT_FAST_CUDA_ON_HOST=$(CUDA_ON_HOST) ULMFIT_FAST_TEST_DEVICE=cpu $(BIN)/python -m pytest -q \
@@ -130,6 +141,11 @@ gpu-sanitize:
 	    -k "(ragged or odd or chunks or blocks) and not float64" >$(GPU_OUT)/$$tool.log 2>&1; \
 	  case $$? in 0) echo "$$tool: clean";; 124|137) echo "$$tool: stopped after 60 s"; tail -5 $(GPU_OUT)/$$tool.log; status=1;; \
 	    *) echo "$$tool:"; tail -20 $(GPU_OUT)/$$tool.log; status=1;; esac; done; exit $$status
+
+RELEASE := build/release
+release-check: build  ## whether this commit can be released: version, changelog, sdist, wheel, metadata, known vulnerabilities
+	@$(BIN)/python $(SETUP) $(RELEASE)/venv release
+	$(BIN)/python tools/release_check.py $(RELEASE) $(RELEASE)/venv/bin/python
 
 clean:  ## remove what was built, .venv included
 	rm -rf $(VENV) build demo-output *.egg-info ulmfit_fast/_C*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks
