@@ -257,7 +257,7 @@ class Environment:
 
 
 def wheels_only(settings: dict[str, str]) -> list[str]:
-    """Where a pinned release has no wheel an error at once, not an hour of compiling; unless the user says otherwise."""
+    """An error at once where a pinned release has no wheel, not an hour of compiling, unless the user says otherwise."""
     return [] if {"only-binary", "no-binary"} & settings.keys() else ["--only-binary", ":all:"]
 
 
