@@ -257,7 +257,7 @@ class Environment:
 
 
 def wheels_only(settings: dict[str, str]) -> list[str]:
-    """An error at once where a pinned release has no wheel, not an hour of compiling, unless the user says otherwise."""
+    """Options for an error at once where a pinned release has no wheel, instead of an hour of compiling."""
     return [] if {"only-binary", "no-binary"} & settings.keys() else ["--only-binary", ":all:"]
 
 

@@ -104,7 +104,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
 def test_a_closed_terminal_ends_tokenizing_by_several_processes(tmp_path: Path) -> None:
     """It reaches all processes; those that work for the first one must not end before it, as if they had failed."""
     text = " ".join(f"word{i % 977}" for i in range(60_000))
-    (tmp_path / "a.txt").write_text("\n\n".join([text] * 100))
+    (tmp_path / "a.txt").write_text("\n\n".join([text] * 300))
     process = subprocess.Popen(
         [sys.executable, "-m", "ulmfit_fast", "tokenize", "a.txt", "--output", "out", "--processes", "2"],
         cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -114,7 +114,7 @@ def test_a_closed_terminal_ends_tokenizing_by_several_processes(tmp_path: Path) 
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(0.2)  # it takes seconds
+    time.sleep(1.5)  # all have set their handlers; it takes several seconds more
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGHUP)
     _, err = process.communicate(timeout=_ENOUGH_S)
