@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def _map(function: Any, texts: Iterable[str], processes: int, tokenizer: Tokeniz
             yield function(piece, tokenizer)
         return
     state = None if tokenizer is None else tokenizer.to_json()
+    _start_resource_tracker()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (state,)) as pool:
         waiting: deque[Future[Any]] = deque(pool.submit(function, piece) for piece in first)
         try:
@@ -66,6 +68,15 @@ def _map(function: Any, texts: Iterable[str], processes: int, tokenizer: Tokeniz
             raise InputError(
                 "a process that tokenizes has ended, killed for memory perhaps; try fewer: --processes 1"
             ) from None
+
+
+def _start_resource_tracker() -> None:
+    """Start multiprocessing's helper so that a closed terminal's SIGHUP does not end it: what is blocked is inherited."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(tokenizer: str | None) -> None:
