@@ -71,7 +71,7 @@ def _map(function: Any, texts: Iterable[str], processes: int, tokenizer: Tokeniz
 
 
 def _start_resource_tracker() -> None:
-    """Start multiprocessing's helper so that a closed terminal's SIGHUP does not end it: it inherits what is blocked."""
+    """Start multiprocessing's helper so that a closed terminal does not end it: what is blocked is inherited."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         resource_tracker.ensure_running()
