@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def _map(function: Any, texts: Iterable[str], processes: int, state: _State) -> 
         for piece in chain(first, pieces):
             yield function(piece, state)
         return
+    _start_resource_tracker()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (state,)) as pool:
         waiting: deque[Future[Any]] = deque(pool.submit(function, piece) for piece in first)
         try:
@@ -69,6 +71,15 @@ def _map(function: Any, texts: Iterable[str], processes: int, state: _State) -> 
             raise InputError(
                 "a process that tokenizes has ended, killed for memory perhaps; try fewer: --processes 1"
             ) from None
+
+
+def _start_resource_tracker() -> None:
+    """Start multiprocessing's helper so that a closed terminal does not end it: what is blocked is inherited."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(state: _State) -> None:
