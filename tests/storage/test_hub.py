@@ -41,6 +41,6 @@ def test_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_neither_folder_nor_package() -> None:
-    with pytest.raises(InputError, match=r"xx: no such model folder, and no .* pip install ./models/en"):
+    with pytest.raises(InputError, match=r"xx: no such model folder, and no .* give a folder"):
         find_pretrained("xx")
     assert find_pretrained("some/folder") == Path("some/folder")  # whose absence the reader of folders explains

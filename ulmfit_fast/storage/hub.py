@@ -36,8 +36,8 @@ def find_pretrained(source: str | Path) -> Path:
     if name not in models:
         known = f"installed: {', '.join(sorted(models))}" if models else "no model package is installed"
         raise InputError(
-            f"{name}: no such model folder, and no installed package brings a model of that name ({known}). The "
-            "English one: pip install ./models/en in ulmfit_fast's source folder"
+            f"{name}: no such model folder, and no installed package brings a model of that name ({known}); give a "
+            "folder that pretrain-lm, finetune-lm or import-lm has written"
         )
     spec = importlib.util.find_spec(models[name])
     if spec is None or spec.origin is None:
