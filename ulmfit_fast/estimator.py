@@ -14,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
-from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
+from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
 from ulmfit_fast.tasks.dataset import Dataset
-from ulmfit_fast.tasks.labels import Label, list_classes
+from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
@@ -136,19 +136,18 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         """
         for name in _CONFIGURATIONS:
             self._configuration(name)
-        data = Dataset.labelled(
-            _NAME, texts, labels, weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels
-        )
-        assert data.labels is not None
-        more = as_texts(_NAME, unlabeled, "unlabeled") if unlabeled is not None else []
         goes_on = self.warm_start and hasattr(self, "model_")
-        if not goes_on:
-            list_classes(data.texts, data.labels)  # before the long work
+        given = {"weights": sample_weight, "valid_texts": valid_texts, "valid_labels": valid_labels}
+        if goes_on:  # with a classifier that may know labels which these texts lack
+            data = Dataset.labelled(_NAME, texts, labels, **given)
+        else:
+            data = labelled_dataset(_NAME, texts, labels, class_weight=self.class_weight, **given)
+        more = as_texts(_NAME, unlabeled, "unlabeled") if unlabeled is not None else []
         config, weights = self._classifier_config()
         base = self._trained() if goes_on else self._language_model([*data.texts, *more])
         trained = finetune_classifier(
-            data.texts, data.labels, base, config,
-            sample_weight=sample_weight, class_weight=weights,
+            data.texts, data.labels or [], base, config,
+            sample_weight=data.weights, class_weight=weights,
             valid_texts=None if data.valid is None else data.valid.texts,
             valid_labels=None if data.valid is None else data.valid.labels,
             progress=self.progress,

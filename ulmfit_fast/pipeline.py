@@ -23,7 +23,7 @@ from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import read_config, remap_vocabulary, writes_output
 from ulmfit_fast.tasks.dataset import Dataset
-from ulmfit_fast.tasks.labels import Label, list_classes, sorted_classes
+from ulmfit_fast.tasks.labels import Label, encode_labels, list_classes, sorted_classes
 from ulmfit_fast.tasks.single_label import SingleLabel, class_weights
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.corpus import Corpus
@@ -252,9 +252,11 @@ def finetune_pretrained(
     Raises:
         TypeError, InputError, TrainingDivergedError: as ``finetune_lm`` and ``finetune_classifier``.
     """
-    data = Dataset.labelled("finetune_pretrained", texts, labels)
-    assert data.labels is not None
-    list_classes(data.texts, data.labels)  # before the long work
+    data = labelled_dataset(
+        "finetune_pretrained", texts, labels, weights=options.pop("sample_weight", None),
+        class_weight=options.get("class_weight"), valid_texts=options.pop("valid_texts", None),
+        valid_labels=options.pop("valid_labels", None),
+    )  # fmt: skip
     folder = None if output is None else Path(output) / LANGUAGE_MODEL
     if folder is not None:
         folder.parent.mkdir(exist_ok=True)
@@ -264,15 +266,27 @@ def finetune_pretrained(
         output=folder, overwrite=overwrite, resume=resume, **for_both,
     )  # fmt: skip
     return finetune_classifier(
-        data.texts,
-        data.labels,
-        language_model,
-        classifier_config,
-        output=output,
-        overwrite=overwrite,
-        resume=resume,
-        **options,
-    )
+        data.texts, data.labels or [], language_model, classifier_config, sample_weight=data.weights,
+        valid_texts=None if data.valid is None else data.valid.texts,
+        valid_labels=None if data.valid is None else data.valid.labels,
+        output=output, overwrite=overwrite, resume=resume, **options,
+    )  # fmt: skip
+
+
+def labelled_dataset(
+    caller: str, texts: Iterable[str], labels: Iterable[Label], *, class_weight: Any = None, **options: Any
+) -> Dataset:
+    """``Dataset.labelled``, and everything else that a new classifier could refuse in it: before hours of stage two.
+
+    Raises:
+        TypeError, InputError: as ``finetune_classifier``.
+    """
+    data = Dataset.labelled(caller, texts, labels, **options)
+    classes = list_classes(data.texts, data.labels or [])
+    class_weights(class_weight, classes, encode_labels(data.labels or [], classes, "labels"))
+    if data.valid is not None:
+        encode_labels(data.valid.labels or [], classes, "valid_labels")
+    return data
 
 
 def _options(

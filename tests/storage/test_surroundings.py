@@ -222,7 +222,9 @@ def test_sizes_that_no_model_has(part: str, name: str, value: Any, folder: Path)
     config = json.loads((folder / "config.json").read_text())
     config[part][name] = value
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=f"config.json has a wrong {part}|not this model's weights") as caught:
+    # A vocabulary of 2^50 rows could be one: it is the weights that do not fit. Nothing of that size is allocated.
+    message = "not this model's weights" if value == 1 << 50 else f"config.json has a wrong {part}"
+    with pytest.raises(InputError, match=message) as caught:
         load_classifier(folder)
     assert len(str(caught.value)) < 600
 

@@ -117,7 +117,7 @@ def finetune_lm_command(
 )
 @click.option(
     "--pretrained",
-    help='folder of a language model, or "en", the installed English one, to fine-tune on the texts first',
+    help="folder of a language model, or the name of an installed one, to fine-tune on the texts first",
 )
 @click.option(
     "--unlabeled", type=Path, multiple=True,

@@ -117,7 +117,7 @@ class SayDuration(Callback):
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
     if minutes < 1.5:
-        return f"{max(1, round(seconds))} seconds"
+        return f"{max(2, round(seconds))} seconds"
     return f"{round(minutes)} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
 
 
