@@ -1,4 +1,8 @@
-"""The seam between what is predicted and everything else: nobody else says softmax, argmax or accuracy."""
+"""The seam between what is predicted and the rest: labels, loss and scores of training, validation and folders.
+
+Prediction (``inference.prediction``, ``TextStream``, the commands predict and evaluate) still computes the
+probabilities of one label of several itself; a second task needs them to go through ``activate`` and ``decode``.
+"""
 
 from __future__ import annotations
 
