@@ -1,4 +1,4 @@
-"""The demo from its first line to its last, on texts and models small enough for a test."""
+"""The demo from its first line to its last on tiny texts and models, and the texts that it brings."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ import pytest
 
 from tests.cli.command_line import assert_one_line
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
+from ulmfit_fast import pretrain_lm
 from ulmfit_fast.cli.main import main
-from ulmfit_fast.demo import demo
-from ulmfit_fast.demo.docstrings import Docstring
+from ulmfit_fast.demo import comparison, demo
+from ulmfit_fast.demo.topics import draw_labelled, load_topics
 
-AREAS = {"email": "good", "torch.nn": "bad"}
+
+@pytest.fixture
+def language_model(tmp_path: Path) -> Path:
+    pretrain_lm(make_task(240, seed=1)[0], PRETRAIN, output=tmp_path / "lm")
+    return tmp_path / "lm"
 
 
 @pytest.fixture
 def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Docstrings of two areas that are told apart by their words, and of a third that is too rare to take part."""
-    texts, labels = make_task(240)
-    area_of = {label: area for area, label in AREAS.items()}
-    found = [Docstring(area_of[label], text) for text, label in zip(texts, labels, strict=True)]
-    found += [Docstring("tkinter", "one window")] * 9
-    monkeypatch.setattr(demo, "read_docstrings", lambda: found)
-    monkeypatch.setattr(demo, "PRETRAIN", PRETRAIN)
+    """Texts of two topics that are told apart by their words."""
+    tables = []
+    for seed in (2, 3):
+        texts, topics = make_task(120, seed)
+        tables.append(pd.DataFrame({"text": texts, "topic": topics, "article": "made up"}))
+    monkeypatch.setattr(demo, "load_topics", lambda: tuple(tables))
     monkeypatch.setattr(demo, "FINETUNE", replace(FINETUNE, new_vocabulary=False))
     monkeypatch.setattr(demo, "CLASSIFY", CLASSIFY)
     monkeypatch.setattr(demo, "FROM_SCRATCH", CLASSIFY)
@@ -35,20 +39,23 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_demo")
-def test_demo_ends_with_a_table_and_a_command_that_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_ends_with_a_table_a_picture_and_a_command_that_works(
+    tmp_path: Path, language_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "a demo"
     for _ in range(2):  # again into the same folder
-        assert main(["demo", "--output", str(output), "--seeds", "1"]) == 0
+        assert main(["demo", "--output", str(output), "--draws", "1", "--pretrained", str(language_model)]) == 0
     printed = capsys.readouterr().out
     assert (output / "results.md").read_text() in printed
-    assert "accuracy with the three stages, the same labels" in printed
-    assert "task: 2 areas" in printed
+    assert all(f"accuracy, {method}" in printed for method in comparison.METHODS)
+    assert "120 sentences of Wikipedia on 2 topics; 120 of other articles" in printed
+    assert (output / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     command = shlex.split(printed.splitlines()[printed.splitlines().index("Predict with it:") + 1])
     assert command[0] == "ulmfit-fast"
     assert main(command[1:]) == 0
     predictions = pd.read_csv(output / "predictions.csv")
-    assert set(predictions["prediction"]) <= set(AREAS)
-    assert predictions["area"].isin(AREAS).all()
+    assert set(predictions["prediction"]) <= {"good", "bad"}
+    assert len(predictions) == 6
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,3 +66,32 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.
     (tmp_path / "file").write_text("")
     assert main(["demo", "--output", str(tmp_path / "file")]) == 2
     assert_one_line(capsys, "is a file; give a folder")
+
+
+def test_a_language_model_that_is_missing_is_said_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--output", str(tmp_path / "demo"), "--pretrained", "xx"]) == 2
+    assert_one_line(capsys, "xx: no such model folder, and no installed package brings a model of that name")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_texts_are_clean_and_no_article_is_on_both_sides() -> None:
+    train, test = load_topics()
+    assert (len(train), len(test)) == (1943, 1000)
+    assert set(train["topic"]) == set(test["topic"])
+    assert set(test["topic"].value_counts()) == {100}
+    assert not set(train["article"]) & set(test["article"])
+    both = pd.concat([train, test])
+    assert not both["text"].duplicated().any()
+    assert both["text"].str.len().between(60, 250).all()
+
+
+def test_a_draw_has_the_same_number_of_each_topic_and_comes_from_its_seed() -> None:
+    train, _ = load_topics()
+    drawn = draw_labelled(train, 10, seed=0)
+    assert set(drawn["topic"].value_counts()) == {10}
+    assert drawn["text"].isin(train["text"]).all()
+    assert not drawn["text"].duplicated().any()
+    assert drawn.equals(draw_labelled(train, 10, seed=0))
+    assert not drawn.equals(draw_labelled(train, 10, seed=1))

@@ -81,7 +81,7 @@ class _Group(click.Group):
     _MODULES: ClassVar = {
         "tokenize": "tokenize", "import-lm": "import_lm", "convert": "convert",
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
-        "predict": "prediction", "evaluate": "prediction", "info": "prediction", "demo": "prediction",
+        "predict": "prediction", "evaluate": "prediction", "info": "prediction", "demo": "demo",
     }  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:

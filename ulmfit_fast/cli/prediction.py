@@ -15,7 +15,7 @@ import pandas as pd
 
 from ulmfit_fast.cli import options
 from ulmfit_fast.core.console import say
-from ulmfit_fast.core.device import DEVICES, PRECISIONS, choose_device
+from ulmfit_fast.core.device import PRECISIONS, choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
 from ulmfit_fast.nn.classifier import TextClassifier
@@ -29,9 +29,6 @@ from ulmfit_fast.text.table_writer import TableWriter
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 
-_device = click.option(
-    "--device", default="auto", type=click.Choice(DEVICES), show_default=True, help="auto: a GPU where there is one"
-)
 _precision = click.option(
     "--precision", default="float32", type=click.Choice(tuple(PRECISIONS)), show_default=True,
     help="bfloat16: faster where the processor has it, by autocast",
@@ -40,7 +37,7 @@ _precision = click.option(
 
 def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        options.sample_seed, _device, _precision, options.max_tokens, options.batch_size, options.max_texts,
+        options.sample_seed, options.device, _precision, options.max_tokens, options.batch_size, options.max_texts,
     ):  # fmt: skip
         command = option(command)
     return command
@@ -208,27 +205,6 @@ def info_command(folder: Path) -> None:
         say(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
 
 
-@click.command("demo")
-@click.option("--output", default=Path("demo-output"), type=Path, show_default=True, help="folder for models and table")
-@click.option(
-    "--seeds",
-    default=3,
-    type=click.IntRange(min=1),
-    show_default=True,
-    help="repetitions of the small-label experiment",
-)
-@_device
-def demo_command(output: Path, seeds: int, device: str) -> None:
-    """Run all three stages on text that is here already.
-
-    The texts are docstrings, which every installation carries. Prints a table at the end. Takes less than ten minutes
-    on two cores.
-    """
-    from ulmfit_fast.demo.demo import run_demo
-
-    run_demo(output, seeds, device)
-
-
 _OF_A_CLASSIFIER = ("label_column", "max_texts", "batch_size", "max_tokens", "precision", "seed")
 
 
@@ -242,4 +218,4 @@ def report_perplexity(
     say(f"perplexity {math.exp(min(loss, 50)):.2f} (loss {loss:.4f}) on {sum(map(len, ids)) - 1:,} tokens")
 
 
-COMMANDS = {command.name: command for command in (predict_command, evaluate_command, info_command, demo_command)}
+COMMANDS = {command.name: command for command in (predict_command, evaluate_command, info_command)}

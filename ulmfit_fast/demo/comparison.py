@@ -1,0 +1,62 @@
+"""What the demo compares: classifiers that see the same few labels, and what each reaches on texts it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from ulmfit_fast.demo.topics import draw_labelled
+from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.pipeline import finetune_classifier
+from ulmfit_fast.training.config import ClassifierConfig
+from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
+
+TFIDF = "TF-IDF and logistic regression"
+SCRATCH = "this network, no language model"
+PRETRAINED = "language model, not fine-tuned"
+STAGES = "all three stages"
+METHODS = (TFIDF, SCRATCH, PRETRAINED, STAGES)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of labels: the accuracy of each method, and the classifier of all three stages."""
+
+    accuracy: dict[str, float]
+    sure: float  # accuracy of all three stages on the half of the test texts with the highest confidence
+    best: TrainedClassifier
+
+
+def compare(
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    labels: int,
+    pretrained: TrainedLanguageModel,
+    tuned: TrainedLanguageModel,
+    config: ClassifierConfig,
+    from_scratch: ClassifierConfig,
+    seed: int,
+) -> Draw:
+    """Train every method on ``labels`` rows of each topic and score it on the test table."""
+    drawn = draw_labelled(train, labels, seed)
+    texts, topics = drawn["text"].tolist(), drawn["topic"].tolist()
+    bases = {SCRATCH: (None, from_scratch), PRETRAINED: (pretrained, config), STAGES: (tuned, config)}
+    accuracy = {TFIDF: _tfidf(texts, topics, test)}
+    for name, (base, settings) in bases.items():
+        trained = finetune_classifier(texts, topics, base, replace(settings, seed=seed))
+        probabilities = predict_probabilities(trained.model, trained.tokenizer, test["text"].tolist())
+        right = np.asarray(trained.labels)[probabilities.argmax(1)] == test["topic"].to_numpy()
+        accuracy[name] = float(right.mean())
+    surest = np.argsort(-probabilities.max(1), kind="stable")[: len(right) // 2]
+    return Draw(accuracy, float(right[surest].mean()), trained)
+
+
+def _tfidf(texts: list[str], topics: list[str], test: pd.DataFrame) -> float:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    return float(model.fit(texts, topics).score(test["text"], test["topic"]))
