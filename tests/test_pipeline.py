@@ -60,6 +60,8 @@ def test_finetuning_keeps_the_given_model_and_takes_the_new_vocabulary(language_
     tuned = finetune_lm(texts, language_model, FINETUNE)
     assert torch.equal(language_model.model.decoder_weight, before)
     assert "brandnew" in tuned.tokenizer.vocabulary
+    few = finetune_lm(texts[:20], language_model, replace(FINETUNE, min_frequency=3))
+    assert set(language_model.tokenizer.vocabulary) < set(few.tokenizer.vocabulary)
     kept = finetune_lm(texts, language_model, replace(FINETUNE, new_vocabulary=False))
     assert kept.tokenizer.vocabulary == language_model.tokenizer.vocabulary
 

@@ -27,6 +27,7 @@ from ulmfit_fast.tasks.labels import Label, encode_labels, list_classes, sorted_
 from ulmfit_fast.tasks.single_label import SingleLabel, class_weights
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.token_counts import count_tokens
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
@@ -129,8 +130,8 @@ def finetune_lm(
         data = Dataset.unlabelled("finetune_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
         tokenizer = base.tokenizer
         if config.new_vocabulary and tokenizer.uses_rules:
-            words = Tokenizer.train_words(data.texts, config.vocab_size, config.min_frequency, tokenizer.rules_version)
-            tokenizer = words.reading(tokenizer.direction)
+            counts = count_tokens(data.texts, tokenizer.rules_version)
+            tokenizer = tokenizer.over(counts, config.vocab_size, config.min_frequency)
         corpus = _in_memory("finetune_lm", tokenizer, data)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))

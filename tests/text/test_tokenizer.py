@@ -22,6 +22,18 @@ from ulmfit_fast.text.rules import SPECIAL_TOKENS, apply_rules, encodable
 from ulmfit_fast.text.tokenizer import TOKENIZERS, Tokenizer
 
 
+def test_a_vocabulary_over_other_texts_keeps_what_has_room() -> None:
+    counts = {"new": 5, "rare": 2, "two": 3}
+    base = Tokenizer.from_vocabulary(["one", "two", "three"]).reading("backward")
+    words = base.over(counts, vocab_size=16, min_frequency=3)
+    assert words.vocabulary == [*SPECIAL_TOKENS, "new", "two", "one", "three"]
+    assert (words.direction, words.rules_version) == ("backward", base.rules_version)
+    assert base.over(counts, 10, 3).vocabulary[9:] == ["new", "two", "one"]  # no smaller than the base
+    assert base.over(counts, 10, 1).vocabulary[9:] == ["new", "two", "rare"]
+    many = {f"word{i}": 9 for i in range(20)}
+    assert "one" not in base.over(many, 16, 3).vocabulary
+
+
 def test_word_tokens() -> None:
     tokenizer = Tokenizer.train_words(["I don't think it's 3.14, Bob's “quote”."], min_frequency=1)
     assert tokenizer.tokens("I don't think it's 3.14, Bob's “quote”.") == [

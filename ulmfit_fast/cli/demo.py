@@ -19,9 +19,9 @@ from ulmfit_fast.cli import options
 @click.option("--draws", default=3, type=click.IntRange(min=1), show_default=True, help="draws of the labels")
 @options.device
 def demo_command(output: Path, pretrained: str, draws: int, device: str) -> None:
-    """Run the three stages on sentences of Wikipedia that the package brings.
+    """Run the three stages on texts that are here already.
 
-    A classifier learns ten topics from ten labels each. Prints what it reaches beside TF-IDF. Takes less than five
+    A classifier learns the topics of sentences of Wikipedia, ten topics from ten labels each. Prints what it reaches beside TF-IDF. Takes less than five
     minutes on two cores.
     """
     from ulmfit_fast.demo.demo import run_demo

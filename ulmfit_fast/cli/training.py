@@ -93,14 +93,14 @@ def finetune_lm_command(
     folder corpus of the output. They may be larger than memory.
     """
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
-    base, given = TrainedLanguageModel.load(find_pretrained(language_model)), None
+    base = TrainedLanguageModel.load(find_pretrained(language_model))
+    vocabulary: dict[str, Any] = {"base": base.tokenizer}
     if not (config.new_vocabulary and base.tokenizer.uses_rules):
         asked = ("new_vocabulary",) if config.new_vocabulary else ()
         options.refuse_given((*OF_A_VOCABULARY, *asked), f"the vocabulary of {language_model} is kept")
-        given = base.tokenizer
+        vocabulary = {"given": base.tokenizer, "direction": base.tokenizer.direction}
     files = Source(
-        source, valid, reading, "word", config.vocab_size, config.min_frequency, config.seed, given,
-        base.tokenizer.direction, base.tokenizer.rules_version,
+        source, valid, reading, "word", config.vocab_size, config.min_frequency, config.seed, **vocabulary
     )  # fmt: skip
     corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume)
     finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)

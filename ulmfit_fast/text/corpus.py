@@ -83,6 +83,8 @@ class Source:
         given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
         direction: "forward", or "backward": texts are read from their end.
         rules_version: of the text rules that words are split by; older ones are for what goes on with an older model.
+        base: a language model's tokenizer of words, to go on with over the texts' vocabulary (``Tokenizer.over``); its
+            direction and rules hold.
     """
 
     path: Path
@@ -95,6 +97,12 @@ class Source:
     given: Tokenizer | None = None
     direction: str = "forward"
     rules_version: int = RULES_VERSION
+    base: Tokenizer | None = None
+
+    def __post_init__(self) -> None:
+        if self.base is not None:
+            object.__setattr__(self, "direction", self.base.direction)
+            object.__setattr__(self, "rules_version", self.base.rules_version)
 
     def description(self) -> dict[str, Any]:
         """All that the tokens depend on: equal descriptions, equal tokens."""
@@ -106,6 +114,7 @@ class Source:
         } | self.reading.description() | (
             {"kind": self.tokenizer, "vocab_size": self.vocab_size, "min_frequency": self.min_frequency}
             | ({} if self.direction == "forward" else {"direction": self.direction})
+            | ({} if self.base is None else {"base": zlib.crc32(self.base.to_json().encode())})
             if self.given is None else {"given": zlib.crc32(self.given.to_json().encode())}
         )  # fmt: skip
 
@@ -267,6 +276,8 @@ def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
     texts, limits = reading.counted("vocabulary"), (source.vocab_size, source.min_frequency)
     if source.tokenizer == "word":
         counts = parallel.count_tokens(texts, source.rules_version, processes)
+        if source.base is not None:
+            return source.base.over(counts, *limits)
         tokenizer = Tokenizer.from_counts(counts, *limits, source.rules_version)
     else:
         tokenizer = Tokenizer.train(source.tokenizer, texts, *limits)

@@ -99,6 +99,22 @@ class Tokenizer:
         frequent.sort(key=lambda token: (-counts[token], token))
         return cls.from_vocabulary(frequent[: max(vocab_size - len(SPECIAL_TOKENS), 0)], "word", rules_version)
 
+    def over(self, counts: Mapping[str, int], vocab_size: int, min_frequency: int) -> Tokenizer:
+        """This tokenizer of words over other texts' vocabulary, for a language model that goes on with them.
+
+        The texts' frequent words come first. This vocabulary's other words follow while there is room: texts that are
+        few lack most of the words of those to come.
+
+        Args:
+            counts: how often the texts have each token (``count_tokens`` with this tokenizer's ``rules_version``).
+            vocab_size: largest vocabulary, special tokens included; this one's own size where that is larger.
+            min_frequency: words that are rarer in the texts do not come first.
+        """
+        limit = max(vocab_size, len(self))
+        frequent = Tokenizer.from_counts(counts, limit, min_frequency, self.rules_version).vocabulary
+        words = list(dict.fromkeys([*frequent, *self.vocabulary]))[:limit]
+        return Tokenizer.from_vocabulary(words, "word", self.rules_version).reading(self.direction)
+
     @classmethod
     def train_whitespace(cls, texts: Iterable[str], vocab_size: int = 1 << 30, min_frequency: int = 1) -> Tokenizer:
         """A vocabulary of what stands between white space, each line end being the token ``<eos>``.

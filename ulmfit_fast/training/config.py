@@ -186,9 +186,11 @@ class FinetuneLMConfig(LanguageModelConfig):
     discriminative_factor: float = setting(
         2.6, "learning rate of a layer group over that of the one before it", at_least=1
     )
-    new_vocabulary: bool = setting(True, "word tokenizers: take over the new texts' vocabulary, known words kept")
-    vocab_size: int = setting(60_000, "largest new vocabulary", at_least=16)
-    min_frequency: int = setting(3, "words rarer in the new texts are unknown", at_least=1)
+    new_vocabulary: bool = setting(
+        True, "word tokenizers: take the new texts' frequent words first, then the model's others while there is room"
+    )
+    vocab_size: int = setting(30_000, "largest new vocabulary, or the model's size if that is larger", at_least=16)
+    min_frequency: int = setting(3, "words that are rarer in the new texts do not come first", at_least=1)
 
 
 @documented
