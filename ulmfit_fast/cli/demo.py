@@ -21,8 +21,8 @@ from ulmfit_fast.cli import options
 def demo_command(output: Path, pretrained: str, draws: int, device: str) -> None:
     """Run the three stages on texts that are here already.
 
-    A classifier learns the topics of sentences of Wikipedia, ten topics from ten labels each. Prints what it reaches beside TF-IDF. Takes less than five
-    minutes on two cores.
+    A classifier learns which of ten topics a sentence of Wikipedia is about, from ten labels each. Prints what it
+    reaches beside TF-IDF. Takes less than five minutes on two cores.
     """
     from ulmfit_fast.demo.demo import run_demo
 
