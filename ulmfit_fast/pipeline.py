@@ -86,7 +86,7 @@ def pretrain_lm(
         corpus = _in_memory("pretrain_lm", config.train_tokenizer(data.texts), data)
     sizes = config.encoder_config(corpus.tokenizer).with_dropouts(config.dropouts, config.drop_mult)
     model = new_module(lambda: LanguageModel(AWDLSTM(sizes)), generators.of("cpu"))
-    return LanguageModelTrainer("pretrain LM", model, corpus, config, 1.0, options, generators).trained()
+    return LanguageModelTrainer("pretrain LM", model, corpus, config, options, generators).trained()
 
 
 @writes_output
@@ -134,9 +134,8 @@ def finetune_lm(
         corpus = _in_memory("finetune_lm", tokenizer, data)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
-    factor = config.discriminative_factor
     generators = Generators(config.seed)
-    return LanguageModelTrainer("fine-tune LM", model, corpus, config, factor, options, generators).trained()
+    return LanguageModelTrainer("fine-tune LM", model, corpus, config, options, generators).trained()
 
 
 @writes_output
@@ -183,6 +182,11 @@ def finetune_classifier(
     config = config or ClassifierConfig()
     options = _options(output, resume, progress, on_epoch, callbacks)
     base = None if language_model is None else _load_encoder(language_model)
+    if base is None and config.l2_sp:
+        raise InputError(
+            f"finetune_classifier: l2_sp={config.l2_sp} pulls towards a pretrained model's weights, and there is none; "
+            "give language_model, or leave l2_sp 0"
+        )
     generators = Generators(config.seed)
     data = Dataset.labelled(
         "finetune_classifier", texts, labels, weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels

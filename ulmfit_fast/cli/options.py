@@ -165,7 +165,9 @@ def refuse_given(names: Sequence[str], reason: str) -> None:
     """An error if one of these options is on the command line, where it would do nothing."""
     for name in names:
         if is_given(name):
-            typed = {"text_columns": "text-column", "quotes": "no-quotes"}.get(name, name.replace("_", "-"))
+            typed = {"text_columns": "text-column", "quotes": "no-quotes", "language_model": "model"}.get(
+                name, name.replace("_", "-")
+            )
             raise InputError(f"--{typed} does nothing here: {reason}")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.prediction import evaluate_classifier
@@ -29,17 +29,8 @@ from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import Loop, StepLoss, diverged
 from ulmfit_fast.training.trained import TrainedClassifier
 from ulmfit_fast.training.trainer import RunOptions, Trainer
-from ulmfit_fast.training.unfreezing import ChainThaw, GradualUnfreezing, layer_groups, train_only
 
 _SAMPLE = 4  # training texts that every epoch is checked with
-
-# What ``ClassifierConfig.unfreezing`` does to the layer groups as an epoch starts; returns how many train.
-_START_EPOCH: dict[str, Callable[[list[nn.Module], int], int]] = {
-    "gradual": lambda groups, epoch: GradualUnfreezing(groups).start_epoch(epoch),
-    "chain-thaw": lambda groups, epoch: ChainThaw(groups).start_epoch(epoch),
-    "last": lambda groups, _: train_only(groups, [len(groups) - 1]),
-    "all": lambda groups, _: train_only(groups, range(len(groups))),
-}
 
 
 class ClassifierTrainer(Trainer):
@@ -64,7 +55,7 @@ class ClassifierTrainer(Trainer):
         options: RunOptions,
         generators: Generators,
     ) -> None:
-        super().__init__("classifier", model, config, config.discriminative_factor, options, generators)
+        super().__init__("classifier", model, config, options, generators)
         self.tokenizer, self.task, self.random = tokenizer, task, np.random.default_rng(config.seed)
         self._ids = list(tokenizer.encode(data.texts))
         warn_of_unknown("finetune_classifier", tokenizer, self._ids)
@@ -79,7 +70,6 @@ class ClassifierTrainer(Trainer):
         # Each epoch cuts its own batches, of which there may be a few more or less.
         self.expected_batches = len(group_documents(lengths, config.batch_size, config.max_tokens, self.random))
         self.checksum = self._checksum()
-        self._groups = layer_groups(model)
         # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
         self._sample = sorted(range(len(lengths)), key=lengths.__getitem__)[:_SAMPLE]
 
@@ -96,8 +86,8 @@ class ClassifierTrainer(Trainer):
         loss = self.task.loss(logits, targets, weights)
         return StepLoss(loss, loss, len(documents.data))
 
-    def start_epoch(self, epoch: int) -> Record:
-        return {"trainable_groups": _START_EPOCH[self.config.unfreezing](self._groups, epoch)}
+    def pretrained_parameters(self) -> Iterable[Tensor]:
+        return self.model.bpt3c.encoder.parameters()  # type: ignore[attr-defined]
 
     def validate(self, title: str) -> Record:
         sample = [self._ids[i] for i in self._sample]
@@ -124,7 +114,6 @@ class ClassifierTrainer(Trainer):
             return super().train()
         finally:
             self.model.bpt3c.on_progress = None
-            self.model.requires_grad_(True)
 
     def trained(self) -> TrainedClassifier:
         """Train, and give the model back as users get it."""
