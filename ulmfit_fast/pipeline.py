@@ -182,11 +182,7 @@ def finetune_classifier(
     config = config or ClassifierConfig()
     options = _options(output, resume, progress, on_epoch, callbacks)
     base = None if language_model is None else _load_encoder(language_model)
-    if base is None and config.l2_sp:
-        raise InputError(
-            f"finetune_classifier: l2_sp={config.l2_sp} pulls towards a pretrained model's weights, and there is none; "
-            "give language_model, or leave l2_sp 0"
-        )
+    _check_base(config, base)
     generators = Generators(config.seed)
     data = Dataset.labelled(
         "finetune_classifier", texts, labels, weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels
@@ -220,7 +216,24 @@ def finetune_classifier(
         model.bpt3c.encoder.load_state_dict(_encoder_of(base).state_dict())  # type: ignore[attr-defined]
     if going_on and isinstance(base, TrainedClassifier):
         _take_over_head(base, model, classes)
-    return ClassifierTrainer(model, tokenizer, task, data, config, options, generators).trained()
+    expects = base.model if isinstance(base, TrainedLanguageModel) else None
+    return ClassifierTrainer(model, tokenizer, task, data, config, options, generators, expects).trained()
+
+
+def _check_base(config: ClassifierConfig, base: TrainedLanguageModel | TrainedClassifier | None) -> None:
+    """Raises InputError for options that need a pretrained model which is not there."""
+    if base is None and config.l2_sp:
+        raise InputError(
+            f"finetune_classifier: l2_sp={config.l2_sp} pulls towards a pretrained model's weights, and there is none; "
+            "give language_model, or leave l2_sp 0"
+        )
+    by_language_model = config.replace_by == "language-model"
+    if config.word_replace and (base is None or (by_language_model and isinstance(base, TrainedClassifier))):
+        raise InputError(
+            f"finetune_classifier: word_replace={config.word_replace} with replace_by={config.replace_by!r} needs a "
+            f"language model{'' if by_language_model else ' or a classifier to go on with'}; give language_model, or "
+            "leave word_replace 0"
+        )
 
 
 LANGUAGE_MODEL = "language_model"  # of an output folder: the subfolder with the fine-tuned language model

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -18,6 +18,9 @@ from ulmfit_fast.text.files import Documents, read_documents, used_options
 from ulmfit_fast.text.inputs import read_once
 from ulmfit_fast.text.parallel import available_processes
 from ulmfit_fast.text.reading import SPLITS, ReadOptions
+
+if TYPE_CHECKING:
+    from ulmfit_fast.training.config import TrainingConfig
 
 
 def config_options(
@@ -169,6 +172,24 @@ def refuse_given(names: Sequence[str], reason: str) -> None:
                 name, name.replace("_", "-")
             )
             raise InputError(f"--{typed} does nothing here: {reason}")
+
+
+def refuse_unused_rates(config: TrainingConfig, prefix: str = "") -> None:
+    """An error if an option on learning rates is on the command line that the others make meaningless.
+
+    ``prefix`` as in ``config_options``.
+    """
+    from ulmfit_fast.training.config import FinetuningConfig  # with torch, which what reads text alone starts without
+    from ulmfit_fast.training.schedules import USES
+
+    unused = [name for name in ("cut_frac", "ratio", "end_frac") if name not in USES[config.schedule]]
+    refuse_given([_parameter(prefix, name) for name in unused], f"the schedule {config.schedule} does not use it")
+    if isinstance(config, FinetuningConfig):
+        if config.dis_blocks == 0:
+            names = ("discriminative_factor", "lr_lowest", "weight_decay_factor")
+            refuse_given([_parameter(prefix, name) for name in names], f"--{prefix}dis-blocks is 0: one rate for all")
+        if config.lr_lowest:
+            refuse_given([_parameter(prefix, "discriminative_factor")], f"--{prefix}lr-lowest is given in its place")
 
 
 def refuse_unused_reading(reading: ReadOptions, *paths: Path | None) -> None:

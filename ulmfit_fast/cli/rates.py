@@ -21,7 +21,6 @@ from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, Pret
 from ulmfit_fast.training.lr_finder import find_lr
 from ulmfit_fast.training.lr_range import draw_finding
 from ulmfit_fast.training.schedule_plot import draw_curves, rate_curves
-from ulmfit_fast.training.schedules import USES
 from ulmfit_fast.training.tuning import prepare_config
 
 STAGES: dict[str, type[TrainingConfig]] = {
@@ -90,10 +89,7 @@ def schedule_command(
     highest and last rates are printed. Nothing is trained.
     """
     _check_picture(output, overwrite)
-    options.refuse_given(
-        [name for name in ("cut_frac", "ratio", "end_frac") if name not in USES[config.schedule]],
-        f"the schedule {config.schedule} does not use it",
-    )
+    options.refuse_unused_rates(config)
     lstm = [f"LSTM {i}" for i in range(1, num_layers + 1)]
     names = ["embedding", *lstm, "head"] if stage == "classifier" else [*lstm, "embedding and softmax"]
     curves = rate_curves(partial(prepare_config, config), config.epochs, steps, len(names))
@@ -138,6 +134,7 @@ def lr_find_command(
     model. No model is changed or written.
     """
     _check_picture(output, overwrite)
+    options.refuse_unused_rates(config)
     options.refuse_unused_reading(reading, source)
     test: dict[str, Any] = {"lr_min": lr_min, "lr_max": lr_max, "steps": steps}
     if stage == "classifier":

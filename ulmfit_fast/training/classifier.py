@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.random import Generators
+from ulmfit_fast.inference.candidates import likely_words, near_words
 from ulmfit_fast.inference.prediction import evaluate_classifier
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.model_folder import save_model
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.task import Task
+from ulmfit_fast.text.augment import Augmentation, Augmenter, by_place, by_word
 from ulmfit_fast.text.batching import document_batches, group_documents
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
@@ -40,6 +43,7 @@ class ClassifierTrainer(Trainer):
         tokenizer: the model's.
         task: what is predicted.
         data: with labels that the task knows.
+        language_model: that the encoder is of, where there is one, for ``config.replace_by``.
     """
 
     model: TextClassifier
@@ -54,6 +58,7 @@ class ClassifierTrainer(Trainer):
         config: ClassifierConfig,
         options: RunOptions,
         generators: Generators,
+        language_model: LanguageModel | None = None,
     ) -> None:
         super().__init__("classifier", model, config, options, generators)
         self.tokenizer, self.task, self.random = tokenizer, task, np.random.default_rng(config.seed)
@@ -70,12 +75,14 @@ class ClassifierTrainer(Trainer):
         # Each epoch cuts its own batches, of which there may be a few more or less.
         self.expected_batches = len(group_documents(lengths, config.batch_size, config.max_tokens, self.random))
         self.checksum = self._checksum()
+        self._read = self._augmented(language_model)
         # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
         self._sample = sorted(range(len(lengths)), key=lengths.__getitem__)[:_SAMPLE]
 
     def batches(self, skip: int) -> Iterator[Any]:
         config = self.config
-        return islice(document_batches(self._ids, config.batch_size, config.max_tokens, self.random), skip, None)
+        batches = document_batches(self._ids, config.batch_size, config.max_tokens, self.random, self._read)
+        return islice(batches, skip, None)
 
     def compute_loss(self, batch: tuple[Any, np.ndarray]) -> StepLoss:
         documents, rows = batch
@@ -119,6 +126,23 @@ class ClassifierTrainer(Trainer):
         """Train, and give the model back as users get it."""
         history = self.train()
         return TrainedClassifier(self.model, self.tokenizer, self.task, history)
+
+    def _augmented(self, language_model: LanguageModel | None) -> Callable[[int], np.ndarray] | None:
+        """How the current epoch reads a text, if not as it is."""
+        config, ids = self.config, self._ids
+        augmentation = Augmentation(config.word_dropout, config.word_swap, config.word_replace, config.word_noise)
+        if not augmentation:
+            return None
+        candidates, backward = None, self.tokenizer.direction == "backward"
+        if config.word_replace and config.replace_by == "embedding":
+            encoder = self.model.bpt3c.encoder
+            everything = torch.arange(encoder.vocab_size, device=self.device)
+            candidates = by_word(near_words(encoder.embed(everything), ids), ids, backward)
+        elif config.word_replace and language_model is not None:
+            likely = likely_words(language_model, self.device, ids, progress=self.options.progress)
+            candidates = by_place(likely, backward)
+        augmenter = Augmenter(self.tokenizer, ids, augmentation, config.seed, candidates)
+        return lambda row: augmenter.text(row, self.epoch)
 
     def _checksum(self) -> int:
         """A checksum of texts, vocabulary, labels and weights."""

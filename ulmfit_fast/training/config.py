@@ -279,6 +279,24 @@ class ClassifierConfig(FinetuningConfig, NewModelConfig):
     label_smoothing: float = setting(
         0.0, "share of a label's probability that goes evenly to all classes", at_least=0, at_most=0.9
     )
+    word_dropout: float = setting(
+        0.0, "augmentation: share of a text's words that an epoch leaves out", at_least=0, at_most=1
+    )
+    word_swap: float = setting(
+        0.0, "augmentation: share of words that change places with the next one", at_least=0, at_most=1
+    )
+    word_replace: float = setting(
+        0.0, "augmentation: share of words in whose place another one is read, see replace-by", at_least=0, at_most=1
+    )
+    word_noise: float = setting(
+        0.0, "augmentation: share of words in whose place any word is read, frequent ones more often", at_least=0,
+        at_most=1,
+    )  # fmt: skip
+    replace_by: str = setting(
+        "embedding", "what word-replace reads: one of the words nearest in the embedding, or one of those that the "
+        "language model expects most in that place",
+        choices=("embedding", "language-model"),
+    )  # fmt: skip
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
     max_tokens: int = setting(1_000_000, "tokens in a batch, unless two documents alone have more", at_least=1)
     backprop: str = setting(
