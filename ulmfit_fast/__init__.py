@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         reverse_annealing,
         slanted_triangular,
     )
+    from ulmfit_fast.training.search import SearchResult, parse_space, search
     from ulmfit_fast.training.strategy import ULMFiTStrategy
     from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
     from ulmfit_fast.training.unfreezing import (
@@ -80,6 +81,7 @@ _MODULES = {
     "Schedule": "training.schedules",
     "ScheduledLR": "training.schedules",
     "ScheduledUnfreezing": "training.unfreezing",
+    "SearchResult": "training.search",
     "SlantedTriangularLR": "training.schedules",
     "StepwiseUnfreezing": "training.unfreezing",
     "TextClassifier": "nn.classifier",
@@ -108,10 +110,12 @@ _MODULES = {
     "one_cycle": "training.schedules",
     "one_cycle_momentum": "training.schedules",
     "ops": "ops",
+    "parse_space": "training.search",
     "plot_schedule": "training.schedule_plot",
     "pretrain_lm": "pipeline",
     "replace_lstm": "nn.replace",
     "reverse_annealing": "training.schedules",
+    "search": "training.search",
     "slanted_triangular": "training.schedules",
     "to_nn_lstm": "nn.replace",
 }
@@ -138,6 +142,7 @@ __all__ = [
     "Schedule",
     "ScheduledLR",
     "ScheduledUnfreezing",
+    "SearchResult",
     "SlantedTriangularLR",
     "StepwiseUnfreezing",
     "TextClassifier",
@@ -166,10 +171,12 @@ __all__ = [
     "one_cycle",
     "one_cycle_momentum",
     "ops",
+    "parse_space",
     "plot_schedule",
     "pretrain_lm",
     "replace_lstm",
     "reverse_annealing",
+    "search",
     "slanted_triangular",
     "to_nn_lstm",
 ]

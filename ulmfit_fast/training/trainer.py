@@ -87,9 +87,11 @@ class Trainer(ABC):
             self.callbacks.append(EarlyStopping(config.early_stopping))
 
     def _check_callbacks(self) -> None:
-        if not self.validates and any(callback.needs_validation() for callback in self.callbacks):
+        needing = [callback for callback in self.callbacks if callback.needs_validation()]
+        if needing and not self.validates:
+            what = "early stopping" if isinstance(needing[0], EarlyStopping) else type(needing[0]).__name__.strip("_")
             raise InputError(
-                f"{self.name}: early stopping goes by the validation loss, and there are no validation texts; give some"
+                f"{self.name}: {what} goes by the validation loss, and there are no validation texts; give some"
             )
 
     @abstractmethod
