@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,11 @@ def test_search_on_validation_files(models: Path, tmp_path: Path, capsys: pytest
     stage = ["--stage", "finetune-lm", "--model", str(models / "lm"), "--min-frequency", "1", "--measure", "perplexity"]
     assert main(["search", *common, *small, *stage]) == 0
     assert "perplexity" in capsys.readouterr().out
+
+
+def test_search_without_optuna(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)  # as where it is not installed
+    assert main(["search", "t.csv", "--output", str(tmp_path / "s.png")]) == 2
+    assert_one_line(capsys, "search needs Optuna, which is not installed: pip install optuna")

@@ -234,7 +234,8 @@ def test_parameters_outside_all_children_are_a_layer() -> None:
         ({"cut_fraction": 2.0}, r"cut_frac must be in \[0, 1\], got 2"),
         ({"unfreezing": "slow"}, "name must be one of gradual, .*got 'slow'"),
         ({"unfreezing": "all", "unfreeze_every": 3}, "every=3 goes with 'gradual', not with 'all'"),
-        ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1"),
+        ({"weight_decay": -1.0}, "weight_decay and l2_sp must not be negative, got -1.0 and 0.0"),
+        ({"l2_sp": -1.0}, "weight_decay and l2_sp must not be negative, got 0.0 and -1.0"),
         ({"weight_decay_factor": 0.5}, "weight_decay_factor must be at least 1, got 0.5"),
     ],
 )
@@ -260,6 +261,26 @@ def test_every_optimizer_trains(name: str) -> None:
     loss_of(0).backward()
     optimizer.step()
     assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def test_l2_sp_by_hand() -> None:
+    """Two steps of SGD at a rate of 0.1: the second one's gradient has 0.5 times the first one's movement added."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)).double()
+    strategy = ULMFiTStrategy(0.1, "sgd", cut_fraction=0, dis_blocks=0, frz_blocks=0, l2_sp=0.5)
+    optimizer, _, _ = strategy.prepare(model, 2)
+    starts = [p.detach().clone() for p in model.parameters()]
+    x = torch.randn(3, 2, dtype=torch.float64)
+    for step in range(2):
+        before = [p.detach().clone() for p in model.parameters()]
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        gradients = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
+        optimizer.step()
+        pull = 0.5 * (before[0] - starts[0])
+        assert (pull.abs().sum() > 0) == (step == 1)
+        torch.testing.assert_close(model[0].weight.detach(), before[0] - 0.1 * (gradients[0] + pull))
+        torch.testing.assert_close(model[1].weight.detach(), before[1] - 0.1 * gradients[1])
 
 
 def test_curves_of_a_strategy() -> None:

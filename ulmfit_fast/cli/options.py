@@ -6,7 +6,7 @@ And what follows from options alike: reading texts, refusing an option that woul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,17 +45,20 @@ def config_options(
         run.__name__ = function.__name__
         run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
         for f in reversed(chosen):
-            name = prefix + f.name.replace("_", "-")
-            flag = f"--{name}/--no-{name}" if isinstance(f.default, bool) else f"--{name}"
-            choices = f.metadata["choices"]
-            option = click.option(
-                flag, _parameter(prefix, f.name), default=f.default, type=type(f.default), show_default=True,
-                help=f.metadata["help"], metavar=f"[{'|'.join(choices)}]" if choices else None,
-            )  # fmt: skip
-            run = option(run)
+            run = field_option(f, prefix, f.default)(run)
         return run
 
     return decorate
+
+
+def field_option(field: Field[Any], prefix: str = "", default: Any = None) -> Callable[[Any], Any]:
+    """The option of a configuration's field, ``prefix`` as in ``config_options``; a default other than None is shown."""
+    name, choices = prefix + field.name.replace("_", "-"), field.metadata["choices"]
+    return click.option(
+        f"--{name}/--no-{name}" if isinstance(field.default, bool) else f"--{name}", _parameter(prefix, field.name),
+        default=default, type=type(field.default), show_default=default is not None, help=field.metadata["help"],
+        metavar=f"[{'|'.join(choices)}]" if choices else None,
+    )  # fmt: skip
 
 
 def _parameter(prefix: str, field: str) -> str:

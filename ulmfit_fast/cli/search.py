@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def search_command(
     is behind the others. Options below that --space does not name stay as they are given. The best ones are printed as
     they go to train, finetune-lm or pretrain-lm. No model is written.
     """
+    if find_spec("optuna") is None:
+        raise InputError("search needs Optuna, which is not installed: pip install optuna")
     stages.check_picture(output, overwrite)
     tried = parse_space(space or _SPACES[stage], type(config))
     options.refuse_given(list(tried), "--space searches it")

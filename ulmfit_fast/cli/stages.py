@@ -48,11 +48,7 @@ def stage_options(only: Sequence[str] = (), without: Sequence[str] = ()) -> Call
         run.__name__ = function.__name__
         run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
         for f in reversed(chosen):
-            name, choices = f.name.replace("_", "-"), f.metadata["choices"]
-            run = click.option(
-                f"--{name}/--no-{name}" if isinstance(f.default, bool) else f"--{name}", f.name, default=None,
-                type=type(f.default), help=f.metadata["help"], metavar=f"[{'|'.join(choices)}]" if choices else None,
-            )(run)  # fmt: skip
+            run = options.field_option(f)(run)
         return click.option(
             "--stage", default="classifier", type=click.Choice(list(STAGES)), show_default=True,
             help="of training, whose options, and their defaults, the ones below are",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import math
 import random
 from bisect import bisect_left
@@ -188,8 +189,6 @@ def draw_finding(finding: LRFinding) -> bytes:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    import io
-
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.training.optim import L2SP
 from ulmfit_fast.training.rates import discriminative_param_groups
 from ulmfit_fast.training.schedules import Schedule, ScheduledLR
 from ulmfit_fast.training.unfreezing import Unfreezing, depth_blocks, depth_layers, named_unfreezing
@@ -61,6 +62,8 @@ class ULMFiTStrategy:
         freeze_batch_norm: BatchNorm layers of frozen blocks are frozen, too (see ``Unfreezing``).
         weight_decay: the optimizer's.
         weight_decay_factor: weight decay of a block of ``dis_blocks`` over that of the one before it.
+        l2_sp: strength of the pull of all layers but the last, which is taken for new, towards where they started
+            (see ``L2SP``); the optimizer adds it in each step.
 
     Raises:
         InputError: an unknown name, a number outside its range.
@@ -81,6 +84,7 @@ class ULMFiTStrategy:
     freeze_batch_norm: bool = False
     weight_decay: float = 0.0
     weight_decay_factor: float = 1.0
+    l2_sp: float = 0.0
 
     def __post_init__(self) -> None:
         if self.optimizer_name not in OPTIMIZERS:
@@ -92,8 +96,10 @@ class ULMFiTStrategy:
                 "ULMFiTStrategy: dis_blocks and frz_blocks must not be negative, got "
                 f"{self.dis_blocks} and {self.frz_blocks}"
             )
-        if self.weight_decay < 0:
-            raise InputError(f"ULMFiTStrategy: weight_decay must not be negative, got {self.weight_decay}")
+        if self.weight_decay < 0 or self.l2_sp < 0:
+            raise InputError(
+                f"ULMFiTStrategy: weight_decay and l2_sp must not be negative, got {self.weight_decay} and {self.l2_sp}"
+            )
         self.rates()
         # What else is wrong with the arguments is found here, before a model is there.
         one = [nn.Linear(1, 1)]
@@ -124,6 +130,9 @@ class ULMFiTStrategy:
         if missing:
             raise InputError(f"ULMFiTStrategy.prepare: layers lack {', '.join(missing)} of the model")
         optimizer = OPTIMIZERS[self.optimizer_name](self._param_groups(own), lr=self.learning_rate)
+        if self.l2_sp:
+            pull = L2SP((parameter for layer in own[:-1] for parameter in layer.parameters()), self.l2_sp)
+            optimizer.register_step_pre_hook(lambda *_: pull.add_gradients())
         return Strategy(optimizer, ScheduledLR(optimizer, total_steps, self.rates()), self._unfreezing(own))
 
     def with_schedule(self, name: str, end_frac: float = 0.0) -> ULMFiTStrategy:

@@ -85,7 +85,7 @@ def block_numbers(count: int, blocks: int) -> list[int]:
         raise InputError(f"block_numbers: layers and blocks must be at least 1, got {count} and {blocks}")
     blocks = min(blocks, count)
     starts = [count * k // blocks for k in range(blocks + 1)]
-    from_the_last = [k for k, (start, stop) in enumerate(pairwise(starts)) for _ in range(stop - start)]
+    from_the_last = [k for k, (start, stop) in enumerate(pairwise(starts)) for _ in range(start, stop)]
     return from_the_last[::-1]
 
 
@@ -120,8 +120,6 @@ class Unfreezing:
     Raises:
         InputError: no groups.
     """
-
-    by_steps = False  # whether what trains is a matter of the step, and ``start_step`` is to be called before each
 
     def __init__(self, groups: Sequence[nn.Module], freeze_batch_norm: bool = False) -> None:
         if not groups:
@@ -203,8 +201,6 @@ class StepwiseUnfreezing(Unfreezing):
     Raises:
         InputError: no groups, every below 1.
     """
-
-    by_steps = True
 
     def __init__(self, groups: Sequence[nn.Module], every: int, freeze_batch_norm: bool = False) -> None:
         super().__init__(groups, freeze_batch_norm)
