@@ -52,7 +52,7 @@ def config_options(
 
 
 def field_option(field: Field[Any], prefix: str = "", default: Any = None) -> Callable[[Any], Any]:
-    """The option of a configuration's field, ``prefix`` as in ``config_options``; a default other than None is shown."""
+    """The option of a configuration's field, ``prefix`` as in ``config_options``; a default is shown unless None."""
     name, choices = prefix + field.name.replace("_", "-"), field.metadata["choices"]
     return click.option(
         f"--{name}/--no-{name}" if isinstance(field.default, bool) else f"--{name}", _parameter(prefix, field.name),
