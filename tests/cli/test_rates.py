@@ -130,6 +130,17 @@ def test_lr_find(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert sorted((path, path.stat().st_mtime_ns) for path in models.rglob("*")) == before
 
 
+def test_lr_find_on_a_corpus(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus, output = str(tmp_path / "corpus"), str(tmp_path / "a.png")
+    assert main(["tokenize", str(models / "train.csv"), "--output", corpus, "--min-frequency", "1"]) == 0
+    command = ["lr-find", corpus, "--stage", "pretrain-lm", "--output", output, *SIZES, *SMALL, "--steps", "5"]
+    capsys.readouterr()
+    assert main([*command, "--max-texts", "5"]) == 2
+    assert_one_line(capsys, "--max-texts does nothing here: ")
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("5 steps, rates 1e-07 to 10")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

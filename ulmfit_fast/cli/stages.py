@@ -14,6 +14,7 @@ from ulmfit_fast.cli import options
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.tasks.hold_out import hold_out
+from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig, TrainingConfig
@@ -81,7 +82,7 @@ class StageInput:
 
     Args:
         stage: one of ``STAGES``.
-        source: a table, or texts of a language model.
+        source: a table; or texts of a language model, or a corpus folder that tokenize wrote.
         language_model: that the stage goes on with.
         reading, label_column, max_texts: of both files.
         valid: texts to measure on.
@@ -103,13 +104,11 @@ class StageInput:
         Raises:
             InputError: an option that does nothing for this stage, no model where one is needed, unreadable texts.
         """
-        options.refuse_unused_reading(self.reading, self.source, self.valid)
         if self.stage == "classifier":
+            options.refuse_unused_reading(self.reading, self.source, self.valid)
             return self._classifier(seed)
         options.refuse_given(("label_column", "valid_fraction"), f"stage {self.stage} reads no labels")
-        texts, valid = self._texts(self.source, seed), None
-        if self.valid is not None:
-            valid = list(iterate_texts(self.valid, self.reading))
+        texts, valid = self._texts(seed)
         if self.stage == "pretrain-lm":
             options.refuse_given(("language_model",), "stage pretrain-lm begins with no model")
             return partial(pretrain_lm, texts, valid_texts=valid)
@@ -117,10 +116,17 @@ class StageInput:
             raise InputError("--model is needed for stage finetune-lm: the folder of a language model")
         return partial(finetune_lm, texts, self.language_model, valid_texts=valid)
 
-    def _texts(self, path: Path, seed: int) -> list[str]:
+    def _texts(self, seed: int) -> tuple[list[str] | Corpus, list[str] | None]:
+        """To train a language model on, and to measure it on."""
+        if (self.source / "train.tokens").exists():
+            settled = f"{self.source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
+            options.refuse_given(("valid", "max_texts", *options.OF_READING), settled)
+            return Corpus.load(self.source), None
+        options.refuse_unused_reading(self.reading, self.source, self.valid)
+        valid = None if self.valid is None else list(iterate_texts(self.valid, self.reading))
         if self.max_texts is None:
-            return list(iterate_texts(path, self.reading))
-        return sample_texts(path, self.max_texts, seed, self.reading)
+            return list(iterate_texts(self.source, self.reading)), valid
+        return sample_texts(self.source, self.max_texts, seed, self.reading), valid
 
     def _classifier(self, seed: int) -> Callable[..., Any]:
         options.refuse_given(("split",), "a classifier's texts are rows of a table")
