@@ -230,7 +230,11 @@ TEXTS, LABELS = make_task(8)
         (lambda: pretrain_lm(["a", None], PRETRAIN), TypeError, r"texts\[1\] must be a str, got NoneType"),
         (lambda: replace(PRETRAIN, epochs=2.5), InputError, "epochs must be a whole number, got 2.5"),
         (lambda: replace(CLASSIFY, variable_bptt=1), InputError, "must be True or False, got 1"),
-        (lambda: replace(CLASSIFY, unfreezing="none"), InputError, "must be one of gradual, chain-thaw, last, all"),
+        (
+            lambda: replace(CLASSIFY, unfreezing="none"),
+            InputError,
+            "must be one of gradual, fastai, chain-",
+        ),
         (lambda: finetune_classifier(TEXTS, LABELS, "gone", CLASSIFY), InputError, "gone: no such model folder"),
         (lambda: pretrain_lm(["a"], PRETRAIN), InputError, "too few for 4 lanes"),
         (lambda: replace(PRETRAIN, epochs=0), InputError, "epochs must be at least 1, got 0"),

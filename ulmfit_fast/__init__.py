@@ -25,10 +25,36 @@ if TYPE_CHECKING:
     from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
     from ulmfit_fast.text.tokenizer import Tokenizer
     from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
-    from ulmfit_fast.training.optim import NTASGD, AveragedWeights
-    from ulmfit_fast.training.schedules import SlantedTriangularLR, slanted_triangular
+    from ulmfit_fast.training.lr_finder import find_lr
+    from ulmfit_fast.training.lr_range import LRFinding, lr_range_test
+    from ulmfit_fast.training.optim import L2SP, NTASGD, AveragedWeights
+    from ulmfit_fast.training.rates import discriminative_param_groups
+    from ulmfit_fast.training.schedule_plot import plot_schedule
+    from ulmfit_fast.training.schedules import (
+        OneCycle,
+        Schedule,
+        ScheduledLR,
+        SlantedTriangularLR,
+        cosine_annealing,
+        inverse_square_root,
+        linear_decay,
+        one_cycle,
+        one_cycle_momentum,
+        reverse_annealing,
+        slanted_triangular,
+    )
+    from ulmfit_fast.training.search import SearchResult, parse_space, search
+    from ulmfit_fast.training.strategy import ULMFiTStrategy
     from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
-    from ulmfit_fast.training.unfreezing import ChainThaw, GradualUnfreezing, discriminative_param_groups, layer_groups
+    from ulmfit_fast.training.unfreezing import (
+        ChainThaw,
+        GradualUnfreezing,
+        ScheduledUnfreezing,
+        StepwiseUnfreezing,
+        depth_blocks,
+        depth_layers,
+        layer_groups,
+    )
 
 __version__ = "0.1.0"
 
@@ -46,10 +72,18 @@ _MODULES = {
     "GradualUnfreezing": "training.unfreezing",
     "InputError": "core.errors",
     "InputWarning": "core.errors",
+    "L2SP": "training.optim",
+    "LRFinding": "training.lr_range",
     "LanguageModel": "nn.language_model",
     "NTASGD": "training.optim",
+    "OneCycle": "training.schedules",
     "PretrainConfig": "training.config",
+    "Schedule": "training.schedules",
+    "ScheduledLR": "training.schedules",
+    "ScheduledUnfreezing": "training.unfreezing",
+    "SearchResult": "training.search",
     "SlantedTriangularLR": "training.schedules",
+    "StepwiseUnfreezing": "training.unfreezing",
     "TextClassifier": "nn.classifier",
     "TextStream": "estimator",
     "Tokenizer": "text.tokenizer",
@@ -58,16 +92,30 @@ _MODULES = {
     "TrainingDivergedError": "core.errors",
     "TrainingInterrupted": "core.errors",
     "ULMFiTClassifier": "estimator",
+    "ULMFiTStrategy": "training.strategy",
     "WeightDropLSTM": "nn.lstm",
-    "discriminative_param_groups": "training.unfreezing",
+    "cosine_annealing": "training.schedules",
+    "depth_blocks": "training.unfreezing",
+    "depth_layers": "training.unfreezing",
+    "discriminative_param_groups": "training.rates",
+    "find_lr": "training.lr_finder",
     "finetune_classifier": "pipeline",
     "finetune_lm": "pipeline",
     "finetune_pretrained": "pipeline",
     "import_language_model": "interop.fastai",
+    "inverse_square_root": "training.schedules",
     "layer_groups": "training.unfreezing",
+    "linear_decay": "training.schedules",
+    "lr_range_test": "training.lr_range",
+    "one_cycle": "training.schedules",
+    "one_cycle_momentum": "training.schedules",
     "ops": "ops",
+    "parse_space": "training.search",
+    "plot_schedule": "training.schedule_plot",
     "pretrain_lm": "pipeline",
     "replace_lstm": "nn.replace",
+    "reverse_annealing": "training.schedules",
+    "search": "training.search",
     "slanted_triangular": "training.schedules",
     "to_nn_lstm": "nn.replace",
 }
@@ -75,6 +123,7 @@ _MODULES = {
 __all__ = [
     "AWDLSTM",
     "BPT3C",
+    "L2SP",
     "NTASGD",
     "AWDLSTMConfig",
     "AveragedWeights",
@@ -86,9 +135,16 @@ __all__ = [
     "GradualUnfreezing",
     "InputError",
     "InputWarning",
+    "LRFinding",
     "LanguageModel",
+    "OneCycle",
     "PretrainConfig",
+    "Schedule",
+    "ScheduledLR",
+    "ScheduledUnfreezing",
+    "SearchResult",
     "SlantedTriangularLR",
+    "StepwiseUnfreezing",
     "TextClassifier",
     "TextStream",
     "Tokenizer",
@@ -97,16 +153,30 @@ __all__ = [
     "TrainingDivergedError",
     "TrainingInterrupted",
     "ULMFiTClassifier",
+    "ULMFiTStrategy",
     "WeightDropLSTM",
+    "cosine_annealing",
+    "depth_blocks",
+    "depth_layers",
     "discriminative_param_groups",
+    "find_lr",
     "finetune_classifier",
     "finetune_lm",
     "finetune_pretrained",
     "import_language_model",
+    "inverse_square_root",
     "layer_groups",
+    "linear_decay",
+    "lr_range_test",
+    "one_cycle",
+    "one_cycle_momentum",
     "ops",
+    "parse_space",
+    "plot_schedule",
     "pretrain_lm",
     "replace_lstm",
+    "reverse_annealing",
+    "search",
     "slanted_triangular",
     "to_nn_lstm",
 ]

@@ -87,7 +87,7 @@ def pretrain_lm(
         corpus = _in_memory("pretrain_lm", config.train_tokenizer(data.texts), data)
     sizes = config.encoder_config(corpus.tokenizer).with_dropouts(config.dropouts, config.drop_mult)
     model = new_module(lambda: LanguageModel(AWDLSTM(sizes)), generators.of("cpu"))
-    return LanguageModelTrainer("pretrain LM", model, corpus, config, 1.0, options, generators).trained()
+    return LanguageModelTrainer("pretrain LM", model, corpus, config, options, generators).trained()
 
 
 @writes_output
@@ -135,9 +135,8 @@ def finetune_lm(
         corpus = _in_memory("finetune_lm", tokenizer, data)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
-    factor = config.discriminative_factor
     generators = Generators(config.seed)
-    return LanguageModelTrainer("fine-tune LM", model, corpus, config, factor, options, generators).trained()
+    return LanguageModelTrainer("fine-tune LM", model, corpus, config, options, generators).trained()
 
 
 @writes_output
@@ -184,6 +183,7 @@ def finetune_classifier(
     config = config or ClassifierConfig()
     options = _options(output, resume, progress, on_epoch, callbacks)
     base = None if language_model is None else _load_encoder(language_model)
+    _check_base(config, base)
     generators = Generators(config.seed)
     data = Dataset.labelled(
         "finetune_classifier", texts, labels, weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels
@@ -217,7 +217,24 @@ def finetune_classifier(
         model.bpt3c.encoder.load_state_dict(_encoder_of(base).state_dict())  # type: ignore[attr-defined]
     if going_on and isinstance(base, TrainedClassifier):
         _take_over_head(base, model, classes)
-    return ClassifierTrainer(model, tokenizer, task, data, config, options, generators).trained()
+    expects = base.model if isinstance(base, TrainedLanguageModel) else None
+    return ClassifierTrainer(model, tokenizer, task, data, config, options, generators, expects).trained()
+
+
+def _check_base(config: ClassifierConfig, base: TrainedLanguageModel | TrainedClassifier | None) -> None:
+    """Raises InputError for options that need a pretrained model which is not there."""
+    if base is None and config.l2_sp:
+        raise InputError(
+            f"finetune_classifier: l2_sp={config.l2_sp} pulls towards a pretrained model's weights, and there is none; "
+            "give language_model, or leave l2_sp 0"
+        )
+    by_language_model = config.replace_by == "language-model"
+    if config.word_replace and (base is None or (by_language_model and isinstance(base, TrainedClassifier))):
+        raise InputError(
+            f"finetune_classifier: word_replace={config.word_replace} with replace_by={config.replace_by!r} needs a "
+            f"language model{'' if by_language_model else ' or a classifier to go on with'}; give language_model, or "
+            "leave word_replace 0"
+        )
 
 
 LANGUAGE_MODEL = "language_model"  # of an output folder: the subfolder with the fine-tuned language model

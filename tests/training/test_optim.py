@@ -113,7 +113,6 @@ def test_sgd_with_the_slanted_triangular_rate() -> None:
         LanguageModel(AWDLSTM(config.encoder_config(tokenizer))),
         corpus,
         config,
-        1.0,
         RunOptions(),
         Generators(0),
     )

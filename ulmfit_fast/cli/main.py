@@ -81,6 +81,7 @@ class _Group(click.Group):
     _MODULES: ClassVar = {
         "tokenize": "tokenize", "import-lm": "import_lm", "convert": "convert",
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
+        "lr-find": "rates", "schedule": "rates", "search": "search",
         "predict": "prediction", "evaluate": "prediction", "info": "prediction", "demo": "demo",
     }  # fmt: skip
 

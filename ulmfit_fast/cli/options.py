@@ -6,9 +6,9 @@ And what follows from options alike: reading texts, refusing an option that woul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -19,6 +19,9 @@ from ulmfit_fast.text.files import Documents, read_documents, used_options
 from ulmfit_fast.text.inputs import read_once
 from ulmfit_fast.text.parallel import available_processes
 from ulmfit_fast.text.reading import SPLITS, ReadOptions
+
+if TYPE_CHECKING:
+    from ulmfit_fast.training.config import TrainingConfig
 
 
 def config_options(
@@ -43,17 +46,20 @@ def config_options(
         run.__name__ = function.__name__
         run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
         for f in reversed(chosen):
-            name = prefix + f.name.replace("_", "-")
-            flag = f"--{name}/--no-{name}" if isinstance(f.default, bool) else f"--{name}"
-            choices = f.metadata["choices"]
-            option = click.option(
-                flag, _parameter(prefix, f.name), default=f.default, type=type(f.default), show_default=True,
-                help=f.metadata["help"], metavar=f"[{'|'.join(choices)}]" if choices else None,
-            )  # fmt: skip
-            run = option(run)
+            run = field_option(f, prefix, f.default)(run)
         return run
 
     return decorate
+
+
+def field_option(field: Field[Any], prefix: str = "", default: Any = None) -> Callable[[Any], Any]:
+    """The option of a configuration's field, ``prefix`` as in ``config_options``; a default is shown unless None."""
+    name, choices = prefix + field.name.replace("_", "-"), field.metadata["choices"]
+    return click.option(
+        f"--{name}/--no-{name}" if isinstance(field.default, bool) else f"--{name}", _parameter(prefix, field.name),
+        default=default, type=type(field.default), show_default=default is not None, help=field.metadata["help"],
+        metavar=f"[{'|'.join(choices)}]" if choices else None,
+    )  # fmt: skip
 
 
 def _parameter(prefix: str, field: str) -> str:
@@ -169,8 +175,28 @@ def refuse_given(names: Sequence[str], reason: str) -> None:
     """An error if one of these options is on the command line, where it would do nothing."""
     for name in names:
         if is_given(name):
-            typed = {"text_columns": "text-column", "quotes": "no-quotes"}.get(name, name.replace("_", "-"))
+            typed = {"text_columns": "text-column", "quotes": "no-quotes", "language_model": "model"}.get(
+                name, name.replace("_", "-")
+            )
             raise InputError(f"--{typed} does nothing here: {reason}")
+
+
+def refuse_unused_rates(config: TrainingConfig, prefix: str = "") -> None:
+    """An error if an option on learning rates is on the command line that the others make meaningless.
+
+    ``prefix`` as in ``config_options``.
+    """
+    from ulmfit_fast.training.config import FinetuningConfig  # with torch, which what reads text alone starts without
+    from ulmfit_fast.training.schedules import USES
+
+    unused = [name for name in ("cut_frac", "ratio", "end_frac") if name not in USES[config.schedule]]
+    refuse_given([_parameter(prefix, name) for name in unused], f"the schedule {config.schedule} does not use it")
+    if isinstance(config, FinetuningConfig):
+        if config.dis_blocks == 0:
+            names = ("discriminative_factor", "lr_lowest", "weight_decay_factor")
+            refuse_given([_parameter(prefix, name) for name in names], f"--{prefix}dis-blocks is 0: one rate for all")
+        if config.lr_lowest:
+            refuse_given([_parameter(prefix, "discriminative_factor")], f"--{prefix}lr-lowest is given in its place")
 
 
 def refuse_unused_reading(reading: ReadOptions, *paths: Path | None) -> None:

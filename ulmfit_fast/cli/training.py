@@ -29,7 +29,8 @@ from ulmfit_fast.training.trained import TrainedLanguageModel
 # What may be set of the language model's fine-tuning where it is a part of train.
 _OF_THE_LANGUAGE_MODEL = (
     "epochs", "batch_size", "lr", "drop_mult", "discriminative_factor", "new_vocabulary", "vocab_size", "min_frequency",
-    "gradient_threshold", "precision", "early_stopping",
+    "gradient_threshold", "precision", "early_stopping", "schedule", "cut_frac", "ratio", "end_frac", "lr_lowest",
+    "dis_blocks", "unfreezing", "frz_blocks", "unfreeze_every", "weight_decay_factor", "l2_sp",
 )  # fmt: skip
 
 # What a corpus folder has settled; the second are also how --eval is read.
@@ -56,6 +57,7 @@ def pretrain_lm_command(
     TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the folder corpus of the
     output. They may be larger than memory.
     """
+    options.refuse_unused_rates(config)
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     if test is not None:
         check_exists(test)
@@ -92,6 +94,7 @@ def finetune_lm_command(
     They need no labels. TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the
     folder corpus of the output. They may be larger than memory.
     """
+    options.refuse_unused_rates(config)
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     base = TrainedLanguageModel.load(find_pretrained(language_model))
     vocabulary: dict[str, Any] = {"base": base.tokenizer}
@@ -165,6 +168,8 @@ def train_command(
         find_pretrained(pretrained)  # before the texts are read
     if valid is not None and valid_fraction is not None:
         raise InputError("--valid-fraction does not go with --valid")
+    options.refuse_unused_rates(config)
+    options.refuse_unused_rates(lm_config, "lm-")
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     options.refuse_unused_reading(reading, source, valid)
     documents = options.read_texts(source, reading, label_column, max_texts, config.seed)

@@ -32,6 +32,9 @@ class Generators:
         return {kind: generator.get_state() for kind, generator in self._of.items()}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
+        """Those of kinds that the state lacks begin again, from the seed."""
+        for kind in self._of.keys() - state.keys():
+            del self._of[kind]
         for kind, value in state.items():
             if kind == "cpu" or torch.cuda.is_available():
                 self.of(kind).set_state(value)

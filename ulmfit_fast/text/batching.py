@@ -127,14 +127,21 @@ def document_batches(
     batch_size: int,
     max_tokens: int | None = None,
     random: np.random.Generator | None = None,
+    read: Callable[[int], np.ndarray] | None = None,
 ) -> Iterator[tuple[PackedSequence, np.ndarray]]:
     """Documents in batches of similar length: ``group_documents``, packed.
+
+    Args:
+        ids: of the documents.
+        batch_size, max_tokens, random: as ``group_documents``.
+        read: a document by its position, where it is to be another than ``ids`` has there, no longer than it.
 
     Returns:
         Batches of (packed documents, their positions in ``ids``).
     """
     for group in group_documents([len(document) for document in ids], batch_size, max_tokens, random):
-        yield pack_documents([torch.from_numpy(ids[i]) for i in group]), np.array(group)
+        documents = [ids[i] if read is None else read(i) for i in group]
+        yield pack_documents([torch.from_numpy(document) for document in documents]), np.array(group)
 
 
 def group_documents(

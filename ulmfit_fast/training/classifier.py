@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from ulmfit_fast.core.random import Generators
+from ulmfit_fast.inference.candidates import likely_words, near_words
 from ulmfit_fast.inference.prediction import evaluate_classifier
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.model_folder import save_model
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.task import Task
+from ulmfit_fast.text.augment import Augmentation, Augmenter, by_place, by_word
 from ulmfit_fast.text.batching import document_batches, group_documents
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
@@ -29,17 +32,8 @@ from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import Loop, StepLoss, diverged
 from ulmfit_fast.training.trained import TrainedClassifier
 from ulmfit_fast.training.trainer import RunOptions, Trainer
-from ulmfit_fast.training.unfreezing import ChainThaw, GradualUnfreezing, layer_groups, train_only
 
 _SAMPLE = 4  # training texts that every epoch is checked with
-
-# What ``ClassifierConfig.unfreezing`` does to the layer groups as an epoch starts; returns how many train.
-_START_EPOCH: dict[str, Callable[[list[nn.Module], int], int]] = {
-    "gradual": lambda groups, epoch: GradualUnfreezing(groups).start_epoch(epoch),
-    "chain-thaw": lambda groups, epoch: ChainThaw(groups).start_epoch(epoch),
-    "last": lambda groups, _: train_only(groups, [len(groups) - 1]),
-    "all": lambda groups, _: train_only(groups, range(len(groups))),
-}
 
 
 class ClassifierTrainer(Trainer):
@@ -49,6 +43,7 @@ class ClassifierTrainer(Trainer):
         tokenizer: the model's.
         task: what is predicted.
         data: with labels that the task knows.
+        language_model: that the encoder is of, where there is one, for ``config.replace_by``.
     """
 
     model: TextClassifier
@@ -63,8 +58,9 @@ class ClassifierTrainer(Trainer):
         config: ClassifierConfig,
         options: RunOptions,
         generators: Generators,
+        language_model: LanguageModel | None = None,
     ) -> None:
-        super().__init__("classifier", model, config, config.discriminative_factor, options, generators)
+        super().__init__("classifier", model, config, options, generators)
         self.tokenizer, self.task, self.random = tokenizer, task, np.random.default_rng(config.seed)
         self._ids = list(tokenizer.encode(data.texts))
         warn_of_unknown("finetune_classifier", tokenizer, self._ids)
@@ -79,13 +75,14 @@ class ClassifierTrainer(Trainer):
         # Each epoch cuts its own batches, of which there may be a few more or less.
         self.expected_batches = len(group_documents(lengths, config.batch_size, config.max_tokens, self.random))
         self.checksum = self._checksum()
-        self._groups = layer_groups(model)
+        self._read = self._augmented(language_model)
         # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
         self._sample = sorted(range(len(lengths)), key=lengths.__getitem__)[:_SAMPLE]
 
     def batches(self, skip: int) -> Iterator[Any]:
         config = self.config
-        return islice(document_batches(self._ids, config.batch_size, config.max_tokens, self.random), skip, None)
+        batches = document_batches(self._ids, config.batch_size, config.max_tokens, self.random, self._read)
+        return islice(batches, skip, None)
 
     def compute_loss(self, batch: tuple[Any, np.ndarray]) -> StepLoss:
         documents, rows = batch
@@ -96,8 +93,8 @@ class ClassifierTrainer(Trainer):
         loss = self.task.loss(logits, targets, weights)
         return StepLoss(loss, loss, len(documents.data))
 
-    def start_epoch(self, epoch: int) -> Record:
-        return {"trainable_groups": _START_EPOCH[self.config.unfreezing](self._groups, epoch)}
+    def pretrained_parameters(self) -> Iterable[Tensor]:
+        return self.model.bpt3c.encoder.parameters()  # type: ignore[attr-defined]
 
     def validate(self, title: str) -> Record:
         sample = [self._ids[i] for i in self._sample]
@@ -124,12 +121,28 @@ class ClassifierTrainer(Trainer):
             return super().train()
         finally:
             self.model.bpt3c.on_progress = None
-            self.model.requires_grad_(True)
 
     def trained(self) -> TrainedClassifier:
         """Train, and give the model back as users get it."""
         history = self.train()
         return TrainedClassifier(self.model, self.tokenizer, self.task, history)
+
+    def _augmented(self, language_model: LanguageModel | None) -> Callable[[int], np.ndarray] | None:
+        """How the current epoch reads a text, if not as it is."""
+        config, ids = self.config, self._ids
+        augmentation = Augmentation(config.word_dropout, config.word_swap, config.word_replace, config.word_noise)
+        if not augmentation:
+            return None
+        candidates, backward = None, self.tokenizer.direction == "backward"
+        if config.word_replace and config.replace_by == "embedding":
+            encoder = self.model.bpt3c.encoder
+            everything = torch.arange(encoder.vocab_size, device=self.device)
+            candidates = by_word(near_words(encoder.embed(everything), ids), ids, backward)
+        elif config.word_replace and language_model is not None:
+            likely = likely_words(language_model, self.device, ids, progress=self.options.progress)
+            candidates = by_place(likely, backward)
+        augmenter = Augmenter(self.tokenizer, ids, augmentation, config.seed, candidates)
+        return lambda row: augmenter.text(row, self.epoch)
 
     def _checksum(self) -> int:
         """A checksum of texts, vocabulary, labels and weights."""

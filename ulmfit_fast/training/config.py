@@ -14,6 +14,8 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.awd_lstm import AWDLSTMConfig
 from ulmfit_fast.tasks.single_label import CLASS_WEIGHTS
 from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
+from ulmfit_fast.training.schedules import SCHEDULES
+from ulmfit_fast.training.unfreezing import UNFREEZING
 
 
 def setting(
@@ -59,8 +61,21 @@ class TrainingConfig:
     batch_size: int = setting(64, "texts (lanes of text for a language model) in a batch", at_least=1)
     bptt: int = setting(70, "tokens of a chunk", at_least=1)
     lr: float = setting(4e-3, "highest learning rate", above=0)
-    cut_frac: float = setting(0.1, "share of the steps in which the rate rises", at_least=0, at_most=1)
-    ratio: float = setting(32.0, "highest rate over lowest", at_least=1)
+    schedule: str = setting(
+        "slanted-triangular",
+        "how the rate goes over the run; linear: warm-up, then linear decay; reverse-annealing: up and down along "
+        "cosines; one-cycle: with fastai's numbers, the momentum, too, one-cycle-torch: with torch's",
+        choices=SCHEDULES,
+    )
+    cut_frac: float = setting(
+        0.1, "share of the steps in which the rate rises (not with cosine, one-cycle and constant)", at_least=0,
+        at_most=1,
+    )  # fmt: skip
+    ratio: float = setting(32.0, "highest rate over lowest, of slanted triangular rates", at_least=1)
+    end_frac: float = setting(
+        0.0, "rate at the end over the highest, with linear, cosine and reverse-annealing; 0.03125 is 1 / 32",
+        at_least=0, at_most=1,
+    )  # fmt: skip
     drop_mult: float = setting(1.0, "factor on all dropout probabilities", at_least=0)
     weight_decay: float = setting(0.01, "weight decay, decoupled with adamw", at_least=0)
     clip: float = setting(0.25, "largest norm of the gradient", above=0)
@@ -130,13 +145,57 @@ OF_A_NEW_MODEL = tuple(NewModelConfig.__annotations__)  # the fields that a give
 
 
 @dataclass(frozen=True)
+class FinetuningConfig(TrainingConfig):
+    """Which layers of a pretrained model train, and how fast: stages two and three."""
+
+    discriminative_factor: float = setting(
+        2.6, "learning rate of a layer group over that of the one before it", at_least=1
+    )
+    lr_lowest: float = setting(
+        0.0, "highest learning rate of the first layer group, the others between it and lr in a geometric series, in "
+        "place of discriminative-factor; 0: by the factor",
+        at_least=0,
+    )  # fmt: skip
+    dis_blocks: int = setting(
+        -1, "depth blocks, each with one learning rate; 0: one rate for all layers; -1: each layer group is a block",
+        at_least=-1,
+    )  # fmt: skip
+    unfreezing: str = setting("all", "which layer groups train when", choices=tuple(UNFREEZING))
+    frz_blocks: int = setting(
+        -1, "depth blocks that unfreezing goes by in place of layer groups; 0: everything trains at once; -1: the "
+        "layer groups",
+        at_least=-1,
+    )  # fmt: skip
+    unfreeze_every: int = setting(
+        0, "with gradual: unfreeze one more group every so many steps; 0: every epoch", at_least=0
+    )
+    weight_decay_factor: float = setting(
+        1.0, "weight decay of a layer group (or depth block) over that of the one before it", at_least=1
+    )
+    l2_sp: float = setting(
+        0.0, "pull the pretrained layers towards where they started, with this strength (L2-SP); 0: do not", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        if self.lr_lowest > self.lr:
+            raise InputError(f"{name}: lr_lowest must be at most lr ({self.lr}), got {self.lr_lowest}")
+        if self.unfreeze_every and (self.unfreezing != "gradual" or self.frz_blocks == 0):
+            raise InputError(
+                f"{name}: unfreeze_every={self.unfreeze_every} goes with unfreezing='gradual' and frz_blocks other "
+                f"than 0, got {self.unfreezing!r} and {self.frz_blocks}"
+            )
+
+
+@dataclass(frozen=True)
 class LanguageModelConfig(TrainingConfig):
     """What both trainings of a language model share."""
 
     alpha: float = setting(2.0, "weight of activation regularisation (AR)", at_least=0)
     beta: float = setting(1.0, "weight of temporal activation regularisation (TAR)", at_least=0)
     optimizer: str = setting(
-        "adamw", "adamw or sgd (try --lr 20 --weight-decay 0) with a slanted triangular rate; ntasgd: SGD at a "
+        "adamw", "adamw or sgd (try --lr 20 --weight-decay 0) with a rate by the schedule; ntasgd: SGD at a "
         "constant rate (try --lr 30 --weight-decay 1.2e-6), averaged once validation stops improving",
         choices=("adamw", "sgd", "ntasgd"),
     )  # fmt: skip
@@ -165,6 +224,8 @@ class LanguageModelConfig(TrainingConfig):
         super().__post_init__()
         if self.optimizer == "ntasgd" and self.ema_decay:
             raise InputError(f"{type(self).__name__}: ntasgd has an average of its own; leave ema_decay 0")
+        if self.optimizer == "ntasgd" and self.schedule not in (type(self).schedule, "constant"):
+            raise InputError(f"{type(self).__name__}: ntasgd keeps its rate constant; leave schedule out")
 
     @property
     def dropouts(self) -> dict[str, float]:
@@ -180,12 +241,9 @@ class PretrainConfig(LanguageModelConfig, NewModelConfig):
 
 @documented
 @dataclass(frozen=True)
-class FinetuneLMConfig(LanguageModelConfig):
+class FinetuneLMConfig(LanguageModelConfig, FinetuningConfig):
     """Training and vocabulary of ``finetune_lm``."""
 
-    discriminative_factor: float = setting(
-        2.6, "learning rate of a layer group over that of the one before it", at_least=1
-    )
     new_vocabulary: bool = setting(
         True, "word tokenizers: take the new texts' frequent words first, then the model's others while there is room"
     )
@@ -195,7 +253,7 @@ class FinetuneLMConfig(LanguageModelConfig):
 
 @documented
 @dataclass(frozen=True)
-class ClassifierConfig(NewModelConfig):
+class ClassifierConfig(FinetuningConfig, NewModelConfig):
     """Training and head of ``finetune_classifier``. A language model settles sizes, vocabulary and direction."""
 
     epochs: int = setting(6, "passes over the texts", at_least=1)
@@ -210,10 +268,12 @@ class ClassifierConfig(NewModelConfig):
     )
     unfreezing: str = setting(
         "gradual",
-        "gradual: train the head first, one more layer group with each epoch; chain-thaw: the head, then each other "
-        "group alone, then all (from epoch 6 on with three LSTM layers); last: the head alone; all: everything at once",
-        choices=("gradual", "chain-thaw", "last", "all"),
+        "gradual: train the head first, one more layer group with each epoch; fastai: one, two, three groups, then "
+        "all; chain-thaw: the head, then each other group alone, then all (from epoch 6 on with three LSTM layers); "
+        "last: the head alone; all: everything at once",
+        choices=tuple(UNFREEZING),
     )
+    freeze_batch_norm: bool = setting(False, "freeze the head's BatchNorm layers while the head is frozen")
     class_weight: str = setting(
         "none", "what a text counts: none, all alike; balanced, inversely to the number of texts of its class",
         choices=CLASS_WEIGHTS,
@@ -221,6 +281,24 @@ class ClassifierConfig(NewModelConfig):
     label_smoothing: float = setting(
         0.0, "share of a label's probability that goes evenly to all classes", at_least=0, at_most=0.9
     )
+    word_dropout: float = setting(
+        0.0, "augmentation: share of a text's words that an epoch leaves out", at_least=0, at_most=1
+    )
+    word_swap: float = setting(
+        0.0, "augmentation: share of words that change places with the next one", at_least=0, at_most=1
+    )
+    word_replace: float = setting(
+        0.0, "augmentation: share of words in whose place another one is read, see replace-by", at_least=0, at_most=1
+    )
+    word_noise: float = setting(
+        0.0, "augmentation: share of words in whose place any word is read, frequent ones more often", at_least=0,
+        at_most=1,
+    )  # fmt: skip
+    replace_by: str = setting(
+        "embedding", "what word-replace reads: one of the words nearest in the embedding, or one of those that the "
+        "language model expects most in that place",
+        choices=("embedding", "language-model"),
+    )  # fmt: skip
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
     max_tokens: int = setting(1_000_000, "tokens in a batch, unless two documents alone have more", at_least=1)
     backprop: str = setting(

@@ -18,7 +18,7 @@ from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.storage.model_folder import save_model
 from ulmfit_fast.text.batching import LanguageModelStream
 from ulmfit_fast.text.corpus import Corpus
-from ulmfit_fast.training.config import LanguageModelConfig
+from ulmfit_fast.training.config import FinetuneLMConfig, LanguageModelConfig
 from ulmfit_fast.training.history import Record
 from ulmfit_fast.training.loop import Loop, StepLoss
 from ulmfit_fast.training.optim import NTASGD, AveragedWeights
@@ -43,7 +43,6 @@ class LanguageModelTrainer(Trainer):
         model: LanguageModel,
         corpus: Corpus,
         config: LanguageModelConfig,
-        factor: float,
         options: RunOptions,
         generators: Generators,
     ) -> None:
@@ -52,7 +51,9 @@ class LanguageModelTrainer(Trainer):
                 "the optimizer ntasgd averages once the validation loss no longer falls, and there are no validation "
                 "texts; give some, or at least 20 texts of which some are held out, or choose sgd"
             )
-        super().__init__(name, model, config, factor, options, generators)
+        super().__init__(name, model, config, options, generators)
+        if isinstance(config, FinetuneLMConfig) and config.unfreezing == "all":
+            self.unfreezing = None  # nothing to freeze, nothing to record
         self.corpus, self.validates = corpus, corpus.valid is not None
         self._stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
         self.random, self.tokens = self._stream.random, self._stream.tokens

@@ -21,7 +21,7 @@ from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.progress import Progress, progress_bar
 from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.training.history import Record
-from ulmfit_fast.training.optim import AveragedWeights
+from ulmfit_fast.training.optim import L2SP, AveragedWeights
 
 
 @dataclass
@@ -83,6 +83,8 @@ class Loop:
         progress: show a bar, if standard error is a terminal.
         perplexity: show the loss's exponential, too.
         average: of the weights, updated every step.
+        pull: of the weights towards where they started, added to every step's gradients.
+        before_step: called before every step with its number, counted from 0 over all epochs.
         on_step: called after every step, when all state is that of whole steps.
         late: read a step's loss after the next step has been queued, so that it is not waited for; None: where
             the model is on a GPU. A step is then taken before it is known that its loss is finite.
@@ -96,6 +98,8 @@ class Loop:
     progress: bool = True
     perplexity: bool = False
     average: AveragedWeights | None = None
+    pull: L2SP | None = None
+    before_step: Callable[[int], object] | None = None
     on_step: Callable[[EpochProgress], None] | None = None
     late: bool | None = None
     _unread: _Unread | None = field(default=None, init=False)
@@ -116,7 +120,7 @@ class Loop:
         compute_loss: Callable[[Any], StepLoss],
         done: EpochProgress | None = None,
     ) -> Record:
-        """Train on every batch once.
+        """Train on every batch once, in the modes that the model's modules have.
 
         Args:
             title: before the progress bar.
@@ -131,7 +135,6 @@ class Loop:
         Raises:
             TrainingDivergedError: the loss, a gradient or a weight became NaN or infinite.
         """
-        self.model.train()
         self._advanced, self._unread = 0.0, None
         done = EpochProgress() if done is None else done
         late = next(self.model.parameters()).is_cuda if self.late is None else self.late
@@ -139,10 +142,14 @@ class Loop:
         with progress_bar(title, tokens, "tok", self.progress, done.tokens) as bar:
             self._bar = bar
             for batch in batches:
+                if self.before_step is not None:
+                    self.before_step(self.scheduler.last_epoch)
                 self.optimizer.zero_grad(set_to_none=True)
                 with autocast(self.model, self.precision):
                     step = compute_loss(batch)
                 step.minimise.backward()
+                if self.pull is not None:
+                    self.pull.add_gradients()
                 trained = [p for p in self.model.parameters() if p.grad is not None]
                 norm = nn.utils.clip_grad_norm_(trained, self.clip)
                 measured = [x.detach().double().to(step.minimise.device) for x in (step.report, step.minimise, norm)]

@@ -1,4 +1,4 @@
-"""Averaged weights and NT-ASGD, for any model's parameters."""
+"""Averaged weights, NT-ASGD and L2-SP, for any model's parameters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import SGD
+
+from ulmfit_fast.core.errors import InputError
 
 
 class AveragedWeights:
@@ -111,3 +113,34 @@ class NTASGD(SGD):
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "nt_asgd"})
         self.losses, self.averaging = list(own["losses"]), own["averaging"]
         self.average.load_state_dict(own["average"])
+
+
+class L2SP:
+    """Pulls parameters towards where they started instead of towards zero: the penalty of L2-SP, as gradients.
+
+    The penalty is ``strength / 2`` times the squared distance from the values that the parameters have when this is
+    made. Call ``add_gradients`` after ``backward`` and before gradients are clipped. A frozen parameter is left alone.
+
+    Args:
+        parameters: of the pretrained layers.
+        strength: above 0.
+
+    Raises:
+        InputError: a strength that is not above 0.
+
+    Source: Li et al., arXiv 1802.01483, equation 3 (alpha; for new layers use weight decay, beta).
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], strength: float) -> None:
+        if not strength > 0:
+            raise InputError(f"L2SP: strength must be above 0, got {strength}")
+        self.parameters = list(parameters)
+        self.strength = strength
+        self.starts = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def add_gradients(self) -> None:
+        """Add ``strength * (parameter - start)`` to the gradient of each parameter that has one."""
+        for parameter, start in zip(self.parameters, self.starts, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start, alpha=self.strength)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -18,12 +18,13 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.random import Generators, drawing_from
 from ulmfit_fast.training.callbacks import Callback, EarlyStopping, HistoryFiles
-from ulmfit_fast.training.config import TrainingConfig
+from ulmfit_fast.training.config import FinetuningConfig, TrainingConfig
 from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import BestWeights, EpochProgress, Loop, StepLoss
 from ulmfit_fast.training.run import Run
-from ulmfit_fast.training.schedules import SlantedTriangularLR
-from ulmfit_fast.training.unfreezing import discriminative_param_groups, layer_groups
+from ulmfit_fast.training.schedules import ScheduledLR
+from ulmfit_fast.training.tuning import BETAS, param_groups_of, pull_of, schedule_of, unfreezing_of
+from ulmfit_fast.training.unfreezing import StepwiseUnfreezing, layer_groups
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ class Trainer(ABC):
         name: the stage's name, for records and bars.
         model: to train, in place.
         config: the stage's configuration.
-        factor: learning rate of a layer group over that of the one before it.
         options: how it is run.
         generators: of the run, which have drawn a new model's weights.
     """
@@ -70,13 +70,14 @@ class Trainer(ABC):
     shows_perplexity = False
 
     def __init__(
-        self, name: str, model: nn.Module, config: TrainingConfig, factor: float, options: RunOptions,
-        generators: Generators,
-    ) -> None:  # fmt: skip
-        self.name, self.model, self.config, self.factor, self.options = name, model, config, factor, options
+        self, name: str, model: nn.Module, config: TrainingConfig, options: RunOptions, generators: Generators
+    ) -> None:
+        self.name, self.model, self.config, self.options = name, model, config, options
         self.device = choose_device(config.device)
         model.to(self.device)
         self.generators = generators
+        tunes = isinstance(config, FinetuningConfig)
+        self.unfreezing = unfreezing_of(config, layer_groups(model)) if tunes else None
         self.history = History()
         self.epoch = 0
         self.carried: list[Any] = []  # what goes on from batch to batch, as of the last step
@@ -86,9 +87,11 @@ class Trainer(ABC):
             self.callbacks.append(EarlyStopping(config.early_stopping))
 
     def _check_callbacks(self) -> None:
-        if not self.validates and any(callback.needs_validation() for callback in self.callbacks):
+        needing = [callback for callback in self.callbacks if callback.needs_validation()]
+        if needing and not self.validates:
+            what = "early stopping" if isinstance(needing[0], EarlyStopping) else type(needing[0]).__name__.strip("_")
             raise InputError(
-                f"{self.name}: early stopping goes by the validation loss, and there are no validation texts; give some"
+                f"{self.name}: {what} goes by the validation loss, and there are no validation texts; give some"
             )
 
     @abstractmethod
@@ -108,8 +111,14 @@ class Trainer(ABC):
         """Writes a model folder."""
 
     def start_epoch(self, epoch: int) -> Record:
-        """Prepares the model for an epoch. Returns what to record of it."""
-        return {}
+        """Prepares the model, which is in training mode, for an epoch. Returns what to record of it."""
+        if self.unfreezing is None or isinstance(self.unfreezing, StepwiseUnfreezing):
+            return {}
+        return {"trainable_groups": self.unfreezing.start_epoch(epoch)}
+
+    def pretrained_parameters(self) -> Iterable[Tensor]:
+        """Those that were trained before: what ``l2_sp`` pulls."""
+        return self.model.parameters()
 
     def carry(self) -> None:
         """Takes over into ``carried`` what the last computed batch leaves behind."""
@@ -118,22 +127,25 @@ class Trainer(ABC):
     def new_optimizer(self, groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, LRScheduler]:
         """The optimizer of the layer groups, whose rates are set, and its schedule."""
         config = self.config
-        optimizer = AdamW(groups, lr=config.lr, betas=(0.7, 0.99), weight_decay=config.weight_decay, fused=True)
+        optimizer = AdamW(groups, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay, fused=True)
         return optimizer, self.scheduler(optimizer, total_steps)
 
     def scheduler(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
         """The schedule, the same for all rates, stepped after every batch."""
-        return SlantedTriangularLR(optimizer, total_steps, self.config.cut_frac, self.config.ratio)
+        return ScheduledLR(optimizer, total_steps, schedule_of(self.config))
 
     def new_loop(self) -> Loop:
         """The loop with the optimizer and the schedule that the configuration asks for."""
         config = self.config
-        groups = discriminative_param_groups(layer_groups(self.model), config.lr, self.factor)
+        groups = param_groups_of(config, layer_groups(self.model))
         optimizer, scheduler = self.new_optimizer(groups, config.epochs * self.expected_batches)
-        return Loop(
+        loop = Loop(
             self.model, optimizer, scheduler, config.clip, config.precision, self.options.progress,
-            self.shows_perplexity,
+            self.shows_perplexity, pull=pull_of(config, self.pretrained_parameters()),
         )  # fmt: skip
+        if isinstance(self.unfreezing, StepwiseUnfreezing):
+            loop.before_step = self.unfreezing.start_step
+        return loop
 
     def arguments(self) -> dict[str, Any]:
         """The stage's name and configuration; a checkpoint of others is refused."""
@@ -147,8 +159,12 @@ class Trainer(ABC):
             TrainingDivergedError: the loss became NaN or infinite.
         """
         self._check_callbacks()
-        with drawing_from(self.generators):
-            return self._train()
+        try:
+            with drawing_from(self.generators):
+                return self._train()
+        finally:
+            if self.unfreezing is not None:
+                self.model.requires_grad_(True)
 
     def _train(self) -> History:
         folder, loop, history = self.options.output, self.new_loop(), self.history
@@ -175,9 +191,12 @@ class Trainer(ABC):
     def _train_epoch(self, epoch: int, run: Run, loop: Loop, best: BestWeights, folder: Path | None) -> None:
         self.epoch, title = epoch, f"{self.name} {epoch + 1}/{self.config.epochs}"
         try:
+            self.model.train()
             started = self.start_epoch(epoch)
             done = run.begin(epoch, self._tell_of_step)
             record = loop.train_epoch(title, self.batches(done.batches), self.tokens, self.compute_loss, done)
+            if isinstance(self.unfreezing, StepwiseUnfreezing):  # as of the epoch's last step
+                record["trainable_groups"] = len(self.unfreezing.positions_at(loop.scheduler.last_epoch - 1))
             with run.averaged():
                 record |= started | self.validate(title)
                 record = {"stage": self.name, "epoch": epoch + 1, **record}

@@ -50,12 +50,16 @@ class MiniLM(nn.Module):
         self.tokenizer = load_tokenizer(max_tokens)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
+        return F.normalize(self.means(texts), dim=1)
+
+    def means(self, texts: Sequence[str]) -> Tensor:
+        """The mean of the last layer's states, [n, 384], of any length."""
         encoded = self.tokenizer.encode_batch(list(texts))
         ids = torch.tensor([e.ids for e in encoded])
         mask = torch.tensor([e.attention_mask for e in encoded])
         states = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        means = (states * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True)
-        return F.normalize(means, dim=1)
+        means: Tensor = (states * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True)
+        return means
 
     def encode(self, texts: list[str], bfloat16: bool) -> Vectors:
         self.eval()
