@@ -175,8 +175,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """The most probable label of each text. An empty text gets one too."""
-        probabilities = self.predict_proba(texts)
-        return self.task_.decode(probabilities)
+        activated = self.predict_proba(texts)
+        return self.task_.decode(activated)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Probability of each class for each text, [len(texts), len(classes_)]."""
@@ -184,6 +184,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         return predict_probabilities(
             self.model_,
             self.tokenizer_,
+            self.task_,
             as_texts(_NAME, texts),
             self.batch_size,
             self.progress,
@@ -289,7 +290,7 @@ class TextStream:
     """
 
     def __init__(self, classifier: ULMFiTClassifier) -> None:
-        self.classes_ = classifier.classes_
+        self.classes_, self._task = classifier.classes_, classifier.task_
         self._document = classifier.model_.stream()
         self._tokens = TokenStream(classifier.tokenizer_)
 
@@ -299,8 +300,9 @@ class TextStream:
 
     def predict_proba(self) -> np.ndarray:
         """Probability of each class so far, [len(classes_)]."""
-        return self._document.logits(and_then=self._tokens.rest()).float().softmax(0).cpu().numpy()
+        logits = self._document.logits(and_then=self._tokens.rest())
+        return self._task.activate(logits.float().unsqueeze(0))[0].cpu().numpy()
 
     def predict(self) -> Label:
         """The most probable label so far."""
-        return self.classes_[self.predict_proba().argmax()].item()
+        return self._task.decode(self.predict_proba()[None]).tolist()[0]

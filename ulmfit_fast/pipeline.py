@@ -168,7 +168,7 @@ def finetune_classifier(
         config: training, head; sizes and vocabulary of a new encoder.
         sample_weight: what each text counts in the loss, numbers [len(texts)]; None: all alike.
         class_weight: what a text of each label counts; None: as ``config.class_weight`` says.
-        valid_texts, valid_labels: to measure accuracy on and to choose the best epoch by; without them the last epoch
+        valid_texts, valid_labels: to measure on and to choose the best epoch by; without them the last epoch
             is kept.
         output, overwrite, resume, progress, on_epoch, callbacks: as ``pretrain_lm``.
 

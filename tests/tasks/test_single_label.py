@@ -42,7 +42,7 @@ def test_predictions() -> None:
     probabilities = task.activate(LOGITS)
     assert probabilities.sum(1).numpy() == pytest.approx(np.ones(3))
     assert task.decode(probabilities.numpy()).tolist() == ["a", "b", "c"]
-    assert task.metrics(LOGITS, TARGETS) == {"accuracy": pytest.approx(2 / 3)}
+    assert task.metrics(probabilities.numpy(), TARGETS) == {"accuracy": pytest.approx(2 / 3)}
     assert task.encode(["c", "a"], "labels").tolist() == [2, 0]
 
 

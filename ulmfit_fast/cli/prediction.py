@@ -22,7 +22,7 @@ from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
-from ulmfit_fast.tasks.labels import Label, encode_labels
+from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
 from ulmfit_fast.text.reading import ReadingNotice, ReadOptions, shown, shown_names
 from ulmfit_fast.text.table_writer import TableWriter
@@ -76,10 +76,10 @@ def predict_command(
     if writer.output.exists() and not overwrite:
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
     options.refuse_unused_reading(reading, source)
-    models, labels = _load_classifiers(folders, device)
-    classes = pd.Series(labels)
-    per_class = [f"probability:{label}" for label in labels] if all_classes else []
-    added = ["prediction", "confidence", *per_class]
+    classifiers = _load_classifiers(folders, device)
+    task = classifiers[0][2]
+    examples = task.columns(task.examples(), all_classes)
+    added = list(examples)
     for name in set(added).intersection(reading.text_columns):
         raise InputError(f"--text-column {shown(name)}: predict writes a column of this name; rename it in {source}")
     replaced: set[str] = set()
@@ -101,18 +101,16 @@ def predict_command(
     if replaced:
         names = shown_names(sorted(replaced))
         warnings.warn(f"{source}: new columns take the place of its {names}", ReadingNotice, stacklevel=1)
-    writer.expect(pd.DataFrame({"prediction": classes} | dict.fromkeys(added[1:], 0.5)))
+    writer.expect(pd.DataFrame(examples))
     rows = draw(total, max_texts, seed)
     predicted = predict_documents(
-        models, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
+        classifiers, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
         max_tokens, precision,
     )  # fmt: skip
     with writer, contextlib.closing(predicted):
-        for piece, probabilities in predicted:
-            best = classes.take(probabilities.argmax(1)).to_numpy()
-            rounded = probabilities.astype(np.float64).round(6)
-            found = {"prediction": best, "confidence": rounded.max(1)} | dict(zip(per_class, rounded.T, strict=False))
-            writer.write(pd.concat([columns(piece), pd.DataFrame(found)], axis=1))
+        for piece, activated in predicted:
+            found = pd.DataFrame(task.columns(activated, all_classes))
+            writer.write(pd.concat([columns(piece), found], axis=1))
     say(f"{len(rows)} predictions in {output}", error=writer.output.is_direct)
 
 
@@ -131,11 +129,9 @@ def evaluate_command(
 ) -> None:  # fmt: skip
     """Measure a classifier or a language model.
 
-    A classifier: accuracy and F1 on a TABLE of texts and labels. A language model: its perplexity on texts, in float32
-    over the whole text in one lane; of the options only --device and those on reading matter to it.
+    A classifier: the scores of its task on a TABLE of texts and labels. A language model: its perplexity on texts, in
+    float32 over the whole text in one lane; of the options only --device and those on reading matter to it.
     """
-    from sklearn.metrics import classification_report
-
     folders = tuple(map(find_pretrained, folders))
     folder = folders[0]
     is_language_model = [read_config(each)["kind"] == "language_model" for each in folders]
@@ -153,42 +149,37 @@ def evaluate_command(
         return
     options.refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
     options.refuse_unused_reading(reading, source)
-    models, labels = _load_classifiers(folders, device)
+    classifiers = _load_classifiers(folders, device)
+    task = classifiers[0][2]
     documents = options.read_texts(source, reading, label_column, max_texts, seed)
-    names = [str(label) for label in labels]
-    targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
-    probabilities = [
+    targets = task.encode_cells(documents.labels or [], str(source), documents.rows)
+    activated = [
         predict_probabilities(
-            model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
+            *classifier, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
         )
-        for model, tokenizer in models
+        for classifier in classifiers
     ]
-    predictions = np.mean(probabilities, axis=0).argmax(1)
-    say(
-        classification_report(
-            targets, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0.0
-        )
-    )
-    say(f"accuracy {(targets == predictions).mean():.4f} on {len(targets)} texts")
+    say(task.report(np.mean(activated, axis=0), targets))
 
 
-def _load_classifiers(
-    folders: Sequence[Path], device: str
-) -> tuple[list[tuple[TextClassifier, Tokenizer]], list[Label]]:
-    """Models with their tokenizers, and the labels that all have."""
-    models: list[tuple[TextClassifier, Tokenizer]] = []
-    labels: list[Label] = []
+def _load_classifiers(folders: Sequence[Path], device: str) -> list[tuple[TextClassifier, Tokenizer, Task]]:
+    """Models with their tokenizers and tasks, which are of one type and have the same labels."""
+    found: list[tuple[TextClassifier, Tokenizer, Task]] = []
     for folder in map(find_pretrained, folders):
         model, tokenizer, task = load_classifier(folder)
-        own = task.labels
-        labels = labels or own
-        if [(type(label), label) for label in own] != [(type(label), label) for label in labels]:
+        first = found[0][2] if found else task
+        if task.type != first.type:
             raise InputError(
-                f"{folder}: has other labels than {folders[0]} ({own!r} and {labels!r}); only classifiers of the same "
-                "labels go together"
+                f"{folder}: has another task than {folders[0]} ({task.type} and {first.type}); only classifiers of one "
+                "task go together"
             )
-        models.append((model.to(choose_device(device)), tokenizer))
-    return models, labels
+        if [(type(label), label) for label in task.labels] != [(type(label), label) for label in first.labels]:
+            raise InputError(
+                f"{folder}: has other labels than {folders[0]} ({task.labels!r} and {first.labels!r}); only "
+                "classifiers of the same labels go together"
+            )
+        found.append((model.to(choose_device(device)), tokenizer, task))
+    return found
 
 
 @click.command("info")

@@ -17,6 +17,7 @@ from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder
 from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import encode_labels, list_classes
+from ulmfit_fast.tasks.metrics import METRICS
 from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.inputs import check_exists
@@ -123,7 +124,7 @@ def finetune_lm_command(
     "--unlabeled", type=Path, multiple=True,
     help="with --pretrained: more texts like those to classify, for the language model; may be given more than once",
 )  # fmt: skip
-@click.option("--valid", type=Path, help="table to measure accuracy on after each epoch; the best epoch is kept")
+@click.option("--valid", type=Path, help="table to measure on after each epoch; the best epoch is kept")
 @click.option(
     "--valid-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -233,8 +234,7 @@ def _print_epoch(record: Record) -> None:
         parts.append(f"validation loss {record['valid_loss']:.4f}")
     if "perplexity" in record:
         parts.append(f"perplexity {record['perplexity']:.1f}")
-    if "accuracy" in record:
-        parts.append(f"accuracy {record['accuracy']:.4f}")
+    parts += [f"{name.replace('_', ' ')} {record[name]:.4f}" for name in METRICS if name in record]
     parts.append(f"{record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s")
     say(", ".join(parts), error=True)
 

@@ -212,7 +212,8 @@ def _compare(
 
 def _accuracy(trained: TrainedClassifier, texts: list[str], areas: list[str]) -> float:
     targets = trained.task.encode(areas, "test")
-    return evaluate_classifier(trained.model, trained.task, list(trained.tokenizer.encode(texts)), targets)["accuracy"]
+    ids = list(trained.tokenizer.encode(texts))
+    return evaluate_classifier(trained.model, trained.task, ids, targets)[trained.task.score]
 
 
 def _tfidf_accuracy(
@@ -260,14 +261,16 @@ def _format_table(
 
 def _show_predictions(task: Task, trained: TrainedClassifier, output: Path) -> None:
     _, _, test_texts, test_areas = task.draw(0)
-    rows = np.random.default_rng(1).permutation(len(test_texts))[:6]
-    table = pd.DataFrame({"text": [test_texts[i] for i in rows], "area": [test_areas[i] for i in rows]})
+    chosen = np.random.default_rng(1).permutation(len(test_texts))[:6]
+    table = pd.DataFrame({"text": [test_texts[i] for i in chosen], "area": [test_areas[i] for i in chosen]})
     write_table(table, output / "new.csv")
-    probabilities = predict_probabilities(trained.model, trained.tokenizer, table["text"].tolist())
+    activated = predict_probabilities(trained.model, trained.tokenizer, trained.task, table["text"].tolist())
+    columns = trained.task.columns(activated)
     say("Some predictions of the saved classifier:")
-    for text, area, row in zip(table["text"], table["area"], probabilities, strict=True):
+    rows = zip(table["text"], table["area"], columns["prediction"], columns["confidence"], strict=True)
+    for text, area, predicted, confidence in rows:
         first_line = " ".join(text.split())[:60]
-        say(f"   {trained.labels[row.argmax()]:<18} {row.max():4.0%}  (is {area})  {first_line}...")
+        say(f"   {predicted:<18} {confidence:4.0%}  (is {area})  {first_line}...")
     paths = [shlex.quote(str(output / name)) for name in ("new.csv", "classifier", "predictions.csv")]
     say("Predict with it:")
     say(f"   ulmfit-fast predict {paths[0]} --model {paths[1]} --output {paths[2]}")

@@ -40,6 +40,9 @@ class SingleLabel:
     def encode(self, labels: Sequence[Any], source: str, rows: Sequence[int] | None = None) -> Tensor:
         return encode_labels(labels, self.labels, source, rows)
 
+    def encode_cells(self, cells: Sequence[Any], source: str, rows: Sequence[int] | None = None) -> Tensor:
+        return encode_labels(cells, [str(label) for label in self.labels], source, rows)
+
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         if weights is None and self.class_weight is None:
             return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
@@ -56,8 +59,27 @@ class SingleLabel:
     def decode(self, activated: np.ndarray) -> np.ndarray:
         return np.asarray(self.labels)[activated.argmax(1)]
 
-    def metrics(self, logits: Tensor, targets: Tensor) -> dict[str, float]:
-        return {"accuracy": float((logits.argmax(1) == targets).float().mean())}
+    def columns(self, activated: np.ndarray, every_label: bool = False) -> dict[str, Any]:
+        rounded = activated.astype(np.float64).round(6)
+        columns = {"prediction": self.decode(activated).tolist(), "confidence": rounded.max(1)}
+        each = zip(self.labels, rounded.T, strict=True) if every_label else ()
+        return columns | {f"probability:{label}": probabilities for label, probabilities in each}
+
+    def examples(self) -> np.ndarray:
+        return np.eye(len(self.labels), dtype=np.float32)
+
+    def metrics(self, activated: np.ndarray, targets: Tensor) -> dict[str, float]:
+        hits = activated.argmax(1) == targets.numpy()
+        return {"accuracy": float(hits.mean(dtype=np.float32))}
+
+    def report(self, activated: np.ndarray, targets: Tensor) -> str:
+        from sklearn.metrics import classification_report
+
+        predicted, expected, names = activated.argmax(1), targets.numpy(), [str(label) for label in self.labels]
+        by_class = classification_report(
+            expected, predicted, labels=range(len(names)), target_names=names, digits=4, zero_division=0.0
+        )
+        return f"{by_class}\naccuracy {(expected == predicted).mean():.4f} on {len(expected)} texts"
 
 
 def class_weights(

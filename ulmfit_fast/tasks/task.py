@@ -1,8 +1,4 @@
-"""The seam between what is predicted and the rest: labels, loss and scores of training, validation and folders.
-
-Prediction (``inference.prediction``, ``TextStream``, the commands predict and evaluate) still computes the
-probabilities of one label of several itself; a second task needs them to go through ``activate`` and ``decode``.
-"""
+"""The seam between what is predicted and the rest: nobody else turns logits into probabilities, labels or scores."""
 
 from __future__ import annotations
 
@@ -20,12 +16,13 @@ from ulmfit_fast.tasks.single_label import SingleLabel
 class Task(Protocol):
     """What a classifier predicts, from labels as users write them to scores as they read them.
 
-    A new objective is a class with these members, and a line in ``TASKS``.
+    A new objective is a class with these members, and a line in ``TASKS``. What ``activate`` gives is called
+    *activated* everywhere: float32 [texts, ...], a row for each text. Several models are one by its mean.
     """
 
     type: ClassVar[str]  # its name in config.json
-    score: ClassVar[str]  # the metric that is shown beside the loss
-    labels: list[Label]  # in the order of the outputs
+    score: ClassVar[str]  # the metric that is shown beside the loss, one of ``metrics.METRICS``
+    labels: list[Label]  # in the order of what is activated
 
     @property
     def outputs(self) -> int:
@@ -34,6 +31,9 @@ class Task(Protocol):
     def encode(self, labels: Sequence[Any], source: str, rows: Sequence[int] | None = None) -> Tensor:
         """Targets of labels, [len(labels), ...]. Raises InputError at the first label that is unknown."""
 
+    def encode_cells(self, cells: Sequence[Any], source: str, rows: Sequence[int] | None = None) -> Tensor:
+        """``encode`` of labels as a table's cells hold them, which are texts."""
+
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """What training descends, []: the mean over the rows, or their weighted mean."""
 
@@ -41,10 +41,19 @@ class Task(Protocol):
         """Probabilities (or what stands for them) of logits [B, outputs]."""
 
     def decode(self, activated: np.ndarray) -> np.ndarray:
-        """The prediction of each row of ``activate``'s result, as users write labels."""
+        """The prediction of each row, as users write labels."""
 
-    def metrics(self, logits: Tensor, targets: Tensor) -> dict[str, float]:
+    def columns(self, activated: np.ndarray, every_label: bool = False) -> dict[str, Any]:
+        """What a table of predictions says of each row, by column; with ``every_label`` also of each label."""
+
+    def examples(self) -> np.ndarray:
+        """Activated rows that could be, with every label among their predictions: what columns there will be."""
+
+    def metrics(self, activated: np.ndarray, targets: Tensor) -> dict[str, float]:
         """Scores of a whole set of texts; one of them is ``score``."""
+
+    def report(self, activated: np.ndarray, targets: Tensor) -> str:
+        """What there is to say of a whole set of texts, for people to read."""
 
 
 TASKS: dict[str, type[SingleLabel]] = {SingleLabel.type: SingleLabel}
