@@ -59,18 +59,26 @@ def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--probabilities", "all_classes", is_flag=True,
     help="a column for each class, too: probability:LABEL, in the order of the labels that info shows",
 )  # fmt: skip
+@click.option(
+    "--abstain", type=click.FloatRange(0, 1), metavar="CONFIDENCE",
+    help="write no label where the confidence is below; evaluate shows what each confidence costs",
+)  # fmt: skip
 @options.reading_options()
 @_prediction_options
 def predict_command(
     source: Path, folders: tuple[Path, ...], output: Path, output_format: str | None, overwrite: bool,
-    all_classes: bool, reading: ReadOptions, max_texts: int | None, batch_size: int, max_tokens: int, precision: str,
-    device: str, seed: int,
+    all_classes: bool, abstain: float | None, reading: ReadOptions, max_texts: int | None, batch_size: int,
+    max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS.
 
-    The output is the table with two more columns, prediction and confidence. Columns of these names are replaced, but
-    not the one with the texts. About 4,000 rows are held in memory at a time. TEXTS are read through once before, so
-    that a faulty row is found at the beginning. The output appears when all is predicted, in UTF-8.
+    The output is the table with two more columns, prediction and confidence. Where texts have several labels or a
+    number, there is the prediction alone: the labels with the model's delimiter between them, or the number. With
+    --abstain the prediction of an uncertain text is empty. Columns of these names are replaced, but not the one with
+    the texts.
+
+    About 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found at
+    the beginning. The output appears when all is predicted, in UTF-8.
     """
     writer = TableWriter(output, output_format)
     if writer.output.exists() and not overwrite:
@@ -80,6 +88,8 @@ def predict_command(
     task = classifiers[0][2]
     examples = task.columns(task.examples(), all_classes)
     added = list(examples)
+    if abstain is not None and "confidence" not in added:
+        raise InputError(f"--abstain: the task {task.type} of {folders[0]} has no confidence; leave it out")
     for name in set(added).intersection(reading.text_columns):
         raise InputError(f"--text-column {shown(name)}: predict writes a column of this name; rename it in {source}")
     replaced: set[str] = set()
@@ -110,6 +120,8 @@ def predict_command(
     with writer, contextlib.closing(predicted):
         for piece, activated in predicted:
             found = pd.DataFrame(task.columns(activated, all_classes))
+            if abstain is not None:
+                found["prediction"] = found["prediction"].astype(object).where(found["confidence"] >= abstain, None)
             writer.write(pd.concat([columns(piece), found], axis=1))
     say(f"{len(rows)} predictions in {output}", error=writer.output.is_direct)
 
@@ -121,11 +133,11 @@ def predict_command(
     help="folder of a language model or a classifier; of several classifiers the mean of their probabilities counts",
 )  # fmt: skip
 @options.reading_options()
-@options.label_column
+@options.label_columns
 @_prediction_options
 def evaluate_command(
-    source: Path, folders: tuple[Path, ...], reading: ReadOptions, label_column: str, max_texts: int | None,
-    batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
+    source: Path, folders: tuple[Path, ...], reading: ReadOptions, label_columns: tuple[str, ...],
+    max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Measure a classifier or a language model.
 
@@ -151,7 +163,7 @@ def evaluate_command(
     options.refuse_unused_reading(reading, source)
     classifiers = _load_classifiers(folders, device)
     task = classifiers[0][2]
-    documents = options.read_texts(source, reading, label_column, max_texts, seed)
+    documents = options.read_labelled(source, reading, label_columns, task.label_delimiter, max_texts, seed)
     targets = task.encode_cells(documents.labels or [], str(source), documents.rows)
     activated = [
         predict_probabilities(
@@ -195,6 +207,9 @@ def info_command(folder: Path) -> None:
     say(f"  reads texts: {tokenizer.direction}")
     if config["kind"] == "classifier":
         model, _, task = load_classifier(folder)
+        say(f"  task: {task.type}")
+        for name, value in task.settings().items():
+            say(f"  task.{name}: {value}")
         say(f"  labels: {', '.join(map(str, task.labels))}")
         say(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
 
@@ -220,7 +235,7 @@ def demo_command(output: Path, seeds: int, device: str) -> None:
     run_demo(output, seeds, device)
 
 
-_OF_A_CLASSIFIER = ("label_column", "max_texts", "batch_size", "max_tokens", "precision", "seed")
+_OF_A_CLASSIFIER = ("label_columns", "max_texts", "batch_size", "max_tokens", "precision", "seed")
 
 
 def report_perplexity(

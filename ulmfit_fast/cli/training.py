@@ -14,10 +14,12 @@ from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder
+from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder, read_config
 from ulmfit_fast.tasks.hold_out import hold_out
-from ulmfit_fast.tasks.labels import encode_labels, list_classes
 from ulmfit_fast.tasks.metrics import METRICS
+from ulmfit_fast.tasks.multi_label import MultiLabel
+from ulmfit_fast.tasks.single_label import SingleLabel
+from ulmfit_fast.tasks.task import AUTO, TASKS, Task
 from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.inputs import check_exists
@@ -134,17 +136,20 @@ def finetune_lm_command(
 @options.overwrite
 @options.resume
 @options.reading_options(split=False)
-@options.label_column
+@options.label_columns
 @options.max_texts
 @options.config_options(ClassifierConfig)
 @options.config_options(FinetuneLMConfig, "lm_config", "lm-", _OF_THE_LANGUAGE_MODEL)
 def train_command(
     source: Path, language_model: Path | None, pretrained: str | None, unlabeled: tuple[Path, ...],
     valid: Path | None, valid_fraction: float | None, output: Path,
-    overwrite: bool, resume: bool, reading: ReadOptions, label_column: str, max_texts: int | None,
+    overwrite: bool, resume: bool, reading: ReadOptions, label_columns: tuple[str, ...], max_texts: int | None,
     config: ClassifierConfig, lm_config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
     """Train a classifier on a labelled TABLE.
+
+    A text has one label. With --task multi_label it has several, which stand in one column with --label-delimiter
+    between them or in several columns; with --task regression it has a number.
 
     With --pretrained, stages two and three: a language model is fine-tuned on the texts, then the classifier is
     trained on top of it. The options that begin with --lm- belong to the language model. With --model, stage three
@@ -168,14 +173,16 @@ def train_command(
         raise InputError("--valid-fraction does not go with --valid")
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     options.refuse_unused_reading(reading, source, valid)
-    documents = options.read_texts(source, reading, label_column, max_texts, config.seed)
-    classes = list_classes(documents.texts, documents.labels or [], str(source))
-    held_out = None
+    kind = _kind_of_task(config, label_columns, base)
+    delimiter = _delimiter(config, kind)
+    documents = options.read_labelled(source, reading, label_columns, delimiter, max_texts, config.seed)
+    known = kind.read(documents.labels, str(source), documents.rows)
+    task, held_out = kind.made_for(known, config.task_options, str(source)), None
     if valid is not None:
-        held_out = options.read_texts(valid, reading, label_column, None, config.seed)
-        encode_labels(held_out.labels or [], classes, str(valid), held_out.rows)
+        held_out = options.read_labelled(valid, reading, label_columns, delimiter, None, config.seed)
+        task.encode(kind.read(held_out.labels, str(valid), held_out.rows), str(valid), held_out.rows)
     elif valid_fraction is not None:
-        rows = hold_out(len(documents), valid_fraction, config.seed, documents.labels, str(source))
+        rows = hold_out(len(documents), valid_fraction, config.seed, kind.strata(known), str(source))
         documents, held_out = (documents.take(part) for part in rows)
     train: dict[str, Any] = {
         "valid_texts": None if held_out is None else held_out.texts,
@@ -190,6 +197,25 @@ def train_command(
         more = [text for path in unlabeled for text in iterate_texts(path, reading)]
         finetune_pretrained(texts, labels, pretrained, lm_config, config, unlabeled=more, **train)
     _print_written(output)
+
+
+def _kind_of_task(config: ClassifierConfig, label_columns: tuple[str, ...], base: Path | str | None) -> type[Task]:
+    """The task that is asked for, or that of the classifier to go on with, or what the options on labels mean."""
+    if config.task != AUTO:
+        return TASKS[config.task]
+    settings = {} if base is None else read_config(find_pretrained(base))
+    if "task_type" in settings:
+        return TASKS[settings["task_type"]]
+    several = len(label_columns) > 1 or options.is_given("label_delimiter")
+    return MultiLabel if several else SingleLabel
+
+
+def _delimiter(config: ClassifierConfig, kind: type[Task]) -> str | None:
+    """What stands between the labels of a text; None where a text has one."""
+    if kind is MultiLabel:
+        return config.label_delimiter
+    options.refuse_given(("label_delimiter",), f"with the task {kind.type} a text has one label")
+    return None
 
 
 def _read_corpus(

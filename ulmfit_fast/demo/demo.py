@@ -213,7 +213,7 @@ def _compare(
 def _accuracy(trained: TrainedClassifier, texts: list[str], areas: list[str]) -> float:
     targets = trained.task.encode(areas, "test")
     ids = list(trained.tokenizer.encode(texts))
-    return evaluate_classifier(trained.model, trained.task, ids, targets)[trained.task.score]
+    return evaluate_classifier(trained.model, trained.task, ids, targets)[trained.task.scores[0]]
 
 
 def _tfidf_accuracy(

@@ -89,9 +89,17 @@ def evaluate_classifier(
     progress: bool = False,
 ) -> dict[str, float]:
     """The task's metrics on tokenized texts, and "loss", the mean of the task's loss."""
-    with progress_bar("evaluate", sum(map(len, ids)), "tok", progress) as bar:
-        logits = _logits(model, ids, batch_size, MAX_TOKENS, bar)
+    logits = classifier_logits(model, ids, batch_size, progress)
     return {"loss": float(task.loss(logits, targets)), **task.metrics(task.activate(logits).numpy(), targets)}
+
+
+@own_modes(grad=False)
+def classifier_logits(
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int = 64, progress: bool = False
+) -> Tensor:
+    """Logits of tokenized texts, float32 [len(ids), K]."""
+    with progress_bar("evaluate", sum(map(len, ids)), "tok", progress) as bar:
+        return _logits(model, ids, batch_size, MAX_TOKENS, bar)
 
 
 @own_modes(grad=False)

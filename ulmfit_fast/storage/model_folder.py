@@ -123,6 +123,7 @@ def save_model(
         config |= {
             "kind": _CLASSIFIER,
             "task_type": task.type,
+            **({"task": task.settings()} if task.settings() else {}),
             "encoder": bpt3c.encoder.config.to_dict(),
             "head": {
                 "classes": task.outputs,
@@ -204,7 +205,7 @@ def load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
 def _load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     maker = "a language model (made by pretrain-lm, finetune-lm or import-lm)"
     config = _config_of_kind(folder, _LANGUAGE_MODEL, maker)
-    with _wrong_sizes(folder, "encoder"):
+    with _wrong_part(folder, "encoder"):
         encoder = AWDLSTMConfig(**config["encoder"])
         model = empty_module(lambda: LanguageModel(AWDLSTM(encoder)))
     return model, _load_weights(folder, model, model.encoder)
@@ -221,15 +222,21 @@ def load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task
 
 def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task]:
     config = _config_of_kind(folder, _CLASSIFIER, "a classifier (made by train)")
-    with _wrong_sizes(folder, "encoder"):
+    with _wrong_part(folder, "encoder"):
         sizes = AWDLSTMConfig(**config["encoder"])
         encoder = empty_module(lambda: AWDLSTM(sizes))
-    with _wrong_sizes(folder, "head"):
+    with _wrong_part(folder, "head"):
         model = empty_module(lambda: TextClassifier(encoder, **config["head"]))
     labels = _read_json(Path(folder) / "labels.json")
-    if not isinstance(labels, list) or len(labels) != config["head"]["classes"]:
-        raise InputError(f"{folder}: labels.json does not hold the {config['head']['classes']} labels of the model")
-    task = task_of(config.get("task_type", SingleLabel.type), labels)
+    if not isinstance(labels, list):
+        raise InputError(f"{folder}: labels.json holds no list of labels")
+    with _wrong_part(folder, "task"):
+        task = task_of(config.get("task_type", SingleLabel.type), labels, config.get("task"))
+    if task.outputs != config["head"]["classes"]:
+        raise InputError(
+            f"{folder}: labels.json holds {len(labels)} labels, which do not go with the {config['head']['classes']} "
+            "outputs of the model"
+        )
     return model, _load_weights(folder, model, model.bpt3c.encoder), task
 
 
@@ -288,10 +295,12 @@ def _config_of_kind(folder: str | Path, kind: str, wanted: str) -> dict[str, Any
 
 
 @contextlib.contextmanager
-def _wrong_sizes(folder: str | Path, part: str) -> Iterator[None]:
+def _wrong_part(folder: str | Path, part: str) -> Iterator[None]:
     """Within the block a part of the model is made of what config.json says of it."""
     try:
         yield
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, OverflowError, MemoryError, RuntimeError) as error:
         raise InputError(f"{folder}: config.json has a wrong {part} ({shortened(error)})") from None
 

@@ -51,10 +51,10 @@ def plot_curves(records: list[Record], points: Sequence[tuple[float, float]] = (
         if any(key in record for record in records):
             axes.plot(epochs, [record.get(key, math.nan) for record in records], marker="o", label=label)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("cross-entropy (nats)")
+    measured = [name for name in METRICS if any(name in record for record in records)]
+    axes.set_ylabel("squared error" if measured and METRICS[measured[0]].of_numbers else "cross-entropy (nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = axes.get_legend_handles_labels()
-    measured = [name for name in METRICS if any(name in record for record in records)]
     for name in measured[:1]:
         shown, score = name.replace("_", " "), axes.twinx()
         score.plot(epochs, [record.get(name, math.nan) for record in records], "k--", label=f"validation {shown}")
