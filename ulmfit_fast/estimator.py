@@ -110,8 +110,10 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments; with ``deep`` also the configurations' fields, as ``classifier_config__lr``."""
         parameters: dict[str, Any] = super().get_params(deep=False)
-        for name in _CONFIGURATIONS if deep else ():
-            config = self._configuration(name)
+        for name, kind in _CONFIGURATIONS.items() if deep else ():
+            config = kind() if parameters[name] is None else parameters[name]
+            if not isinstance(config, kind):
+                continue  # fit says so
             unused = OF_A_NEW_MODEL if name == "classifier_config" else ()  # its encoder is the language model's
             parameters |= {f"{name}__{f.name}": getattr(config, f.name) for f in fields(config) if f.name not in unused}
         return parameters
@@ -301,7 +303,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def _predicts_numbers(self) -> bool:
         if hasattr(self, "task_"):
             return not self.task_.labels
-        return Regression.type in (self.task, self.task is None and self._configuration("classifier_config").task)
+        asked = getattr(self.classifier_config, "task", None) if self.task is None else self.task
+        return bool(asked == Regression.type)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
