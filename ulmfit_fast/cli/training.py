@@ -15,7 +15,6 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder, read_config
-from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.metrics import METRICS
 from ulmfit_fast.tasks.multi_label import MultiLabel
 from ulmfit_fast.tasks.single_label import SingleLabel
@@ -130,7 +129,7 @@ def finetune_lm_command(
 @click.option(
     "--valid-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="hold this part of TABLE out instead, drawn by the seed from every label alike",
+    help="hold this part of TABLE out instead, drawn by the seed, where texts have one label from every label alike",
 )
 @options.output
 @options.overwrite
@@ -182,7 +181,7 @@ def train_command(
         held_out = options.read_labelled(valid, reading, label_columns, delimiter, None, config.seed)
         task.encode(kind.read(held_out.labels, str(valid), held_out.rows), str(valid), held_out.rows)
     elif valid_fraction is not None:
-        rows = hold_out(len(documents), valid_fraction, config.seed, kind.strata(known), str(source))
+        rows = kind.hold_out(known, valid_fraction, config.seed, str(source))
         documents, held_out = (documents.take(part) for part in rows)
     train: dict[str, Any] = {
         "valid_texts": None if held_out is None else held_out.texts,

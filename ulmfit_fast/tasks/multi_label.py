@@ -12,6 +12,7 @@ from torch import Tensor
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.tasks.calibration import check_temperature, fit_temperature
 from ulmfit_fast.tasks.class_weights import label_weights
+from ulmfit_fast.tasks.hold_out import hold_out_label_sets
 from ulmfit_fast.tasks.label_sets import as_label_sets, encode_label_sets, list_label_classes
 from ulmfit_fast.tasks.labels import Label, shown, sorted_classes
 from ulmfit_fast.tasks.losses import weighted_mean, yes_or_no
@@ -66,8 +67,8 @@ class MultiLabel:
         return task
 
     @staticmethod
-    def strata(labels: Sequence[Any]) -> Sequence[Any] | None:
-        return None
+    def hold_out(labels: Sequence[Any], fraction: float, seed: int, source: str) -> tuple[np.ndarray, np.ndarray]:
+        return hold_out_label_sets(labels, fraction, seed)
 
     @property
     def outputs(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ulmfit_fast.tasks.calibration import check_temperature, fit_temperature
 from ulmfit_fast.tasks.class_weights import class_weights
+from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import Label, as_labels, encode_labels, list_classes, sorted_classes
 from ulmfit_fast.tasks.losses import weighted_mean
 from ulmfit_fast.tasks.metrics import OF_CLASSES
@@ -64,8 +65,8 @@ class OneLabel(ABC):
         return classes
 
     @staticmethod
-    def strata(labels: Sequence[Any]) -> Sequence[Any] | None:
-        return labels
+    def hold_out(labels: Sequence[Any], fraction: float, seed: int, source: str) -> tuple[np.ndarray, np.ndarray]:
+        return hold_out(len(labels), fraction, seed, labels, source)
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import Label, as_numbers
 from ulmfit_fast.tasks.losses import weighted_mean
 from ulmfit_fast.tasks.metrics import OF_NUMBERS
@@ -53,8 +54,8 @@ class Regression:
         return cls([], float(numbers.mean()), scale)
 
     @staticmethod
-    def strata(labels: Sequence[Any]) -> Sequence[Any] | None:
-        return None
+    def hold_out(labels: Sequence[Any], fraction: float, seed: int, source: str) -> tuple[np.ndarray, np.ndarray]:
+        return hold_out(len(labels), fraction, seed)
 
     @property
     def outputs(self) -> int:

@@ -27,7 +27,7 @@ def report_of_classes(names: Sequence[str], expected: np.ndarray, predicted: np.
     right, confidence = expected == predicted, activated[np.arange(len(predicted)), predicted]
     return "\n".join([
         by_class,
-        *_reliability(confidence, right),
+        *_reliability("confidence", "right", confidence, right),
         *_coverage(confidence, right),
         f"\nexpected calibration error {calibration_error(confidence, right):.4f}, "
         f"Brier score {brier_score(expected, activated):.4f}",
@@ -45,16 +45,16 @@ def report_of_label_sets(
     whole = (expected == predicted).all(1).mean()
     return "\n".join([
         by_label,
-        *_reliability(activated.ravel(), expected.ravel() == 1),
+        *_reliability("probability", "true", activated.ravel(), expected.ravel() == 1),
         f"\nexpected calibration error {calibration_error(activated.ravel(), expected.ravel() == 1):.4f}, "
         f"Brier score {brier_score(expected, activated):.4f}",
         f"all labels right {whole:.4f} on {len(expected)} texts",
     ])  # fmt: skip
 
 
-def _reliability(confidence: np.ndarray, right: np.ndarray) -> Iterator[str]:
+def _reliability(name: str, what: str, confidence: np.ndarray, right: np.ndarray) -> Iterator[str]:
     """A line for each tenth of confidence: how sure predictions are there, and how often right."""
-    yield "confidence         number   mean    right"
+    yield f"{name:<12} {'number':>12}   mean {what:>8}"
     place = bin_of(confidence)
     for each in range(BINS):
         within = place == each

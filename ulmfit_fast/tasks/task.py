@@ -53,8 +53,8 @@ class Task(Protocol):
         """
 
     @staticmethod
-    def strata(labels: Sequence[Any]) -> Sequence[Any] | None:
-        """What to hold out evenly of when texts are held out, one for each; None: nothing."""
+    def hold_out(labels: Sequence[Any], fraction: float, seed: int, source: str) -> tuple[np.ndarray, np.ndarray]:
+        """Positions to train on, and those of that share of the texts to validate on, both ascending."""
 
     @property
     def label_delimiter(self) -> str | None:
