@@ -117,4 +117,5 @@ def test_thresholds_have_the_highest_f1() -> None:
         best = max(f1_score(has[:, label], probabilities[:, label] >= t) for t in np.unique(probabilities[:, label]))
         assert f1_score(has[:, label], probabilities[:, label] >= thresholds[label]) == pytest.approx(best)
     assert fit_thresholds(probabilities, np.zeros_like(has)).tolist() == [0.5] * 4
+    assert 0 < fit_thresholds(np.zeros((9, 1), np.float32), np.ones((9, 1), bool))[0] < 1e-6
     assert fit_thresholds(np.ones((9, 1), np.float32), np.ones((9, 1), bool)).tolist() == [0.5]

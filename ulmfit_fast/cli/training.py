@@ -18,7 +18,7 @@ from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder, read_con
 from ulmfit_fast.tasks.metrics import METRICS
 from ulmfit_fast.tasks.multi_label import MultiLabel
 from ulmfit_fast.tasks.single_label import SingleLabel
-from ulmfit_fast.tasks.task import AUTO, TASKS, Task
+from ulmfit_fast.tasks.task import AUTO, Task, kind_of
 from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.inputs import check_exists
@@ -201,10 +201,10 @@ def train_command(
 def _kind_of_task(config: ClassifierConfig, label_columns: tuple[str, ...], base: Path | str | None) -> type[Task]:
     """The task that is asked for, or that of the classifier to go on with, or what the options on labels mean."""
     if config.task != AUTO:
-        return TASKS[config.task]
+        return kind_of(config.task)
     settings = {} if base is None else read_config(find_pretrained(base))
     if "task_type" in settings:
-        return TASKS[settings["task_type"]]
+        return kind_of(settings["task_type"])
     several = len(label_columns) > 1 or options.is_given("label_delimiter")
     return MultiLabel if several else SingleLabel
 

@@ -124,7 +124,7 @@ def task_type(asked: str, labels: Any, known: Task | None = None) -> type[Task]:
         InputError: an unknown name.
     """
     if asked != AUTO:
-        return _class_of(asked)
+        return kind_of(asked)
     if are_sets(labels):
         return MultiLabel
     return TASKS[known.type] if known is not None and known.type != MultiLabel.type else SingleLabel
@@ -151,10 +151,11 @@ def task_of(type_name: str, labels: list[Label], settings: dict[str, Any] | None
         InputError: a name that this version does not know.
         TypeError, ValueError: settings that cannot be the task's.
     """
-    return _class_of(type_name)(labels, **settings or {})  # type: ignore[call-arg]
+    return kind_of(type_name)(labels, **settings or {})  # type: ignore[call-arg]
 
 
-def _class_of(name: str) -> type[Task]:
+def kind_of(name: str) -> type[Task]:
+    """The class of a task. Raises InputError for a name that this version does not know."""
     if name not in TASKS:
         raise InputError(f"task {name!r} is unknown to this version; it knows {', '.join(TASKS)}; update")
     return TASKS[name]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+_LOWEST = 1e-7  # a threshold of 0 would give every text the label
 ENOUGH = 8  # held-out texts with a label, for a threshold of its own
 
 
@@ -47,4 +48,4 @@ def _best(probabilities: np.ndarray, has: np.ndarray) -> np.float32:
     cut = int(f1.argmax())
     below = ranked[cut + 1] if cut + 1 < len(ranked) else 0.0
     middle = np.float32((ranked[cut] + below) / 2)
-    return middle if below < middle <= ranked[cut] else np.float32(ranked[cut])
+    return middle if below < middle <= ranked[cut] else np.float32(max(ranked[cut], _LOWEST))
