@@ -20,6 +20,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
 from ulmfit_fast.tasks.task import Task
@@ -144,7 +145,7 @@ def evaluate_command(
     A classifier: the scores of its task on a TABLE of texts and labels. A language model: its perplexity on texts, in
     float32 over the whole text in one lane; of the options only --device and those on reading matter to it.
     """
-    folders = tuple(map(find_pretrained, folders))
+    folders = tuple(member for folder in folders for member in members(find_pretrained(folder)))
     folder = folders[0]
     is_language_model = [read_config(each)["kind"] == "language_model" for each in folders]
     if any(is_language_model) and len(folders) > 1:
@@ -177,7 +178,7 @@ def evaluate_command(
 def _load_classifiers(folders: Sequence[Path], device: str) -> list[tuple[TextClassifier, Tokenizer, Task]]:
     """Models with their tokenizers and tasks, which are of one type and have the same labels."""
     found: list[tuple[TextClassifier, Tokenizer, Task]] = []
-    for folder in map(find_pretrained, folders):
+    for folder in (member for given in folders for member in members(find_pretrained(given))):
         model, tokenizer, task = load_classifier(folder)
         first = found[0][2] if found else task
         if task.type != first.type:
@@ -198,7 +199,11 @@ def _load_classifiers(folders: Sequence[Path], device: str) -> list[tuple[TextCl
 @click.argument("folder", type=Path)
 def info_command(folder: Path) -> None:
     """Show what a model FOLDER holds."""
-    folder = find_pretrained(folder)
+    for member in members(find_pretrained(folder)):
+        _show(member)
+
+
+def _show(folder: Path) -> None:
     config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
     say(f"{folder}: {config['kind'].replace('_', ' ')}")
     for section in ("encoder", "head"):

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.cli.directions import in_both_directions
 from ulmfit_fast.cli.prediction import report_perplexity
 from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.core.console import say
@@ -39,6 +40,7 @@ _OF_TOKENIZING = ("valid", "max_texts", "processes")
 
 
 @click.command("pretrain-lm")
+@in_both_directions
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
 @click.option("--eval", "test", type=Path, help="texts to report the perplexity of at the end, read in one lane")
@@ -75,6 +77,7 @@ def pretrain_lm_command(
 
 
 @click.command("finetune-lm")
+@in_both_directions
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--model", "language_model", required=True, type=Path, help="folder of a language model")
 @click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
@@ -110,6 +113,7 @@ def finetune_lm_command(
 
 
 @click.command("train")
+@in_both_directions
 @click.argument("source", metavar="TABLE", type=Path)
 @click.option(
     "--model",

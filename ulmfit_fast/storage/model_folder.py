@@ -39,7 +39,8 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 
 _FORMAT = "ulmfit_fast"
 _VERSION = 1
-_LANGUAGE_MODEL, _CLASSIFIER = "language_model", "classifier"
+MODEL_FORMAT: dict[str, Any] = {"format": _FORMAT, "version": _VERSION}
+_LANGUAGE_MODEL, _CLASSIFIER, BOTH_DIRECTIONS = "language_model", "classifier", "both_directions"
 _AWD_LSTM = "awd_lstm"  # the encoder's type; folders of 0.1.0 name none
 _READINGS = 20  # of a folder that is being replaced meanwhile
 _PAUSE_S = 0.1  # between them
@@ -115,7 +116,7 @@ def save_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "encoder_type": _AWD_LSTM}
+    config = MODEL_FORMAT | {"encoder_type": _AWD_LSTM}
     if isinstance(model, TextClassifier):
         if task is None:
             raise ValueError("save_model: a classifier is saved with its task")
@@ -163,6 +164,12 @@ def remove_run(folder: str | Path) -> None:
         (Path(folder) / name).unlink(missing_ok=True)
 
 
+def remove_model(folder: str | Path) -> None:
+    """Remove the model that a folder holds itself, ``config.json`` first."""
+    for name in ("config.json", "labels.json", "model.safetensors", "tokenizer.json", "training_args.json"):
+        (Path(folder) / name).unlink(missing_ok=True)
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """A model folder's ``config.json``. Raises InputError if the folder is not one of ours."""
     return _while_it_stays(folder, lambda: _read_config(Path(folder)))
@@ -174,7 +181,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise InputError(f"{folder}: config.json is not one of ulmfit_fast: a foreign model folder")
-    if config.get("kind") not in (_LANGUAGE_MODEL, _CLASSIFIER) or not isinstance(config.get("encoder"), dict):
+    is_one = config.get("kind") in (_LANGUAGE_MODEL, _CLASSIFIER) and isinstance(config.get("encoder"), dict)
+    if not is_one and config.get("kind") != BOTH_DIRECTIONS:
         raise InputError(f"{folder}: config.json names no kind of model or no encoder; the model folder is damaged")
     if config.get("encoder_type", _AWD_LSTM) != _AWD_LSTM:
         raise InputError(f"{folder}: has an encoder {config['encoder_type']!r}, which this version lacks; update")
@@ -289,6 +297,8 @@ def _read_json(path: Path) -> Any:
 
 def _config_of_kind(folder: str | Path, kind: str, wanted: str) -> dict[str, Any]:
     config = _read_config(Path(folder))
+    if config.get("kind") == BOTH_DIRECTIONS:
+        raise InputError(f"{folder}: holds models of both directions; give its folder forward, or backward")
     if config.get("kind") != kind:
         raise InputError(f"{folder}: holds a {str(config.get('kind')).replace('_', ' ')}; expected {wanted}")
     return config
