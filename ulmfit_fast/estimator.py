@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.inference.stream import TextStream
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
@@ -24,7 +25,6 @@ from ulmfit_fast.tasks.label_sets import is_table
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.regression import Regression
 from ulmfit_fast.tasks.texts import as_texts
-from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import History
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
@@ -260,7 +260,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def stream(self) -> TextStream:
         """Reads one text as it comes and knows the prediction so far; see ``TextStream``."""
         check_is_fitted(self)
-        return TextStream(self)
+        return TextStream(self.model_, self.tokenizer_, self.task_)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
@@ -367,28 +367,3 @@ def _parameters_of(training_args: dict[str, Any], trained: TrainedClassifier) ->
         of_model = {key: value for key, value in sizes.items() if key in known and not saved}
         parameters[name] = kind(**{key: value for key, value in values.items() if key in known} | of_model)
     return parameters
-
-
-class TextStream:
-    """One text as it comes: pieces in, the prediction so far at any moment, in memory that does not grow.
-
-    The prediction is ``ULMFiTClassifier``'s on all the text so far (in float32), wherever it was cut into pieces.
-    """
-
-    def __init__(self, classifier: ULMFiTClassifier) -> None:
-        self.classes_, self._task = getattr(classifier, "classes_", None), classifier.task_
-        self._document = classifier.model_.stream()
-        self._tokens = TokenStream(classifier.tokenizer_)
-
-    def feed(self, text: str) -> None:
-        """Read more of the text."""
-        self._document.feed(self._tokens.feed(text))
-
-    def predict_proba(self) -> np.ndarray:
-        """Probability of each class so far, [len(classes_)]; with the task "regression" the number, [1]."""
-        logits = self._document.logits(and_then=self._tokens.rest())
-        return self._task.activate(logits.float().unsqueeze(0))[0].cpu().numpy()
-
-    def predict(self) -> Any:
-        """The prediction so far, as ``ULMFiTClassifier.predict`` says it of a whole text."""
-        return self._task.decode(self.predict_proba()[None]).tolist()[0]
