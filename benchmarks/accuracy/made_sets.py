@@ -30,7 +30,7 @@ from ulmfit_fast.inference.prediction import predict_probabilities
 LABELS = 20
 WORDS_OF_A_LABEL = 6
 RAREST, MOST_FREQUENT = 0.01, 0.25  # shares of the texts that have a label
-FLIPPED = 0.005  # of all answers, whether a text has a label, in the texts to train on
+FLIPPED = 0.01  # of all answers, whether a text has a label, in the texts to train and validate on
 NEGATIONS, BETWEEN = ("no", "not", "never", "without"), ("any", "real", "such", "much", "the")
 FILLER = 400  # words, their frequencies by Zipf's law
 
@@ -76,7 +76,7 @@ def several_labels(count: int, negations: bool, seed: int, flipped: float = 0.0)
         count: texts.
         negations: whether words of labels that a text has not stand in it, negated.
         seed: draws everything.
-        flipped: share of the answers that are wrong.
+        flipped: share of the answers that are wrong, of each label in proportion to its frequency.
     """
     random, texts, targets = np.random.default_rng(seed), [], []
     shares = np.geomspace(MOST_FREQUENT, RAREST, LABELS)
@@ -90,7 +90,7 @@ def several_labels(count: int, negations: bool, seed: int, flipped: float = 0.0)
             elif negations and random.random() < shares[label]:
                 phrases.append(_negated(random, word))
         texts.append(_text(random, phrases))
-        has ^= random.random(LABELS) < flipped * 2 * shares / shares.mean()
+        has ^= random.random(LABELS) < flipped * shares / shares.mean()
         targets.append([f"label{label:02}" for label in np.flatnonzero(has)])
     return MadeSet(texts, targets)
 
