@@ -217,12 +217,14 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: ``abstain`` with a task that has no confidence: several labels, a number.
         """
+        check_is_fitted(self)
+        if abstain is not None and self.task_.confidence(self.task_.examples()) is None:
+            raise InputError(f"{_NAME}: abstain: the task {self.task_.type} has no confidence; leave it out")
         activated = self._activated(texts)
         predictions = self.task_.decode(activated)
         if abstain is not None:
             confidence = self.task_.confidence(activated)
-            if confidence is None:
-                raise InputError(f"{_NAME}: abstain: the task {self.task_.type} has no confidence; leave it out")
+            assert confidence is not None
             predictions = predictions.astype(object)
             predictions[confidence < abstain] = reject_label
         if getattr(self, "_as_table", False):

@@ -108,6 +108,12 @@ def test_a_number(table: Path, train: Callable[..., Path], capsys: pytest.Captur
     best = min(record["mae"] for record in history)
     assert best_record(history, lambda record: record["mae"])["mae"] == best  # type: ignore[index]
     assert "calibration" not in history[0]
+    capsys.readouterr()
+    for option in ("--probabilities", "--abstain=0.5"):
+        assert (
+            main(["predict", str(table), "--model", str(folder), "--output", str(table.parent / "x.csv"), option]) == 2
+        )
+        assert_one_line(capsys, f"{option.partition('=')[0]}: the task regression of ")
 
 
 def test_classes_with_an_order(table: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

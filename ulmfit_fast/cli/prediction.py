@@ -91,6 +91,8 @@ def predict_command(
     added = list(examples)
     if abstain is not None and "confidence" not in added:
         raise InputError(f"--abstain: the task {task.type} of {folders[0]} has no confidence; leave it out")
+    if all_classes and not task.labels:
+        raise InputError(f"--probabilities: the task {task.type} of {folders[0]} has none; leave it out")
     for name in set(added).intersection(reading.text_columns):
         raise InputError(f"--text-column {shown(name)}: predict writes a column of this name; rename it in {source}")
     replaced: set[str] = set()
