@@ -78,7 +78,7 @@ def test_all_stages_read_backward() -> None:
     ids = [torch.from_numpy(ids[::-1].copy()) for ids in trained.tokenizer.reading("forward").encode(texts)]
     with torch.inference_mode():
         expected = trained.model.eval()(pack_documents(ids)).softmax(1).numpy()
-    assert np.array_equal(predict_probabilities(trained.model, trained.tokenizer, texts), expected)
+    assert np.array_equal(predict_probabilities(trained.model, trained.tokenizer, trained.task, texts), expected)
 
 
 def test_a_backward_language_model_knows_what_comes_before() -> None:
@@ -107,7 +107,7 @@ def test_the_mean_of_both_directions(
     probabilities = []
     for folder in (models, backward):
         model, tokenizer, task = load_classifier(folder / "clf")
-        probabilities.append(predict_probabilities(model, tokenizer, texts).astype(np.float64))
+        probabilities.append(predict_probabilities(model, tokenizer, task, texts).astype(np.float64))
     mean = sum(probabilities) / 2
     # Neither model's confidence is the mean's. Their labels need not differ: how sure each is depends on its training.
     assert all((np.abs(p.max(1) - mean.max(1)) > 0.01).any() for p in probabilities)

@@ -76,7 +76,7 @@ def test_classifier_learns_and_predicts_alike_after_loading(
         valid_texts=test_texts, valid_labels=test_labels, output=tmp_path / "clf",
     )  # fmt: skip
     assert trained.labels == ["bad", "good"]
-    probabilities = predict_probabilities(trained.model, trained.tokenizer, test_texts)
+    probabilities = predict_probabilities(trained.model, trained.tokenizer, trained.task, test_texts)
     accuracy = np.mean(
         [trained.labels[i] == label for i, label in zip(probabilities.argmax(1), test_labels, strict=True)]
     )
@@ -84,7 +84,7 @@ def test_classifier_learns_and_predicts_alike_after_loading(
     assert accuracy == pytest.approx(max(r["accuracy"] for r in trained.history.records), abs=0.05)
     model, tokenizer, task = load_classifier(tmp_path / "clf")
     assert task.labels == trained.labels
-    assert np.array_equal(predict_probabilities(model, tokenizer, test_texts), probabilities)
+    assert np.array_equal(predict_probabilities(model, tokenizer, task, test_texts), probabilities)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
 
 
@@ -92,10 +92,11 @@ def test_predictions_do_not_depend_on_the_batch(language_model: TrainedLanguageM
     texts, labels = make_task(40)
     trained = finetune_classifier(texts, labels, language_model, replace(CLASSIFY, epochs=1))
     texts = [*texts, "", "x " * 300]
-    expected = predict_probabilities(trained.model, trained.tokenizer, texts)
+    expected = predict_probabilities(trained.model, trained.tokenizer, trained.task, texts)
     for batch_size in (1, 7):
         assert np.array_equal(
-            predict_probabilities(trained.model, trained.tokenizer, texts, batch_size=batch_size), expected
+            predict_probabilities(trained.model, trained.tokenizer, trained.task, texts, batch_size=batch_size),
+            expected,
         )
 
 

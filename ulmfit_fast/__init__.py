@@ -14,7 +14,8 @@ from ulmfit_fast.core.registration import register_ops_with_torch
 if TYPE_CHECKING:
     from ulmfit_fast import ops
     from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError, TrainingInterrupted
-    from ulmfit_fast.estimator import TextStream, ULMFiTClassifier
+    from ulmfit_fast.estimator import ULMFiTClassifier
+    from ulmfit_fast.inference.stream import TextStream
     from ulmfit_fast.interop.fastai import import_language_model
     from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
     from ulmfit_fast.nn.bpt3c import BPT3C, BPT3CConfig
@@ -85,7 +86,7 @@ _MODULES = {
     "SlantedTriangularLR": "training.schedules",
     "StepwiseUnfreezing": "training.unfreezing",
     "TextClassifier": "nn.classifier",
-    "TextStream": "estimator",
+    "TextStream": "inference.stream",
     "Tokenizer": "text.tokenizer",
     "TrainedClassifier": "training.trained",
     "TrainedLanguageModel": "training.trained",

@@ -9,18 +9,22 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import r2_score
+from sklearn.utils import InputTags, RegressorTags, Tags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.inference.stream import TextStream
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
-from ulmfit_fast.tasks.dataset import Dataset
+from ulmfit_fast.tasks.label_sets import is_table
 from ulmfit_fast.tasks.labels import Label
+from ulmfit_fast.tasks.regression import Regression
 from ulmfit_fast.tasks.texts import as_texts
-from ulmfit_fast.text.token_stream import TokenStream
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import History
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
@@ -29,6 +33,13 @@ _NAME = "ULMFiTClassifier"  # in messages
 _CONFIGURATIONS: dict[str, type[PretrainConfig | FinetuneLMConfig | ClassifierConfig]] = {
     "pretrain_config": PretrainConfig, "finetune_config": FinetuneLMConfig, "classifier_config": ClassifierConfig,
 }  # fmt: skip
+
+
+def _has_probabilities(estimator: ULMFiTClassifier) -> bool:
+    """Whether there are any, for a method that exists only then. Raises AttributeError where not."""
+    if estimator._predicts_numbers():
+        raise AttributeError(f"{_NAME}: the task regression predicts numbers, which have no probabilities")
+    return True
 
 
 class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
@@ -55,9 +66,14 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             the language model as it is. False: it starts again.
         seed: overrides the configurations' seeds, if not None.
         progress: show progress bars on a terminal.
+        task: what is predicted. "single_label": one of several. "binary": one of two, by one output. "multi_label":
+            several at once. "ordinal": one of several numbers that have an order. "regression": a number. None: as
+            ``classifier_config.task`` says, by default several at once where a text has a list of labels, else one of
+            several.
+        calibrate: make probabilities honest by the validation texts, where ``fit`` is given some. False: never.
 
     Attributes:
-        classes_: the labels, sorted, in the order of ``predict_proba``'s columns.
+        classes_: the labels, sorted, in the order of ``predict_proba``'s columns; with "regression" there are none.
         history_: what every epoch of every stage measured.
         model_, tokenizer_, task_: the trained parts.
     """
@@ -75,6 +91,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         warm_start: bool = False,
         seed: int | None = None,
         progress: bool = True,
+        task: str | None = None,
+        calibrate: bool = True,
     ) -> None:
         self.pretrained = pretrained
         self.pretrain_config = pretrain_config
@@ -86,12 +104,16 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         self.warm_start = warm_start
         self.seed = seed
         self.progress = progress
+        self.task = task
+        self.calibrate = calibrate
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments; with ``deep`` also the configurations' fields, as ``classifier_config__lr``."""
         parameters: dict[str, Any] = super().get_params(deep=False)
-        for name in _CONFIGURATIONS if deep else ():
-            config = self._configuration(name)
+        for name, kind in _CONFIGURATIONS.items() if deep else ():
+            config = kind() if parameters[name] is None else parameters[name]
+            if not isinstance(config, kind):
+                continue  # fit says so
             unused = OF_A_NEW_MODEL if name == "classifier_config" else ()  # its encoder is the language model's
             parameters |= {f"{name}__{f.name}": getattr(config, f.name) for f in fields(config) if f.name not in unused}
         return parameters
@@ -115,19 +137,22 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def fit(
         self,
         texts: Iterable[str],
-        labels: Iterable[Label],
+        labels: Iterable[Any],
         unlabeled: Iterable[str] | None = None,
         sample_weight: Any = None,
         valid_texts: Iterable[str] | None = None,
-        valid_labels: Iterable[Label] | None = None,
+        valid_labels: Iterable[Any] | None = None,
     ) -> ULMFiTClassifier:
         """Train on ``texts`` and their ``labels``.
 
         Args:
-            texts, labels: one label for each text.
+            texts, labels: one label for each text. Or a list of labels for each; or zeros and ones [len(texts), K], as
+                scikit-learn writes several labels, and ``predict`` then does, too; or, with the task "regression", a
+                number for each.
             unlabeled: texts that join in the language model's fine-tuning.
             sample_weight: what each text counts in the classifier's loss, numbers [len(texts)]; None: all alike.
-            valid_texts, valid_labels: to choose the classifier's best epoch by; without them the last is kept.
+            valid_texts, valid_labels: to choose the classifier's best epoch by, and to calibrate; without them the last
+                epoch is kept.
 
         Raises:
             TypeError: something among the texts that is no text.
@@ -137,13 +162,13 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         for name in _CONFIGURATIONS:
             self._configuration(name)
         goes_on = self.warm_start and hasattr(self, "model_")
-        given = {"weights": sample_weight, "valid_texts": valid_texts, "valid_labels": valid_labels}
-        if goes_on:  # with a classifier that may know labels which these texts lack
-            data = Dataset.labelled(_NAME, texts, labels, **given)
-        else:
-            data = labelled_dataset(_NAME, texts, labels, class_weight=self.class_weight, **given)
-        more = as_texts(_NAME, unlabeled, "unlabeled") if unlabeled is not None else []
         config, weights = self._classifier_config()
+        labels = labels if hasattr(labels, "__len__") else list(labels)
+        data = labelled_dataset(
+            _NAME, texts, labels, config, class_weight=weights, known=self.task_ if goes_on else None,
+            weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels,
+        )  # fmt: skip
+        more = as_texts(_NAME, unlabeled, "unlabeled") if unlabeled is not None else []
         base = self._trained() if goes_on else self._language_model([*data.texts, *more])
         trained = finetune_classifier(
             data.texts, data.labels or [], base, config,
@@ -152,12 +177,16 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             valid_labels=None if data.valid is None else data.valid.labels,
             progress=self.progress,
         )  # fmt: skip
+        self._as_table = is_table(labels)
         self._take(replace(trained, history=History(base.history.records + trained.history.records)))
         return self
 
     def _classifier_config(self) -> tuple[ClassifierConfig, Mapping[Label, float] | None]:
         """The configuration, and the weights of classes that are not a matter of it."""
         config: ClassifierConfig = self._seeded(self._configuration("classifier_config"))
+        config = replace(config, calibrate=self.calibrate and config.calibrate)
+        if self.task is not None:
+            config = replace(config, task=self.task)
         if isinstance(self.class_weight, str):
             return replace(config, class_weight=self.class_weight), None
         return config, self.class_weight
@@ -173,17 +202,57 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def _trained(self) -> TrainedClassifier:
         return TrainedClassifier(self.model_, self.tokenizer_, self.task_, self.history_)
 
-    def predict(self, texts: Sequence[str]) -> np.ndarray:
-        """The most probable label of each text. An empty text gets one too."""
-        probabilities = self.predict_proba(texts)
-        return self.task_.decode(probabilities)
+    def predict(self, texts: Sequence[str], abstain: float | None = None, reject_label: Any = None) -> np.ndarray:
+        """What is predicted of each text. An empty text gets a prediction, too.
 
+        Args:
+            texts: to predict.
+            abstain: where the probability of the label is below this, the prediction is ``reject_label``.
+            reject_label: stands for no label.
+
+        Returns:
+            A label each, the most probable one; of several labels a list each, in an array of objects, or zeros and
+            ones where ``fit`` was given such; with "regression" a number each.
+
+        Raises:
+            InputError: ``abstain`` with a task that has no confidence: several labels, a number.
+        """
+        check_is_fitted(self)
+        if abstain is not None and self.task_.confidence(self.task_.examples()) is None:
+            raise InputError(f"{_NAME}: abstain: the task {self.task_.type} has no confidence; leave it out")
+        activated = self._activated(texts)
+        predictions = self.task_.decode(activated)
+        if abstain is not None:
+            confidence = self.task_.confidence(activated)
+            assert confidence is not None
+            predictions = predictions.astype(object)
+            predictions[confidence < abstain] = reject_label
+        if getattr(self, "_as_table", False):
+            return self.task_.encode(predictions.tolist(), "predictions").numpy().astype(np.int64)
+        return predictions
+
+    def score(self, texts: Sequence[str], labels: Iterable[Any], sample_weight: Any = None) -> float:
+        """The share of texts whose prediction is right, for several labels all of them; of numbers R2."""
+        check_is_fitted(self)
+        if self.task_.labels and self.task_.label_delimiter is None:
+            return float(super().score(texts, labels, sample_weight))
+        expected, predicted = self.task_.read(labels), self.task_.decode(self._activated(texts))
+        if not self.task_.labels:
+            return float(r2_score(expected, predicted, sample_weight=sample_weight))
+        right = [set(one) == set(other) for one, other in zip(expected, predicted, strict=True)]
+        return float(np.average(right, weights=sample_weight))
+
+    @available_if(_has_probabilities)
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Probability of each class for each text, [len(texts), len(classes_)]."""
+        """Probability of each class for each text, [len(texts), len(classes_)]; of several labels one each."""
+        return self._activated(texts)
+
+    def _activated(self, texts: Sequence[str]) -> np.ndarray:
         check_is_fitted(self)
         return predict_probabilities(
             self.model_,
             self.tokenizer_,
+            self.task_,
             as_texts(_NAME, texts),
             self.batch_size,
             self.progress,
@@ -193,7 +262,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def stream(self) -> TextStream:
         """Reads one text as it comes and knows the prediction so far; see ``TextStream``."""
         check_is_fitted(self)
-        return TextStream(self)
+        return TextStream(self.model_, self.tokenizer_, self.task_)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
@@ -219,6 +288,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         trained.model.to(choose_device(device)).eval()
         estimator = cls(**_parameters_of(read_training_args(folder), trained))
         estimator._take(trained)
+        estimator._as_table = read_training_args(folder).get("estimator", {}).get("as_table", False)
         return estimator
 
     def _to_dict(self) -> dict[str, Any]:
@@ -228,8 +298,24 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
         return configurations | {
             "pretrained": None if self.pretrained is None else str(self.pretrained),
             "batch_size": self.batch_size, "precision": self.precision, "seed": self.seed,
+            "task": self.task, "calibrate": self.calibrate, "as_table": getattr(self, "_as_table", False),
             "class_weight": list(weights.items()) if isinstance(weights, Mapping) else weights,
         }  # fmt: skip
+
+    def _predicts_numbers(self) -> bool:
+        if hasattr(self, "task_"):
+            return not self.task_.labels
+        asked = getattr(self.classifier_config, "task", None) if self.task is None else self.task
+        return bool(asked == Regression.type)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags = InputTags(one_d_array=True, two_d_array=False, string=True)
+        if self._predicts_numbers():
+            tags.estimator_type, tags.classifier_tags, tags.regressor_tags = "regressor", None, RegressorTags()
+        else:
+            tags.classifier_tags.multi_label = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -257,7 +343,8 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
     def _take(self, trained: TrainedClassifier) -> None:
         self.model_, self.tokenizer_, self.history_ = trained.model, trained.tokenizer, trained.history
         self.task_ = trained.task
-        self.classes_ = np.asarray(trained.labels)
+        if trained.labels:
+            self.classes_ = np.asarray(trained.labels)
 
 
 def _parameters_of(training_args: dict[str, Any], trained: TrainedClassifier) -> dict[str, Any]:
@@ -269,7 +356,9 @@ def _parameters_of(training_args: dict[str, Any], trained: TrainedClassifier) ->
         "direction": trained.tokenizer.direction,
     }  # fmt: skip
     parameters: dict[str, Any] = {
-        name: saved[name] for name in ("pretrained", "batch_size", "precision", "seed") if name in saved
+        name: saved[name]
+        for name in ("pretrained", "batch_size", "precision", "seed", "task", "calibrate")
+        if name in saved
     }
     weights = saved.get("class_weight")
     parameters["class_weight"] = dict(map(tuple, weights)) if isinstance(weights, list) else weights
@@ -280,27 +369,3 @@ def _parameters_of(training_args: dict[str, Any], trained: TrainedClassifier) ->
         of_model = {key: value for key, value in sizes.items() if key in known and not saved}
         parameters[name] = kind(**{key: value for key, value in values.items() if key in known} | of_model)
     return parameters
-
-
-class TextStream:
-    """One text as it comes: pieces in, the prediction so far at any moment, in memory that does not grow.
-
-    The prediction is ``ULMFiTClassifier``'s on all the text so far (in float32), wherever it was cut into pieces.
-    """
-
-    def __init__(self, classifier: ULMFiTClassifier) -> None:
-        self.classes_ = classifier.classes_
-        self._document = classifier.model_.stream()
-        self._tokens = TokenStream(classifier.tokenizer_)
-
-    def feed(self, text: str) -> None:
-        """Read more of the text."""
-        self._document.feed(self._tokens.feed(text))
-
-    def predict_proba(self) -> np.ndarray:
-        """Probability of each class so far, [len(classes_)]."""
-        return self._document.logits(and_then=self._tokens.rest()).float().softmax(0).cpu().numpy()
-
-    def predict(self) -> Label:
-        """The most probable label so far."""
-        return self.classes_[self.predict_proba().argmax()].item()

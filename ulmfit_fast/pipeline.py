@@ -23,8 +23,8 @@ from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import read_config, remap_vocabulary, writes_output
 from ulmfit_fast.tasks.dataset import Dataset
-from ulmfit_fast.tasks.labels import Label, encode_labels, list_classes, sorted_classes
-from ulmfit_fast.tasks.single_label import SingleLabel, class_weights
+from ulmfit_fast.tasks.labels import Label
+from ulmfit_fast.tasks.task import Task, check_metric, task_type
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_counts import count_tokens
@@ -143,14 +143,14 @@ def finetune_lm(
 @own_modes()
 def finetune_classifier(
     texts: Iterable[str],
-    labels: Iterable[Label],
+    labels: Iterable[Any],
     language_model: str | Path | TrainedLanguageModel | TrainedClassifier | None = None,
     config: ClassifierConfig | None = None,
     *,
     sample_weight: Any = None,
     class_weight: Mapping[Label, float] | None = None,
     valid_texts: Iterable[str] | None = None,
-    valid_labels: Iterable[Label] | None = None,
+    valid_labels: Iterable[Any] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -161,21 +161,22 @@ def finetune_classifier(
     """Stage three: a classifier over a language model's encoder, or over a new one where there is none.
 
     Args:
-        texts, labels: to train on.
+        texts, labels: to train on. A label is a text or a number; or a list of such, where a text may have several; or
+            the number to predict (``config.task``).
         language_model: folder or result of ``finetune_lm`` (or ``pretrain_lm``); a given object is not changed. Or of
             this function: training goes on with that classifier. Where it has a label in common with ``labels`` its
             head goes on, too, and gets outputs for the labels it does not know; else the head is new.
         config: training, head; sizes and vocabulary of a new encoder.
         sample_weight: what each text counts in the loss, numbers [len(texts)]; None: all alike.
         class_weight: what a text of each label counts; None: as ``config.class_weight`` says.
-        valid_texts, valid_labels: to measure accuracy on and to choose the best epoch by; without them the last epoch
+        valid_texts, valid_labels: to measure on and to choose the best epoch by; without them the last epoch
             is kept.
         output, overwrite, resume, progress, on_epoch, callbacks: as ``pretrain_lm``.
 
     Raises:
         TypeError: something among the texts that is no text.
-        InputError: fewer than two labels, lengths that differ, a validation label that training lacks, weights that
-            cannot be ones, an unusable ``output`` or model folder.
+        InputError: fewer than two labels, lengths that differ, a validation label that training lacks, weights or a
+            metric that cannot be ones, an unusable ``output`` or model folder.
         TrainingDivergedError: the loss became NaN or infinite.
 
     Source: Howard and Ruder, arXiv 1801.06146, section 3.3.
@@ -185,18 +186,14 @@ def finetune_classifier(
     base = None if language_model is None else _load_encoder(language_model)
     _check_base(config, base)
     generators = Generators(config.seed)
-    data = Dataset.labelled(
-        "finetune_classifier", texts, labels, weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels
-    )
-    assert data.labels is not None
-    classes, going_on = list_classes(data.texts, data.labels), isinstance(base, TrainedClassifier)
-    if isinstance(base, TrainedClassifier):
-        going_on = not set(base.labels).isdisjoint(classes)
-        if going_on:
-            classes = sorted_classes([*base.labels, *classes])
-            config = replace(config, head_size=int(base.model.head[2].out_features))  # type: ignore[arg-type]
-    task = SingleLabel(classes, label_smoothing=config.label_smoothing)
-    task.class_weight = class_weights(class_weight or config.class_weight, classes, task.encode(data.labels, "labels"))
+    known = base.task if isinstance(base, TrainedClassifier) else None
+    data, task = _data_and_task(
+        "finetune_classifier", texts, labels, config, class_weight, known, weights=sample_weight,
+        valid_texts=valid_texts, valid_labels=valid_labels,
+    )  # fmt: skip
+    rows = None if known is None else task.rows_of(known)
+    if rows is not None and isinstance(base, TrainedClassifier):
+        config = replace(config, head_size=int(base.model.head[2].out_features))  # type: ignore[arg-type]
 
     if base is None:
         tokenizer = config.train_tokenizer(data.texts)
@@ -215,8 +212,8 @@ def finetune_classifier(
     )
     if base is not None:
         model.bpt3c.encoder.load_state_dict(_encoder_of(base).state_dict())  # type: ignore[attr-defined]
-    if going_on and isinstance(base, TrainedClassifier):
-        _take_over_head(base, model, classes)
+    if rows is not None and isinstance(base, TrainedClassifier):
+        _take_over_head(base, model, rows)
     expects = base.model if isinstance(base, TrainedLanguageModel) else None
     return ClassifierTrainer(model, tokenizer, task, data, config, options, generators, expects).trained()
 
@@ -244,7 +241,7 @@ LANGUAGE_MODEL = "language_model"  # of an output folder: the subfolder with the
 @own_modes()
 def finetune_pretrained(
     texts: Iterable[str],
-    labels: Iterable[Label],
+    labels: Iterable[Any],
     pretrained: str | Path | TrainedLanguageModel,
     finetune_config: FinetuneLMConfig | None = None,
     classifier_config: ClassifierConfig | None = None,
@@ -271,9 +268,9 @@ def finetune_pretrained(
         TypeError, InputError, TrainingDivergedError: as ``finetune_lm`` and ``finetune_classifier``.
     """
     data = labelled_dataset(
-        "finetune_pretrained", texts, labels, weights=options.pop("sample_weight", None),
-        class_weight=options.get("class_weight"), valid_texts=options.pop("valid_texts", None),
-        valid_labels=options.pop("valid_labels", None),
+        "finetune_pretrained", texts, labels, classifier_config or ClassifierConfig(),
+        weights=options.pop("sample_weight", None), class_weight=options.get("class_weight"),
+        valid_texts=options.pop("valid_texts", None), valid_labels=options.pop("valid_labels", None),
     )  # fmt: skip
     folder = None if output is None else Path(output) / LANGUAGE_MODEL
     if folder is not None:
@@ -292,19 +289,41 @@ def finetune_pretrained(
 
 
 def labelled_dataset(
-    caller: str, texts: Iterable[str], labels: Iterable[Label], *, class_weight: Any = None, **options: Any
+    caller: str,
+    texts: Iterable[str],
+    labels: Iterable[Any],
+    config: ClassifierConfig,
+    *,
+    class_weight: Any = None,
+    known: Task | None = None,
+    **options: Any,
 ) -> Dataset:
-    """``Dataset.labelled``, and everything else that a new classifier could refuse in it: before hours of stage two.
+    """``Dataset.labelled``, and everything else that a classifier could refuse in it: before hours of stage two.
 
     Raises:
         TypeError, InputError: as ``finetune_classifier``.
     """
-    data = Dataset.labelled(caller, texts, labels, **options)
-    classes = list_classes(data.texts, data.labels or [])
-    class_weights(class_weight, classes, encode_labels(data.labels or [], classes, "labels"))
-    if data.valid is not None:
-        encode_labels(data.valid.labels or [], classes, "valid_labels")
-    return data
+    return _data_and_task(caller, texts, labels, config, class_weight, known, **options)[0]
+
+
+def _data_and_task(
+    caller: str,
+    texts: Iterable[str],
+    labels: Iterable[Any],
+    config: ClassifierConfig,
+    class_weight: Any,
+    known: Task | None,
+    **options: Any,
+) -> tuple[Dataset, Task]:
+    """What to train on, and the task of it. ``known`` is that of a classifier to go on with."""
+    labels = labels if hasattr(labels, "__len__") else list(labels)
+    kind = task_type(config.task, labels, known)
+    data = Dataset.labelled(caller, texts, labels, task=kind, **options)
+    of_loss = config.task_options if class_weight is None else replace(config.task_options, class_weight=class_weight)
+    task = kind.made_for(data.labels or [], of_loss, "labels", known)
+    targets = None if data.valid is None else task.encode(data.valid.labels or [], "valid_labels")
+    check_metric(config.metric, task, targets)
+    return data, task
 
 
 def _options(
@@ -360,15 +379,15 @@ def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> AWDLSTM:
     return base.model.encoder if isinstance(base, TrainedLanguageModel) else cast(AWDLSTM, base.model.bpt3c.encoder)
 
 
-def _take_over_head(base: TrainedClassifier, model: TextClassifier, classes: Sequence[Label]) -> None:
-    """The trained head's weights; outputs of labels that it does not know begin as the new head drew them."""
+def _take_over_head(base: TrainedClassifier, model: TextClassifier, rows: Sequence[int | None]) -> None:
+    """The trained head's weights, output by output; those that it has not begin as the new head drew them."""
     state = {name: tensor.clone() for name, tensor in base.model.head.state_dict().items()}
-    last = max(name for name in state if state[name].dim() == 2)  # the layer whose rows are the classes
-    rows = model.head.state_dict()[last].clone()
-    for row, label in enumerate(classes):
-        if label in base.labels:
-            rows[row] = state[last][base.labels.index(label)]
-    model.head.load_state_dict(state | {last: rows})
+    last = max(name for name in state if state[name].dim() == 2)  # the layer whose rows are the outputs
+    outputs = model.head.state_dict()[last].clone()
+    for place, row in enumerate(rows):
+        if row is not None:
+            outputs[place] = state[last][row]
+    model.head.load_state_dict(state | {last: outputs})
 
 
 def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:

@@ -86,7 +86,7 @@ def test_a_file_read_in_pieces(suffix: str, models: Path, tmp_path: Path, monkey
     assert written["id"].astype(int).tolist() == list(range(30))
     assert written["text"].tolist() == texts
     model, tokenizer, task = load_classifier(models / "clf")
-    expected = predict_probabilities(model, tokenizer, texts)
+    expected = predict_probabilities(model, tokenizer, task, texts)
     assert written["prediction"].tolist() == [task.labels[i] for i in expected.argmax(1)]
     assert written["confidence"].astype("float32").to_numpy() == pytest.approx(expected.max(1), abs=1e-6)
 
@@ -160,7 +160,7 @@ def test_what_the_output_cannot_hold_is_said_before_the_work(
     (tmp_path / "new.jsonl").write_text(rows)
     output = tmp_path / f"out{suffix}"
     arguments = ["predict", str(tmp_path / "new.jsonl"), "--model", str(models / "clf"), "--output", str(output)]
-    monkeypatch.setattr("ulmfit_fast.inference.prediction._probabilities", lambda *_: pytest.fail("predicted"))
+    monkeypatch.setattr("ulmfit_fast.inference.prediction._activated", lambda *_: pytest.fail("predicted"))
     assert main(arguments) == 2
     assert_one_line(capsys, message)
     assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]

@@ -80,8 +80,8 @@ def test_probabilities_of_all_classes(probabilities: bool, models: Path, tmp_pat
     written = [json.loads(line) for line in out.read_text().splitlines()]
     names = ["probability:bad", "probability:good"] if probabilities else []
     assert list(written[0]) == ["text", "good", "prediction", "confidence", *names]
-    model, tokenizer, *_ = load_classifier(models / "clf")
-    for row, expected in zip(written, predict_probabilities(model, tokenizer, texts), strict=True):
+    model, tokenizer, task = load_classifier(models / "clf")
+    for row, expected in zip(written, predict_probabilities(model, tokenizer, task, texts), strict=True):
         assert row["confidence"] == pytest.approx(expected.max(), abs=1e-6)
         if probabilities:
             assert [row[name] for name in names] == pytest.approx(expected.tolist(), abs=1e-6)

@@ -90,7 +90,7 @@ def test_no_stream_ends_the_work(stream: str, monkeypatch: pytest.MonkeyPatch) -
     closed.close()
     monkeypatch.setattr(sys, "stderr", {"closed": closed, "none": None, "gone": GoneTerminal()}[stream])
     trained = finetune_classifier(TEXTS, LABELS, None, replace(CLASSIFY, epochs=1), progress=True)
-    assert predict_probabilities(trained.model, trained.tokenizer, TEXTS, progress=True).shape == (40, 2)
+    assert predict_probabilities(trained.model, trained.tokenizer, trained.task, TEXTS, progress=True).shape == (40, 2)
 
 
 def test_training_and_prediction_say_how_far_they_are(
@@ -106,7 +106,7 @@ def test_training_and_prediction_say_how_far_they_are(
     assert any(line.startswith("evaluate: 100%") for line in lines)
     classifier = finetune_classifier(TEXTS, LABELS, trained, replace(CLASSIFY, epochs=1))
     assert "classifier 1/1: 100%" in capsys.readouterr().err
-    predict_probabilities(classifier.model, classifier.tokenizer, TEXTS, progress=True)
+    predict_probabilities(classifier.model, classifier.tokenizer, classifier.task, TEXTS, progress=True)
     assert "predict: 100%" in capsys.readouterr().err
 
 
@@ -116,7 +116,7 @@ def test_progress_false_says_nothing(monkeypatch: pytest.MonkeyPatch, capsys: py
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     trained = finetune_classifier(TEXTS, LABELS, None, replace(CLASSIFY, epochs=1), progress=False)
-    predict_probabilities(trained.model, trained.tokenizer, TEXTS)
+    predict_probabilities(trained.model, trained.tokenizer, trained.task, TEXTS)
     assert terminal.getvalue() == capsys.readouterr().err == ""
 
 

@@ -22,7 +22,7 @@ def test_classifier(name: str) -> None:
     assert task.labels == json.loads((FOLDERS / name / "labels.json").read_text(encoding="utf-8"))
     ids = [document.tolist() for document in tokenizer.encode(expected["texts"])]
     assert ids == expected["ids"]
-    probabilities = predict_probabilities(model, tokenizer, expected["texts"])
+    probabilities = predict_probabilities(model, tokenizer, task, expected["texts"])
     np.testing.assert_allclose(probabilities, expected["probabilities"], rtol=0, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ import torch
 from ulmfit_fast import InputError
 from ulmfit_fast.core.errors import InputWarning
 from ulmfit_fast.tasks.dataset import Dataset
-from ulmfit_fast.tasks.hold_out import hold_out
+from ulmfit_fast.tasks.hold_out import hold_out, hold_out_label_sets
 from ulmfit_fast.tasks.labels import as_labels, as_weights, list_classes
 from ulmfit_fast.tasks.texts import as_texts
 
@@ -120,6 +120,17 @@ def test_every_label_is_held_out_alike() -> None:
     assert counts == [{"a": 54, "b": 27, "c": 1}, {"a": 6, "b": 3, "c": 1}]
     with pytest.raises(InputError, match="'d' has one text alone"):
         hold_out(93, 0.1, 0, [*labels, "d"])
+
+
+def test_no_label_loses_its_last_text() -> None:
+    random = np.random.default_rng(0)
+    sets = [[label for label in range(30) if random.random() < 0.3 / (label + 1)] for _ in range(200)]
+    rest, held_out = hold_out_label_sets(sets, 0.3, 1)
+    assert sorted([*rest, *held_out]) == list(range(200))
+    assert len(held_out) == 60
+    assert {label for row in rest for label in sets[row]} == {label for each in sets for label in each}
+    assert held_out.tolist() != hold_out_label_sets(sets, 0.3, 2)[1].tolist()
+    assert len(hold_out_label_sets([["a"], ["b"], ["a", "b"]], 0.9, 0)[1]) == 1
 
 
 def test_weights_of_texts() -> None:

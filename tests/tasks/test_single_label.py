@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from ulmfit_fast import InputError
-from ulmfit_fast.tasks.single_label import SingleLabel, class_weights
+from ulmfit_fast.tasks.class_weights import class_weights
+from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.tasks.task import task_of
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [0.5, 0.0, 3.0]])
@@ -42,7 +43,7 @@ def test_predictions() -> None:
     probabilities = task.activate(LOGITS)
     assert probabilities.sum(1).numpy() == pytest.approx(np.ones(3))
     assert task.decode(probabilities.numpy()).tolist() == ["a", "b", "c"]
-    assert task.metrics(LOGITS, TARGETS) == {"accuracy": pytest.approx(2 / 3)}
+    assert task.metrics(probabilities.numpy(), TARGETS) == {"accuracy": pytest.approx(2 / 3)}
     assert task.encode(["c", "a"], "labels").tolist() == [2, 0]
 
 

@@ -54,8 +54,8 @@ def test_model_folders_of_the_first_release(name: str) -> None:
     assert tokenizer.rules_version == (1 if name != "subword" else RULES_VERSION)
     assert tokenizer.to_json() == (folder / "tokenizer.json").read_text()
     assert [ids.tolist() for ids in tokenizer.encode(expected["texts"])] == expected["ids"]
-    model, loaded, *_ = load_classifier(folder)
-    found = predict_probabilities(model, loaded, expected["texts"])
+    model, loaded, task = load_classifier(folder)
+    found = predict_probabilities(model, loaded, task, expected["texts"])
     np.testing.assert_allclose(found, expected["probabilities"], atol=1e-6)
 
 

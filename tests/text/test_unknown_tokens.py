@@ -56,7 +56,7 @@ def test_every_stage_and_prediction_says_so_once(tmp_path: Path) -> None:
     with pytest.warns(InputWarning, match="finetune_classifier: 50%"):
         trained = finetune_classifier(CHINESE, LABELS, config=replace(CLASSIFY, min_frequency=3))
     with pytest.warns(InputWarning, match="predict: 50%"):
-        predict_probabilities(trained.model, trained.tokenizer, CHINESE)
+        predict_probabilities(trained.model, trained.tokenizer, trained.task, CHINESE)
     (tmp_path / "zh.txt").write_text("\n\n".join(CHINESE), encoding="utf-8")
     with pytest.warns(InputWarning, match=r"zh.txt: \d+%"):
         tokenize_corpus(Source(tmp_path / "zh.txt"), tmp_path / "corpus")

@@ -25,6 +25,7 @@ from ulmfit_fast.storage.run_file import load_state, save_state
 from ulmfit_fast.text.corpus import Source, tokenize_corpus
 from ulmfit_fast.training import run
 from ulmfit_fast.training.optim import AveragedWeights
+from ulmfit_fast.training.trained import TrainedClassifier
 from ulmfit_fast.training.trainer import Trainer
 
 EVERY_STEP = 1e-9  # minutes between checkpoints
@@ -60,7 +61,19 @@ def classify(output: Path | None, resume: bool) -> Any:
     )
 
 
+def tag(output: Path | None, resume: bool) -> Any:
+    """Several labels: the best epoch, by F1, has its own temperature and thresholds."""
+    sets = [[label, "long"] if len(text) > 80 else [label] for text, label in zip(TEXTS, LABELS, strict=True)]
+    config = replace(CLASSIFY, epochs=4, lr=0.1, metric="f1_micro", checkpoint_minutes=EVERY_STEP)
+    return finetune_classifier(
+        TEXTS[20:], sets[20:], None, config, valid_texts=TEXTS[:20], valid_labels=sets[:20], output=output,
+        resume=resume,
+    )  # fmt: skip
+
+
 def assert_same(mine: Any, whole: Any) -> None:
+    if isinstance(mine, TrainedClassifier):
+        assert mine.task.settings() == whole.task.settings()
     for (name, a), b in zip(mine.model.state_dict().items(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     records = [
@@ -96,12 +109,15 @@ def train_killed(train: Callable[[Path | None, bool], Any], folder: Path, monkey
     return trained
 
 
-@pytest.mark.parametrize("train", [train_adam, train_ntasgd, tune, classify], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("train", [train_adam, train_ntasgd, tune, classify, tag], ids=lambda f: f.__name__)
 def test_killed_before_any_checkpoint_is_written(
     train: Callable[[Path | None, bool], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(tmp_path / "whole", False)
     assert_same(train_killed(train, tmp_path / "killed", monkeypatch), whole)
+    if isinstance(whole, TrainedClassifier):  # what the folder holds is what training gave
+        for folder in ("whole", "killed"):
+            assert TrainedClassifier.load(tmp_path / folder).task.settings() == whole.task.settings()
 
 
 @pytest.mark.parametrize("train", [train_adam, classify], ids=lambda f: f.__name__)

@@ -17,6 +17,7 @@ from ulmfit_fast.core.device import DEVICES
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.files import Documents, read_documents, used_options
 from ulmfit_fast.text.inputs import read_once
+from ulmfit_fast.text.label_columns import LabelColumns
 from ulmfit_fast.text.parallel import available_processes
 from ulmfit_fast.text.reading import SPLITS, ReadOptions
 
@@ -132,7 +133,10 @@ def reading_options(split: bool = True) -> Callable[[Any], Any]:
     return decorate
 
 
-label_column = click.option("--label-column", default="label", show_default=True, help="column with the labels")
+label_columns = click.option(
+    "--label-column", "label_columns", multiple=True, default=("label",), show_default=True,
+    help="column with the labels; given more than once where a text has several: columns of 0 and 1, or of a label",
+)  # fmt: skip
 max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use only so many texts, drawn by --seed")
 output = click.option("--output", required=True, type=Path, help="model folder to write")
 overwrite = click.option("--overwrite", is_flag=True, help="replace what the output folder holds: model, run, corpus")
@@ -171,13 +175,19 @@ classifiers = click.option(
 )  # fmt: skip
 
 
+_AS_TYPED = {
+    "text_columns": "text-column",
+    "label_columns": "label-column",
+    "quotes": "no-quotes",
+    "language_model": "model",
+}
+
+
 def refuse_given(names: Sequence[str], reason: str) -> None:
     """An error if one of these options is on the command line, where it would do nothing."""
     for name in names:
         if is_given(name):
-            typed = {"text_columns": "text-column", "quotes": "no-quotes", "language_model": "model"}.get(
-                name, name.replace("_", "-")
-            )
+            typed = _AS_TYPED.get(name, name.replace("_", "-"))
             raise InputError(f"--{typed} does nothing here: {reason}")
 
 
@@ -232,7 +242,21 @@ def is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
 
 
-def read_texts(
-    source: Path, reading: ReadOptions, label_column: str | None, max_texts: int | None, seed: int
+def read_labelled(
+    source: Path,
+    reading: ReadOptions,
+    columns: tuple[str, ...],
+    delimiter: str | None,
+    max_texts: int | None,
+    seed: int,
 ) -> Documents:
-    return read_documents(source, reading, label_column).sample(max_texts, seed)
+    """A table's texts and labels.
+
+    Args:
+        columns: of the labels.
+        delimiter: between the labels of a text; None: each text has one, which is in one column.
+    """
+    if delimiter is None and len(columns) > 1:
+        raise InputError("--label-column: several columns are for --task multi_label; give one")
+    of_labels = columns[0] if delimiter is None else LabelColumns(columns, delimiter)
+    return read_documents(source, reading, of_labels).sample(max_texts, seed)

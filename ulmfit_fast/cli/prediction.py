@@ -20,9 +20,10 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
-from ulmfit_fast.tasks.labels import Label, encode_labels
+from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
 from ulmfit_fast.text.reading import ReadingNotice, ReadOptions, shown, shown_names
 from ulmfit_fast.text.table_writer import TableWriter
@@ -56,27 +57,39 @@ def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--probabilities", "all_classes", is_flag=True,
     help="a column for each class, too: probability:LABEL, in the order of the labels that info shows",
 )  # fmt: skip
+@click.option(
+    "--abstain", type=click.FloatRange(0, 1), metavar="CONFIDENCE",
+    help="write no label where the confidence is below; evaluate shows what each confidence costs",
+)  # fmt: skip
 @options.reading_options()
 @_prediction_options
 def predict_command(
     source: Path, folders: tuple[Path, ...], output: Path, output_format: str | None, overwrite: bool,
-    all_classes: bool, reading: ReadOptions, max_texts: int | None, batch_size: int, max_tokens: int, precision: str,
-    device: str, seed: int,
+    all_classes: bool, abstain: float | None, reading: ReadOptions, max_texts: int | None, batch_size: int,
+    max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS.
 
-    The output is the table with two more columns, prediction and confidence. Columns of these names are replaced, but
-    not the one with the texts. About 4,000 rows are held in memory at a time. TEXTS are read through once before, so
-    that a faulty row is found at the beginning. The output appears when all is predicted, in UTF-8.
+    The output is the table with two more columns, prediction and confidence. Where texts have several labels or a
+    number, there is the prediction alone: the labels with the model's delimiter between them, or the number. With
+    --abstain the prediction of an uncertain text is empty. Columns of these names are replaced, but not the one with
+    the texts.
+
+    About 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found at
+    the beginning. The output appears when all is predicted, in UTF-8.
     """
     writer = TableWriter(output, output_format)
     if writer.output.exists() and not overwrite:
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
     options.refuse_unused_reading(reading, source)
-    models, labels = _load_classifiers(folders, device)
-    classes = pd.Series(labels)
-    per_class = [f"probability:{label}" for label in labels] if all_classes else []
-    added = ["prediction", "confidence", *per_class]
+    classifiers = _load_classifiers(folders, device)
+    task = classifiers[0][2]
+    examples = task.columns(task.examples(), all_classes)
+    added = list(examples)
+    if abstain is not None and "confidence" not in added:
+        raise InputError(f"--abstain: the task {task.type} of {folders[0]} has no confidence; leave it out")
+    if all_classes and not task.labels:
+        raise InputError(f"--probabilities: the task {task.type} of {folders[0]} has none; leave it out")
     for name in set(added).intersection(reading.text_columns):
         raise InputError(f"--text-column {shown(name)}: predict writes a column of this name; rename it in {source}")
     replaced: set[str] = set()
@@ -98,18 +111,18 @@ def predict_command(
     if replaced:
         names = shown_names(sorted(replaced))
         warnings.warn(f"{source}: new columns take the place of its {names}", ReadingNotice, stacklevel=1)
-    writer.expect(pd.DataFrame({"prediction": classes} | dict.fromkeys(added[1:], 0.5)))
+    writer.expect(pd.DataFrame(examples))
     rows = draw(total, max_texts, seed)
     predicted = predict_documents(
-        models, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
+        classifiers, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
         max_tokens, precision,
     )  # fmt: skip
     with writer, contextlib.closing(predicted):
-        for piece, probabilities in predicted:
-            best = classes.take(probabilities.argmax(1)).to_numpy()
-            rounded = probabilities.astype(np.float64).round(6)
-            found = {"prediction": best, "confidence": rounded.max(1)} | dict(zip(per_class, rounded.T, strict=False))
-            writer.write(pd.concat([columns(piece), pd.DataFrame(found)], axis=1))
+        for piece, activated in predicted:
+            found = pd.DataFrame(task.columns(activated, all_classes))
+            if abstain is not None:
+                found["prediction"] = found["prediction"].astype(object).where(found["confidence"] >= abstain, None)
+            writer.write(pd.concat([columns(piece), found], axis=1))
     say(f"{len(rows)} predictions in {output}", error=writer.output.is_direct)
 
 
@@ -120,20 +133,18 @@ def predict_command(
     help="folder of a language model or a classifier; of several classifiers the mean of their probabilities counts",
 )  # fmt: skip
 @options.reading_options()
-@options.label_column
+@options.label_columns
 @_prediction_options
 def evaluate_command(
-    source: Path, folders: tuple[Path, ...], reading: ReadOptions, label_column: str, max_texts: int | None,
-    batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
+    source: Path, folders: tuple[Path, ...], reading: ReadOptions, label_columns: tuple[str, ...],
+    max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Measure a classifier or a language model.
 
-    A classifier: accuracy and F1 on a TABLE of texts and labels. A language model: its perplexity on texts, in float32
-    over the whole text in one lane; of the options only --device and those on reading matter to it.
+    A classifier: the scores of its task on a TABLE of texts and labels. A language model: its perplexity on texts, in
+    float32 over the whole text in one lane; of the options only --device and those on reading matter to it.
     """
-    from sklearn.metrics import classification_report
-
-    folders = tuple(map(find_pretrained, folders))
+    folders = tuple(member for folder in folders for member in members(find_pretrained(folder)))
     folder = folders[0]
     is_language_model = [read_config(each)["kind"] == "language_model" for each in folders]
     if any(is_language_model) and len(folders) > 1:
@@ -150,49 +161,48 @@ def evaluate_command(
         return
     options.refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
     options.refuse_unused_reading(reading, source)
-    models, labels = _load_classifiers(folders, device)
-    documents = options.read_texts(source, reading, label_column, max_texts, seed)
-    names = [str(label) for label in labels]
-    targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
-    probabilities = [
+    classifiers = _load_classifiers(folders, device)
+    task = classifiers[0][2]
+    documents = options.read_labelled(source, reading, label_columns, task.label_delimiter, max_texts, seed)
+    targets = task.encode_cells(documents.labels or [], str(source), documents.rows)
+    activated = [
         predict_probabilities(
-            model, tokenizer, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
+            *classifier, documents.texts, batch_size, progress=True, max_tokens=max_tokens, precision=precision
         )
-        for model, tokenizer in models
+        for classifier in classifiers
     ]
-    predictions = np.mean(probabilities, axis=0).argmax(1)
-    say(
-        classification_report(
-            targets, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0.0
-        )
-    )
-    say(f"accuracy {(targets == predictions).mean():.4f} on {len(targets)} texts")
+    say(task.report(np.mean(activated, axis=0), targets))
 
 
-def _load_classifiers(
-    folders: Sequence[Path], device: str
-) -> tuple[list[tuple[TextClassifier, Tokenizer]], list[Label]]:
-    """Models with their tokenizers, and the labels that all have."""
-    models: list[tuple[TextClassifier, Tokenizer]] = []
-    labels: list[Label] = []
-    for folder in map(find_pretrained, folders):
+def _load_classifiers(folders: Sequence[Path], device: str) -> list[tuple[TextClassifier, Tokenizer, Task]]:
+    """Models with their tokenizers and tasks, which are of one type and have the same labels."""
+    found: list[tuple[TextClassifier, Tokenizer, Task]] = []
+    for folder in (member for given in folders for member in members(find_pretrained(given))):
         model, tokenizer, task = load_classifier(folder)
-        own = task.labels
-        labels = labels or own
-        if [(type(label), label) for label in own] != [(type(label), label) for label in labels]:
+        first = found[0][2] if found else task
+        if task.type != first.type:
             raise InputError(
-                f"{folder}: has other labels than {folders[0]} ({own!r} and {labels!r}); only classifiers of the same "
-                "labels go together"
+                f"{folder}: has another task than {folders[0]} ({task.type} and {first.type}); only classifiers of one "
+                "task go together"
             )
-        models.append((model.to(choose_device(device)), tokenizer))
-    return models, labels
+        if [(type(label), label) for label in task.labels] != [(type(label), label) for label in first.labels]:
+            raise InputError(
+                f"{folder}: has other labels than {folders[0]} ({task.labels!r} and {first.labels!r}); only "
+                "classifiers of the same labels go together"
+            )
+        found.append((model.to(choose_device(device)), tokenizer, task))
+    return found
 
 
 @click.command("info")
 @click.argument("folder", type=Path)
 def info_command(folder: Path) -> None:
     """Show what a model FOLDER holds."""
-    folder = find_pretrained(folder)
+    for member in members(find_pretrained(folder)):
+        _show(member)
+
+
+def _show(folder: Path) -> None:
     config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
     say(f"{folder}: {config['kind'].replace('_', ' ')}")
     for section in ("encoder", "head"):
@@ -201,11 +211,14 @@ def info_command(folder: Path) -> None:
     say(f"  reads texts: {tokenizer.direction}")
     if config["kind"] == "classifier":
         model, _, task = load_classifier(folder)
+        say(f"  task: {task.type}")
+        for name, value in task.settings().items():
+            say(f"  task.{name}: {value}")
         say(f"  labels: {', '.join(map(str, task.labels))}")
         say(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
 
 
-_OF_A_CLASSIFIER = ("label_column", "max_texts", "batch_size", "max_tokens", "precision", "seed")
+_OF_A_CLASSIFIER = ("label_columns", "max_texts", "batch_size", "max_tokens", "precision", "seed")
 
 
 def report_perplexity(

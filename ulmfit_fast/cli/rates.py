@@ -66,12 +66,12 @@ def schedule_command(
 @click.option("--lr-max", default=10.0, type=float, show_default=True, help="rate of the last step")
 @click.option("--steps", default=100, type=click.IntRange(min=2), show_default=True, help="steps of the test")
 @options.reading_options()
-@options.label_column
+@options.label_columns
 @options.max_texts
 @stages.stage_options(without=_NOT_OF_A_TEST)
 def lr_find_command(
     source: Path, language_model: Path | None, output: Path, overwrite: bool, lr_min: float, lr_max: float, steps: int,
-    reading: ReadOptions, label_column: str, max_texts: int | None, stage: str, config: TrainingConfig,
+    reading: ReadOptions, label_columns: tuple[str, ...], max_texts: int | None, stage: str, config: TrainingConfig,
 ) -> None:  # fmt: skip
     """Find a learning rate for a stage by the range test.
 
@@ -81,8 +81,8 @@ def lr_find_command(
     model. No model is changed or written.
     """
     stages.check_picture(output, overwrite)
-    given = stages.StageInput(stage, source, language_model, reading, label_column, max_texts)
-    finding = find_lr(given.function(config.seed), config=config, lr_min=lr_min, lr_max=lr_max, steps=steps)
+    given = stages.StageInput(stage, source, language_model, reading, label_columns, max_texts)
+    finding = find_lr(given.function(config), config=config, lr_min=lr_min, lr_max=lr_max, steps=steps)
     write_atomically(output, draw_finding(finding))
     say(f"{len(finding.rates)} steps, rates {finding.rates[0]:.2g} to {finding.rates[-1]:.2g}; curve in {output}")
     for name, rate in (("steepest", finding.steepest), ("valley", finding.valley)):

@@ -48,13 +48,13 @@ _SPACES = {
 @stages.picture
 @stages.replace_picture
 @options.reading_options()
-@options.label_column
+@options.label_columns
 @options.max_texts
 @stages.stage_options(without=("early_stopping", "checkpoint_minutes"))
 def search_command(
     source: Path, language_model: Path | None, valid: Path | None, valid_fraction: float | None,
     space: tuple[str, ...], trials: int, study: Path | None, measure: str, output: Path, overwrite: bool,
-    reading: ReadOptions, label_column: str, max_texts: int | None, stage: str, config: TrainingConfig,
+    reading: ReadOptions, label_columns: tuple[str, ...], max_texts: int | None, stage: str, config: TrainingConfig,
 ) -> None:  # fmt: skip
     """Search for a stage's best options.
 
@@ -67,14 +67,12 @@ def search_command(
     stages.check_picture(output, overwrite)
     tried = parse_space(space or _SPACES[stage], type(config))
     options.refuse_given(list(tried), "--space searches it")
-    if valid is not None and valid_fraction is not None:
-        raise InputError("--valid-fraction does not go with --valid")
     if stage == "classifier" and valid is None and valid_fraction is None:
         raise InputError("search measures on other texts than it trains on: give --valid or --valid-fraction")
     given = stages.StageInput(
-        stage, source, language_model, reading, label_column, max_texts, valid, valid_fraction
+        stage, source, language_model, reading, label_columns, max_texts, valid, valid_fraction
     )  # fmt: skip
-    train = given.function(config.seed)
+    train = given.function(config)
 
     def tell(trial: Trial) -> None:
         say(f"trial {trial.number}: {_shown(trial.value)} ({trial.state}), {_as_options(trial.options)}", error=True)

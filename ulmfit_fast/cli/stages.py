@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.cli.labelled_tables import LabelledTables
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
-from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.reading import ReadOptions
@@ -84,7 +84,8 @@ class StageInput:
         stage: one of ``STAGES``.
         source: a table; or texts of a language model, or a corpus folder that tokenize wrote.
         language_model: that the stage goes on with.
-        reading, label_column, max_texts: of both files.
+        reading, label_columns: of both files.
+        max_texts: of ``source``.
         valid: texts to measure on.
         valid_fraction: or the share of a table's rows that is held out.
     """
@@ -93,22 +94,24 @@ class StageInput:
     source: Path
     language_model: Path | None
     reading: ReadOptions
-    label_column: str
+    label_columns: tuple[str, ...]
     max_texts: int | None
     valid: Path | None = None
     valid_fraction: float | None = None
 
-    def function(self, seed: int) -> Callable[..., Any]:
+    def function(self, config: TrainingConfig) -> Callable[..., Any]:
         """The stage's function with its texts; takes ``config`` and ``callbacks``.
+
+        Of ``config`` its seed counts and what it says of labels.
 
         Raises:
             InputError: an option that does nothing for this stage, no model where one is needed, unreadable texts.
         """
-        if self.stage == "classifier":
+        if isinstance(config, ClassifierConfig):
             options.refuse_unused_reading(self.reading, self.source, self.valid)
-            return self._classifier(seed)
-        options.refuse_given(("label_column", "valid_fraction"), f"stage {self.stage} reads no labels")
-        texts, valid = self._texts(seed)
+            return self._classifier(config)
+        options.refuse_given(("label_columns", "valid_fraction"), f"stage {self.stage} reads no labels")
+        texts, valid = self._texts(config.seed)
         if self.stage == "pretrain-lm":
             options.refuse_given(("language_model",), "stage pretrain-lm begins with no model")
             return partial(pretrain_lm, texts, valid_texts=valid)
@@ -128,15 +131,11 @@ class StageInput:
             return list(iterate_texts(self.source, self.reading)), valid
         return sample_texts(self.source, self.max_texts, seed, self.reading), valid
 
-    def _classifier(self, seed: int) -> Callable[..., Any]:
+    def _classifier(self, config: ClassifierConfig) -> Callable[..., Any]:
         options.refuse_given(("split",), "a classifier's texts are rows of a table")
-        documents = options.read_texts(self.source, self.reading, self.label_column, self.max_texts, seed)
-        held_out = None
-        if self.valid is not None:
-            held_out = options.read_texts(self.valid, self.reading, self.label_column, None, seed)
-        elif self.valid_fraction is not None:
-            rows = hold_out(len(documents), self.valid_fraction, seed, documents.labels, str(self.source))
-            documents, held_out = (documents.take(part) for part in rows)
+        documents, held_out = LabelledTables(
+            self.source, self.reading, self.label_columns, self.max_texts, self.valid, self.valid_fraction
+        ).read(config, self.language_model)
         return partial(
             finetune_classifier, documents.texts, documents.labels or [], self.language_model,
             valid_texts=None if held_out is None else held_out.texts,

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.cli.directions import in_both_directions
+from ulmfit_fast.cli.labelled_tables import LabelledTables
 from ulmfit_fast.cli.prediction import report_perplexity
 from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.core.console import say
@@ -15,8 +17,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder
-from ulmfit_fast.tasks.hold_out import hold_out
-from ulmfit_fast.tasks.labels import encode_labels, list_classes
+from ulmfit_fast.tasks.metrics import METRICS
 from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.inputs import check_exists
@@ -38,6 +39,7 @@ _OF_TOKENIZING = ("valid", "max_texts", "processes")
 
 
 @click.command("pretrain-lm")
+@in_both_directions
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
 @click.option("--eval", "test", type=Path, help="texts to report the perplexity of at the end, read in one lane")
@@ -75,6 +77,7 @@ def pretrain_lm_command(
 
 
 @click.command("finetune-lm")
+@in_both_directions
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--model", "language_model", required=True, type=Path, help="folder of a language model")
 @click.option("--valid", type=Path, help="texts for validation; without it one of twenty documents is held out")
@@ -111,6 +114,7 @@ def finetune_lm_command(
 
 
 @click.command("train")
+@in_both_directions
 @click.argument("source", metavar="TABLE", type=Path)
 @click.option(
     "--model",
@@ -126,27 +130,30 @@ def finetune_lm_command(
     "--unlabeled", type=Path, multiple=True,
     help="with --pretrained: more texts like those to classify, for the language model; may be given more than once",
 )  # fmt: skip
-@click.option("--valid", type=Path, help="table to measure accuracy on after each epoch; the best epoch is kept")
+@click.option("--valid", type=Path, help="table to measure on after each epoch; the best epoch is kept")
 @click.option(
     "--valid-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="hold this part of TABLE out instead, drawn by the seed from every label alike",
+    help="hold this part of TABLE out instead, drawn by the seed, where texts have one label from every label alike",
 )
 @options.output
 @options.overwrite
 @options.resume
 @options.reading_options(split=False)
-@options.label_column
+@options.label_columns
 @options.max_texts
 @options.config_options(ClassifierConfig)
 @options.config_options(FinetuneLMConfig, "lm_config", "lm-", _OF_THE_LANGUAGE_MODEL)
 def train_command(
     source: Path, language_model: Path | None, pretrained: str | None, unlabeled: tuple[Path, ...],
     valid: Path | None, valid_fraction: float | None, output: Path,
-    overwrite: bool, resume: bool, reading: ReadOptions, label_column: str, max_texts: int | None,
+    overwrite: bool, resume: bool, reading: ReadOptions, label_columns: tuple[str, ...], max_texts: int | None,
     config: ClassifierConfig, lm_config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
     """Train a classifier on a labelled TABLE.
+
+    A text has one label. With --task multi_label it has several, which stand in one column with --label-delimiter
+    between them or in several columns; with --task regression it has a number.
 
     With --pretrained, stages two and three: a language model is fine-tuned on the texts, then the classifier is
     trained on top of it. The options that begin with --lm- belong to the language model. With --model, stage three
@@ -166,21 +173,12 @@ def train_command(
         options.refuse_given(of_stage_two, "no language model is fine-tuned without --pretrained")
     else:
         find_pretrained(pretrained)  # before the texts are read
-    if valid is not None and valid_fraction is not None:
-        raise InputError("--valid-fraction does not go with --valid")
     options.refuse_unused_rates(config)
     options.refuse_unused_rates(lm_config, "lm-")
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     options.refuse_unused_reading(reading, source, valid)
-    documents = options.read_texts(source, reading, label_column, max_texts, config.seed)
-    classes = list_classes(documents.texts, documents.labels or [], str(source))
-    held_out = None
-    if valid is not None:
-        held_out = options.read_texts(valid, reading, label_column, None, config.seed)
-        encode_labels(held_out.labels or [], classes, str(valid), held_out.rows)
-    elif valid_fraction is not None:
-        rows = hold_out(len(documents), valid_fraction, config.seed, documents.labels, str(source))
-        documents, held_out = (documents.take(part) for part in rows)
+    tables = LabelledTables(source, reading, label_columns, max_texts, valid, valid_fraction)
+    documents, held_out = tables.read(config, base)
     train: dict[str, Any] = {
         "valid_texts": None if held_out is None else held_out.texts,
         "valid_labels": None if held_out is None else held_out.labels,
@@ -238,8 +236,7 @@ def _print_epoch(record: Record) -> None:
         parts.append(f"validation loss {record['valid_loss']:.4f}")
     if "perplexity" in record:
         parts.append(f"perplexity {record['perplexity']:.1f}")
-    if "accuracy" in record:
-        parts.append(f"accuracy {record['accuracy']:.4f}")
+    parts += [f"{name.replace('_', ' ')} {record[name]:.4f}" for name in METRICS if name in record]
     parts.append(f"{record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s")
     say(", ".join(parts), error=True)
 

@@ -46,10 +46,11 @@ def compare(
     accuracy = {TFIDF: _tfidf(texts, topics, test)}
     for name, (base, settings) in bases.items():
         trained = finetune_classifier(texts, topics, base, replace(settings, seed=seed))
-        probabilities = predict_probabilities(trained.model, trained.tokenizer, test["text"].tolist())
-        right = np.asarray(trained.labels)[probabilities.argmax(1)] == test["topic"].to_numpy()
+        activated = predict_probabilities(trained.model, trained.tokenizer, trained.task, test["text"].tolist())
+        columns = trained.task.columns(activated)
+        right = np.asarray(columns["prediction"]) == test["topic"].to_numpy()
         accuracy[name] = float(right.mean())
-    surest = np.argsort(-probabilities.max(1), kind="stable")[: len(right) // 2]
+    surest = np.argsort(-np.asarray(columns["confidence"]), kind="stable")[: len(right) // 2]
     return Draw(accuracy, float(right[surest].mean()), trained)
 
 

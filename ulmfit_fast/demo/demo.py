@@ -122,10 +122,12 @@ def _show_predictions(test: pd.DataFrame, draw: Draw, output: Path) -> None:
     table = test.iloc[rows]
     write_table(table, output / "new.csv")
     best = draw.best
-    probabilities = predict_probabilities(best.model, best.tokenizer, table["text"].tolist())
+    activated = predict_probabilities(best.model, best.tokenizer, best.task, table["text"].tolist())
+    columns = best.task.columns(activated)
     say("Some predictions of the saved classifier, with its confidence:")
-    for text, topic, row in zip(table["text"], table["topic"], probabilities, strict=True):
-        say(f"   {best.labels[row.argmax()]:<21} {row.max():4.0%}  (is {topic})  {text[:70]}...")
+    found = zip(table["text"], table["topic"], columns["prediction"], columns["confidence"], strict=True)
+    for text, topic, predicted, confidence in found:
+        say(f"   {predicted:<21} {confidence:4.0%}  (is {topic})  {text[:70]}...")
     paths = [shlex.quote(str(output / name)) for name in ("new.csv", "classifier", "predictions.csv")]
     say("Predict with it:")
     say(f"   ulmfit-fast predict {paths[0]} --model {paths[1]} --output {paths[2]}")

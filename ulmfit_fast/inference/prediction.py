@@ -1,4 +1,4 @@
-"""Trained models on texts: class probabilities, accuracy, perplexity. A text's result does not depend on the others."""
+"""Trained models on texts: what a task makes of the logits, scores, perplexity. No text's result depends on others."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ MAX_TOKENS = 1_000_000  # of a batch
 def predict_probabilities(
     model: TextClassifier,
     tokenizer: Tokenizer,
+    task: Task,
     texts: Sequence[str],
     batch_size: int = 64,
     progress: bool = False,
     max_tokens: int = MAX_TOKENS,
     precision: str = "float32",
 ) -> np.ndarray:
-    """Class probabilities of each text, float32 [len(texts), K]; rows sum to one.
+    """What the task makes of each text's logits, float32 [len(texts), ...]: probabilities, for most tasks.
 
     Batches hold at most ``batch_size`` texts and ``max_tokens`` tokens (or one text); the result does not depend on it.
     ``precision`` "bfloat16" computes under autocast.
@@ -44,11 +45,11 @@ def predict_probabilities(
     ids = list(tokenizer.encode(texts))
     warn_of_unknown("predict", tokenizer, ids)
     with progress_bar("predict", sum(map(len, ids)), "tok", progress) as bar:
-        return _probabilities(model, ids, batch_size, max_tokens, precision, bar)
+        return _activated(model, task, ids, batch_size, max_tokens, precision, bar)
 
 
 def predict_documents(
-    classifiers: Sequence[tuple[TextClassifier, Tokenizer]],
+    classifiers: Sequence[tuple[TextClassifier, Tokenizer, Task]],
     pieces: Iterable[Documents],
     characters: int,
     batch_size: int = 64,
@@ -58,11 +59,11 @@ def predict_documents(
 ) -> Generator[tuple[Documents, np.ndarray], None, None]:
     """Each piece of a file, as it is reached, with what ``predict_probabilities`` says of its texts.
 
-    Of several classifiers, which must have the same labels, it is the mean. ``characters`` are those of all pieces, to
-    tell the time left.
+    Of several classifiers, whose tasks must be of one type and have the same labels, it is the mean. ``characters`` are
+    those of all pieces, to tell the time left.
     """
     read = tokens = 0
-    unknown = [UnknownTokens(tokenizer) for _, tokenizer in classifiers]
+    unknown = [UnknownTokens(tokenizer) for _, tokenizer, _ in classifiers]
     with progress_bar("predict", 0, "tok", progress) as bar:
         for piece in pieces:
             ids = [list(each.watch(each.tokenizer.encode(piece.texts))) for each in unknown]
@@ -70,8 +71,8 @@ def predict_documents(
             tokens += sum(len(document) for each in ids for document in each)
             bar.total = round(tokens * max(characters / max(read, 1), 1))  # the rest is taken to be as what was read
             found = [
-                _probabilities(model, each, batch_size, max_tokens, precision, bar)
-                for (model, _), each in zip(classifiers, ids, strict=True)
+                _activated(model, task, each, batch_size, max_tokens, precision, bar)
+                for (model, _, task), each in zip(classifiers, ids, strict=True)
             ]
             yield piece, found[0] if len(found) == 1 else np.mean(found, axis=0)
     for each in unknown:
@@ -88,9 +89,17 @@ def evaluate_classifier(
     progress: bool = False,
 ) -> dict[str, float]:
     """The task's metrics on tokenized texts, and "loss", the mean of the task's loss."""
+    logits = classifier_logits(model, ids, batch_size, progress)
+    return {"loss": float(task.loss(logits, targets)), **task.metrics(task.activate(logits).numpy(), targets)}
+
+
+@own_modes(grad=False)
+def classifier_logits(
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int = 64, progress: bool = False
+) -> Tensor:
+    """Logits of tokenized texts, float32 [len(ids), K]."""
     with progress_bar("evaluate", sum(map(len, ids)), "tok", progress) as bar:
-        logits = _logits(model, ids, batch_size, MAX_TOKENS, bar)
-    return {"loss": float(task.loss(logits, targets)), **task.metrics(logits, targets)}
+        return _logits(model, ids, batch_size, MAX_TOKENS, bar)
 
 
 @own_modes(grad=False)
@@ -121,14 +130,16 @@ def evaluate_language_model(
 
 
 @own_modes(grad=False)
-def _probabilities(
-    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, precision: str, bar: Progress
-) -> np.ndarray:
+def _activated(
+    model: TextClassifier, task: Task, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, precision: str,
+    bar: Progress,
+) -> np.ndarray:  # fmt: skip
     with autocast(model, precision):
-        probabilities = _logits(model, ids, batch_size, max_tokens, bar).softmax(1)
-    if not probabilities.isfinite().all():
+        logits = _logits(model, ids, batch_size, max_tokens, bar)
+    activated = task.activate(logits)
+    if not activated.isfinite().all():
         raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
-    return probabilities.numpy()
+    return activated.numpy()
 
 
 def _logits(

@@ -40,13 +40,13 @@ class TextClassifier(nn.Module):
 
     Args:
         encoder: an ``AWDLSTM``; its ``output_p`` is the dropout on the pooled vector.
-        classes: number of labels K, at least 2.
+        classes: number of logits K, at least 1.
         hidden_size: width of the head's hidden layer.
         hidden_dropout: dropout before the last linear layer.
         options: as in ``BPT3C``: a ``BPT3CConfig``, or its fields (bptt, backprop, mask_scope, ...).
 
     Raises:
-        ValueError: fewer than two classes, and as ``BPT3CConfig``.
+        ValueError: no class, and as ``BPT3CConfig``.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class TextClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.classes = classes
-        if classes < 2:
-            raise ValueError(f"TextClassifier: classes must be at least 2, got {classes}")
+        if classes < 1:
+            raise ValueError(f"TextClassifier: classes must be at least 1, got {classes}")
         self.bpt3c = BPT3C(encoder, *options, **named)
         self.head = classifier_head(self.bpt3c.output_size, hidden_size, classes, (encoder.output_p, hidden_dropout))
 

@@ -39,7 +39,8 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 
 _FORMAT = "ulmfit_fast"
 _VERSION = 1
-_LANGUAGE_MODEL, _CLASSIFIER = "language_model", "classifier"
+MODEL_FORMAT: dict[str, Any] = {"format": _FORMAT, "version": _VERSION}
+_LANGUAGE_MODEL, _CLASSIFIER, BOTH_DIRECTIONS = "language_model", "classifier", "both_directions"
 _AWD_LSTM = "awd_lstm"  # the encoder's type; folders of 0.1.0 name none
 _READINGS = 20  # of a folder that is being replaced meanwhile
 _PAUSE_S = 0.1  # between them
@@ -115,7 +116,7 @@ def save_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "encoder_type": _AWD_LSTM}
+    config = MODEL_FORMAT | {"encoder_type": _AWD_LSTM}
     if isinstance(model, TextClassifier):
         if task is None:
             raise ValueError("save_model: a classifier is saved with its task")
@@ -123,6 +124,7 @@ def save_model(
         config |= {
             "kind": _CLASSIFIER,
             "task_type": task.type,
+            **({"task": task.settings()} if task.settings() else {}),
             "encoder": bpt3c.encoder.config.to_dict(),
             "head": {
                 "classes": task.outputs,
@@ -162,6 +164,12 @@ def remove_run(folder: str | Path) -> None:
         (Path(folder) / name).unlink(missing_ok=True)
 
 
+def remove_model(folder: str | Path) -> None:
+    """Remove the model that a folder holds itself, ``config.json`` first."""
+    for name in ("config.json", "labels.json", "model.safetensors", "tokenizer.json", "training_args.json"):
+        (Path(folder) / name).unlink(missing_ok=True)
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """A model folder's ``config.json``. Raises InputError if the folder is not one of ours."""
     return _while_it_stays(folder, lambda: _read_config(Path(folder)))
@@ -173,7 +181,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise InputError(f"{folder}: config.json is not one of ulmfit_fast: a foreign model folder")
-    if config.get("kind") not in (_LANGUAGE_MODEL, _CLASSIFIER) or not isinstance(config.get("encoder"), dict):
+    is_one = config.get("kind") in (_LANGUAGE_MODEL, _CLASSIFIER) and isinstance(config.get("encoder"), dict)
+    if not is_one and config.get("kind") != BOTH_DIRECTIONS:
         raise InputError(f"{folder}: config.json names no kind of model or no encoder; the model folder is damaged")
     if config.get("encoder_type", _AWD_LSTM) != _AWD_LSTM:
         raise InputError(f"{folder}: has an encoder {config['encoder_type']!r}, which this version lacks; update")
@@ -204,7 +213,7 @@ def load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
 def _load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     maker = "a language model (made by pretrain-lm, finetune-lm or import-lm)"
     config = _config_of_kind(folder, _LANGUAGE_MODEL, maker)
-    with _wrong_sizes(folder, "encoder"):
+    with _wrong_part(folder, "encoder"):
         encoder = AWDLSTMConfig(**config["encoder"])
         model = empty_module(lambda: LanguageModel(AWDLSTM(encoder)))
     return model, _load_weights(folder, model, model.encoder)
@@ -221,15 +230,21 @@ def load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task
 
 def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task]:
     config = _config_of_kind(folder, _CLASSIFIER, "a classifier (made by train)")
-    with _wrong_sizes(folder, "encoder"):
+    with _wrong_part(folder, "encoder"):
         sizes = AWDLSTMConfig(**config["encoder"])
         encoder = empty_module(lambda: AWDLSTM(sizes))
-    with _wrong_sizes(folder, "head"):
+    with _wrong_part(folder, "head"):
         model = empty_module(lambda: TextClassifier(encoder, **config["head"]))
     labels = _read_json(Path(folder) / "labels.json")
-    if not isinstance(labels, list) or len(labels) != config["head"]["classes"]:
-        raise InputError(f"{folder}: labels.json does not hold the {config['head']['classes']} labels of the model")
-    task = task_of(config.get("task_type", SingleLabel.type), labels)
+    if not isinstance(labels, list):
+        raise InputError(f"{folder}: labels.json holds no list of labels")
+    with _wrong_part(folder, "task"):
+        task = task_of(config.get("task_type", SingleLabel.type), labels, config.get("task"))
+    if task.outputs != config["head"]["classes"]:
+        raise InputError(
+            f"{folder}: labels.json holds {len(labels)} labels, which do not go with the {config['head']['classes']} "
+            "outputs of the model"
+        )
     return model, _load_weights(folder, model, model.bpt3c.encoder), task
 
 
@@ -282,16 +297,20 @@ def _read_json(path: Path) -> Any:
 
 def _config_of_kind(folder: str | Path, kind: str, wanted: str) -> dict[str, Any]:
     config = _read_config(Path(folder))
+    if config.get("kind") == BOTH_DIRECTIONS:
+        raise InputError(f"{folder}: holds models of both directions; give its folder forward, or backward")
     if config.get("kind") != kind:
         raise InputError(f"{folder}: holds a {str(config.get('kind')).replace('_', ' ')}; expected {wanted}")
     return config
 
 
 @contextlib.contextmanager
-def _wrong_sizes(folder: str | Path, part: str) -> Iterator[None]:
+def _wrong_part(folder: str | Path, part: str) -> Iterator[None]:
     """Within the block a part of the model is made of what config.json says of it."""
     try:
         yield
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, OverflowError, MemoryError, RuntimeError) as error:
         raise InputError(f"{folder}: config.json has a wrong {part} ({shortened(error)})") from None
 

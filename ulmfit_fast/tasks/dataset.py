@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.tasks.hold_out import hold_out
-from ulmfit_fast.tasks.labels import Label, as_labels, as_weights
+from ulmfit_fast.tasks.labels import as_weights
+from ulmfit_fast.tasks.single_label import SingleLabel
+from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.tasks.texts import as_texts
 
 FEWEST_TO_HOLD_OUT = 20  # texts; of fewer none are held out unasked
@@ -18,17 +20,17 @@ FEWEST_TO_HOLD_OUT = 20  # texts; of fewer none are held out unasked
 
 @dataclass(frozen=True)
 class Dataset:
-    """Texts, one label and one weight for each where there are such, and the texts that validation measures.
+    """Texts, label and weight of each where there are such, and the texts that validation measures.
 
     Args:
         texts: to train on.
-        labels: one for each text, or None.
+        labels: one for each text as its task's ``read`` gives it, or None.
         weights: float32 [len(texts)], or None where all count alike.
         valid: to validate on, or None.
     """
 
     texts: list[str]
-    labels: list[Label] | None = None
+    labels: list[Any] | None = None
     weights: Tensor | None = None
     valid: Dataset | None = None
 
@@ -60,17 +62,18 @@ class Dataset:
         texts: Iterable[str],
         labels: Any,
         *,
+        task: type[Task] = SingleLabel,
         weights: Any = None,
         valid_texts: Iterable[str] | None = None,
         valid_labels: Any = None,
     ) -> Dataset:
-        """The data of a classifier.
+        """The data of a classifier whose task is of that kind.
 
         Raises:
             TypeError: something that is no text.
             InputError: no texts, lengths that differ, a label or weight that cannot be one, half of a validation set.
         """
-        data = cls(_some_texts(caller, texts), as_labels(labels))
+        data = cls(_some_texts(caller, texts), task.read(labels))
         _check_lengths(caller, "texts", data.texts, "labels", data.labels or [])
         if weights is not None:
             data = replace(data, weights=as_weights(weights, len(data.texts)))
@@ -78,7 +81,7 @@ class Dataset:
             raise InputError(f"{caller}: give both of valid_texts and valid_labels, or neither")
         if valid_texts is None:
             return data
-        valid = cls(as_texts(caller, valid_texts, "valid_texts"), as_labels(valid_labels, "valid_labels"))
+        valid = cls(as_texts(caller, valid_texts, "valid_texts"), task.read(valid_labels, "valid_labels"))
         if not valid.texts:
             raise InputError(f"{caller}: valid_texts is empty")
         _check_lengths(caller, "valid_texts", valid.texts, "valid_labels", valid.labels or [])
@@ -92,12 +95,6 @@ class Dataset:
             None if self.labels is None else [self.labels[row] for row in chosen],
             None if self.weights is None else self.weights[chosen],
         )
-
-    def with_held_out(self, fraction: float, seed: int) -> Dataset:
-        """The same with that fraction of every label held out for validation."""
-        assert self.labels is not None
-        rest, held_out = (self.take(rows) for rows in hold_out(len(self.texts), fraction, seed, self.labels))
-        return replace(rest, valid=held_out)
 
 
 def _some_texts(caller: str, texts: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,3 +46,19 @@ def hold_out(
     kept = np.ones(count, dtype=bool)
     kept[held_out] = False
     return np.flatnonzero(kept), np.sort(held_out)
+
+
+def hold_out_label_sets(sets: Sequence[Sequence[Label]], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """As ``hold_out`` where texts have several labels: no label loses its last text to train on.
+
+    Where that forbids it, fewer are held out.
+    """
+    left = Counter(label for labels in sets for label in labels)
+    held_out: list[int] = []
+    for row in np.random.default_rng(seed).permutation(len(sets)).tolist():
+        if len(held_out) < int(len(sets) * fraction) and all(left[label] > 1 for label in sets[row]):
+            held_out.append(row)
+            left.subtract(sets[row])
+    kept = np.ones(len(sets), dtype=bool)
+    kept[held_out] = False
+    return np.flatnonzero(kept), np.sort(np.array(held_out, dtype=np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -97,6 +98,27 @@ def encode_labels(
             known = ", ".join(str(known)[:_SHOWN] for known in classes[:20]) + (", ..." if len(classes) > 20 else "")
             raise InputError(f"{source}: row {row}: unknown label {shown(label)}; the model knows {known}")
     return torch.tensor([position[label] for label in labels], dtype=torch.int64, device="cpu")
+
+
+def as_number(label: Any) -> float | None:
+    """A label as a finite number, also where a text tells it; None where it is none."""
+    try:
+        value = float(label)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def as_numbers(labels: Any, source: str = "labels", rows: Sequence[int] | None = None) -> list[float]:
+    """Labels that are numbers, or texts that read as such. Raises InputError at the first other one (source, row)."""
+    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    numbers = []
+    for row, label in zip(rows or range(1, len(values) + 1), values, strict=True):
+        number = as_number(label)
+        if number is None:
+            raise InputError(f"{source}: row {row}: a finite number is needed, got {shown(label)}")
+        numbers.append(number)
+    return numbers
 
 
 def as_weights(weights: Any, count: int, source: str = "sample_weight") -> Tensor:

@@ -6,7 +6,7 @@ Every problem is an InputError that names the file and, where there is one, the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.inputs import Input, Inputs, borrowed_copies, find_inputs, read_once, tells_kind
+from ulmfit_fast.text.label_columns import Cells, LabelColumns
 from ulmfit_fast.text.lines import read_lines, read_text
 from ulmfit_fast.text.reading import DELIMITED, TABLES, ReadOptions, shown
 from ulmfit_fast.text.rules import FLD, encodable
@@ -28,7 +29,7 @@ class Documents:
     """Texts as read, in the file's order."""
 
     texts: list[str]
-    labels: list[str] | None
+    labels: list[Any] | None  # a text each; of LabelColumns a list of texts each
     table: pd.DataFrame | None  # all columns, where the format has columns
     source: str
     rows: Sequence[int]  # each text's row in the file, from 1
@@ -60,9 +61,17 @@ def draw(total: int, count: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(total)[:count])
 
 
-def read_documents(path: str | Path, reading: ReadOptions | None = None, label_column: str | None = None) -> Documents:
-    """All texts of a file or folder at once, without its other columns; else as ``iterate_documents``."""
-    return _joined(list(iterate_documents(path, reading, label_column, others=False)))
+def read_documents(
+    path: str | Path, reading: ReadOptions | None = None, label_column: str | LabelColumns | None = None
+) -> Documents:
+    """All texts of a file or folder at once, without its other columns; else as ``iterate_documents``.
+
+    With ``LabelColumns`` each text has a list of labels, which may be empty.
+    """
+    documents = _joined(list(iterate_documents(path, reading, label_column, others=False)))
+    if isinstance(label_column, LabelColumns):
+        return replace(documents, labels=label_column.labels(documents.labels or []))
+    return documents
 
 
 def sample_texts(path: str | Path, count: int, seed: int, reading: ReadOptions | None = None) -> list[str]:
@@ -83,7 +92,10 @@ def iterate_texts(path: str | Path, reading: ReadOptions | None = None) -> Itera
 
 
 def iterate_documents(
-    path: str | Path, reading: ReadOptions | None = None, label_column: str | None = None, others: bool = True
+    path: str | Path,
+    reading: ReadOptions | None = None,
+    label_column: str | LabelColumns | None = None,
+    others: bool = True,
 ) -> Iterator[Documents]:
     """The texts of a file or folder in order, in pieces of at most 4,096; memory does not grow with the file.
 
@@ -93,7 +105,8 @@ def iterate_documents(
     Args:
         path: the file or folder; "-": standard input. A pipe is copied to a temporary file first.
         reading: where the texts are, and how the file is read; None: as by default.
-        label_column: name of the column with the labels; labels are not read where None.
+        label_column: name of the column with the labels; labels are not read where None. Of ``LabelColumns`` the cells
+            of each row are.
         others: keep all columns of a table, in ``Documents.table``.
 
     Raises:
@@ -152,26 +165,49 @@ def _joined(pieces: list[Documents]) -> Documents:
     )
 
 
-_Piece = tuple[list[str], list[str] | None, "pd.DataFrame | None"]
+_Piece = tuple[list[str], list[Any] | None, "pd.DataFrame | None"]
 
 
 def _documents_of_tables(
-    inputs: Inputs, reading: ReadOptions, label_column: str | None, others: bool
+    inputs: Inputs, reading: ReadOptions, label_column: str | LabelColumns | None, others: bool
 ) -> Iterator[_Piece]:
     needed = dict.fromkeys(reading.text_columns, "--text-column")
-    if label_column is not None:
-        needed.setdefault(label_column, "--label-column")
+    for name in (
+        label_column.names if isinstance(label_column, LabelColumns) else [label_column] if label_column else ()
+    ):
+        needed.setdefault(name, "--label-column")
     for source in inputs.files:
         row = 1
         for table in read_tables(source, needed, reading, others):
             texts = _texts(source, table, reading.text_columns, row)
-            labels = None if label_column is None else _column(source, table, label_column, row)
-            for number, label in enumerate(labels or [], start=row):
-                if not label or "\0" in label:
-                    fault = "holds a NUL character" if label else "is empty; every row needs a label"
-                    raise InputError(f"{source.name}: row {number}: column {shown(label_column)} {fault}")
+            labels: list[Any] | None = None
+            if isinstance(label_column, LabelColumns):
+                labels = _cells(source, table, label_column.names, row)
+            elif label_column is not None:
+                labels = _labels(source, table, label_column, row)
             yield texts, labels, table if others else None
             row += len(texts)
+
+
+def _labels(source: Input, table: pd.DataFrame, name: str, first_row: int) -> list[str]:
+    labels = _column(source, table, name, first_row)
+    for row, label in enumerate(labels, start=first_row):
+        if not label or "\0" in label:
+            fault = "holds a NUL character" if label else "is empty; every row needs a label"
+            raise InputError(f"{source.name}: row {row}: column {shown(name)} {fault}")
+    return labels
+
+
+def _cells(source: Input, table: pd.DataFrame, names: Sequence[str], first_row: int) -> list[Cells]:
+    """Each row's cells in these columns; of one that holds a list, its elements."""
+
+    def cell(row: int, name: str, value: Any) -> str | list[str]:
+        if isinstance(value, list | tuple | np.ndarray):
+            return [_as_text(source, row, name, each) for each in value]
+        return _as_text(source, row, name, value)
+
+    columns = [[cell(row, name, value) for row, value in enumerate(table[name], start=first_row)] for name in names]
+    return [list(cells) for cells in zip(*columns, strict=True)]
 
 
 def _texts(source: Input, table: pd.DataFrame, columns: Sequence[str], first_row: int) -> list[str]:

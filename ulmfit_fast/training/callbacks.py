@@ -50,19 +50,21 @@ class EarlyStopping(Callback):
     """Ends training when the validation loss has not improved for some epochs. It needs validation texts.
 
     Args:
-        patience: number of epochs in a row without a new best loss, at least 1.
+        patience: number of epochs in a row without a new best one, at least 1.
+        goal: what the best epoch has the lowest of, from its record; None: the validation loss.
     """
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, patience: int, goal: Callable[[Record], float | None] | None = None) -> None:
         if patience < 1:
             raise InputError(f"EarlyStopping: patience must be at least 1 epoch, got {patience}")
         self.patience = patience
+        self.goal = goal or (lambda record: record.get("valid_loss"))
 
     def needs_validation(self) -> bool:
         return True
 
     def wants_to_stop(self, history: History) -> bool:
-        losses = [record["valid_loss"] for record in history.records if "valid_loss" in record]
+        losses = [value for value in map(self.goal, history.records) if value is not None]
         if not losses:
             return False
         best = min(range(len(losses)), key=losses.__getitem__)

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.candidates import likely_words, near_words
-from ulmfit_fast.inference.prediction import evaluate_classifier
+from ulmfit_fast.inference.prediction import classifier_logits
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.model_folder import save_model
 from ulmfit_fast.tasks.dataset import Dataset
+from ulmfit_fast.tasks.metrics import LOSS, METRICS
 from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.augment import Augmentation, Augmenter, by_place, by_word
 from ulmfit_fast.text.batching import document_batches, group_documents
@@ -29,7 +30,7 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.config import ClassifierConfig
 from ulmfit_fast.training.history import History, Record
-from ulmfit_fast.training.loop import Loop, StepLoss, diverged
+from ulmfit_fast.training.loop import Loop, StepLoss, best_record, diverged
 from ulmfit_fast.training.trained import TrainedClassifier
 from ulmfit_fast.training.trainer import RunOptions, Trainer
 
@@ -98,15 +99,26 @@ class ClassifierTrainer(Trainer):
 
     def validate(self, title: str) -> Record:
         sample = [self._ids[i] for i in self._sample]
-        sample_loss = evaluate_classifier(self.model, self.task, sample, self._targets[self._sample])["loss"]
+        sample_loss = float(self.task.loss(classifier_logits(self.model, sample), self._targets[self._sample]))
         if not math.isfinite(sample_loss):
             raise diverged(title, f"the loss in eval mode became {sample_loss}", self.tokens)
         if self._valid_ids is None or self._valid_targets is None:
             return {}
-        scores = evaluate_classifier(
-            self.model, self.task, self._valid_ids, self._valid_targets, progress=self.options.progress
-        )
-        return {"valid_loss": scores.pop("loss"), **scores}
+        task, targets = self.task, self._valid_targets
+        logits = classifier_logits(self.model, self._valid_ids, progress=self.options.progress)
+        record: Record = {"valid_loss": float(task.loss(logits, targets))}
+        if not math.isfinite(record["valid_loss"]):
+            return record  # of which no epoch can be the best
+        chosen = task.calibrate(logits, targets) if self.config.calibrate else {}
+        also = () if self.config.metric == LOSS else (self.config.metric,)
+        record |= task.metrics(task.activate(logits).numpy(), targets, also)
+        return record | ({"calibration": chosen} if chosen else {})
+
+    def goal(self, record: Record) -> float | None:
+        metric = self.config.metric
+        if metric == LOSS or metric not in record:
+            return super().goal(record)
+        return -record[metric] if METRICS[metric].greater_is_better else record[metric]
 
     def save(self, folder: Path) -> None:
         save_model(folder, self.model, self.tokenizer, self.task, training_args=self.arguments())
@@ -125,6 +137,8 @@ class ClassifierTrainer(Trainer):
     def trained(self) -> TrainedClassifier:
         """Train, and give the model back as users get it."""
         history = self.train()
+        best = best_record(history.records, self.goal)
+        self.task.adopt({} if best is None else best.get("calibration", {}))
         return TrainedClassifier(self.model, self.tokenizer, self.task, history)
 
     def _augmented(self, language_model: LanguageModel | None) -> Callable[[int], np.ndarray] | None:

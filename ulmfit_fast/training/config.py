@@ -12,7 +12,10 @@ import numpy as np
 from ulmfit_fast.core.device import DEVICES, PRECISIONS
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.awd_lstm import AWDLSTMConfig
-from ulmfit_fast.tasks.single_label import CLASS_WEIGHTS
+from ulmfit_fast.tasks.class_weights import CLASS_WEIGHTS
+from ulmfit_fast.tasks.metrics import LOSS, METRICS
+from ulmfit_fast.tasks.options import TaskOptions
+from ulmfit_fast.tasks.task import AUTO, TASKS
 from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
 from ulmfit_fast.training.schedules import SCHEDULES
 from ulmfit_fast.training.unfreezing import UNFREEZING
@@ -315,3 +318,29 @@ class ClassifierConfig(FinetuningConfig, NewModelConfig):
         choices=("auto", "recompute", "store"),
     )  # fmt: skip
     memory_budget_mb: int = setting(2560, "activations that auto stores, in MB", at_least=0)
+    task: str = setting(
+        AUTO,
+        "single_label: one of several; binary: one of two, by one output; multi_label: several at once; ordinal: one "
+        "of several numbers that have an order; regression: a number; auto: several at once where a text has a list "
+        "of labels, else one of several",
+        choices=(AUTO, *TASKS),
+    )
+    focal_gamma: float = setting(0.0, "focal loss: a text counts (1 - its probability) to this power", at_least=0)
+    label_delimiter: str = setting(";", "between the labels of a text that has several")
+    metric: str = setting(
+        LOSS, "what chooses the best epoch and stops early, measured on the validation texts",
+        choices=(LOSS, *METRICS),
+    )  # fmt: skip
+    calibrate: bool = setting(
+        True, "make probabilities honest by the validation texts, where there are such: by a temperature, with several "
+        "labels also by thresholds"
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.label_delimiter:
+            raise InputError("ClassifierConfig: label_delimiter must not be empty")
+
+    @property
+    def task_options(self) -> TaskOptions:
+        return TaskOptions(self.class_weight, self.label_smoothing, self.focal_gamma, self.label_delimiter)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.errors import shortened
+from ulmfit_fast.tasks.metrics import METRICS
 
 Record = dict[str, Any]  # stage, epoch, loss, tokens_per_s, ...
 
@@ -50,14 +51,16 @@ def plot_curves(records: list[Record], points: Sequence[tuple[float, float]] = (
         if any(key in record for record in records):
             axes.plot(epochs, [record.get(key, math.nan) for record in records], marker="o", label=label)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("cross-entropy (nats)")
+    measured = [name for name in METRICS if any(name in record for record in records)]
+    axes.set_ylabel("squared error" if measured and METRICS[measured[0]].of_numbers else "cross-entropy (nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = axes.get_legend_handles_labels()
-    if any("accuracy" in record for record in records):
-        score = axes.twinx()
-        score.plot(epochs, [record.get("accuracy", math.nan) for record in records], "k--", label="validation accuracy")
-        score.set_ylim(0, 1)
-        score.set_ylabel("accuracy")
+    for name in measured[:1]:
+        shown, score = name.replace("_", " "), axes.twinx()
+        score.plot(epochs, [record.get(name, math.nan) for record in records], "k--", label=f"validation {shown}")
+        if METRICS[name].is_share:
+            score.set_ylim(0, 1)
+        score.set_ylabel(shown)
         more_handles, more_labels = score.get_legend_handles_labels()
         handles, labels = handles + more_handles, labels + more_labels
     axes.legend(handles, labels, loc="center right")

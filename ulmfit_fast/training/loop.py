@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -217,6 +217,12 @@ def diverged(title: str, what: str, tokens: int) -> TrainingDivergedError:
         f"{title}: {what} after {tokens} tokens of the epoch; training stopped, the last good checkpoint is kept; try "
         "a lower lr"
     )
+
+
+def best_record(records: Sequence[Record], goal: Callable[[Record], float | None]) -> Record | None:
+    """The first record with the lowest ``goal``, which is that of ``BestWeights``; None where none has one."""
+    measured = [(value, place) for place, value in enumerate(map(goal, records)) if value is not None]
+    return records[min(measured)[1]] if measured else None
 
 
 class BestWeights:

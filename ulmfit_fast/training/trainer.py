@@ -84,7 +84,7 @@ class Trainer(ABC):
         self.callbacks: list[Callback] = [*options.callbacks]
         self._files = [] if options.output is None else [HistoryFiles(options.output)]
         if config.early_stopping:
-            self.callbacks.append(EarlyStopping(config.early_stopping))
+            self.callbacks.append(EarlyStopping(config.early_stopping, self.goal))
 
     def _check_callbacks(self) -> None:
         needing = [callback for callback in self.callbacks if callback.needs_validation()]
@@ -105,6 +105,10 @@ class Trainer(ABC):
     @abstractmethod
     def validate(self, title: str) -> Record:
         """Measures the model: a record with valid_loss, if there is something to validate on."""
+
+    def goal(self, record: Record) -> float | None:
+        """What the best epoch has the lowest of; None where nothing was validated."""
+        return record.get("valid_loss")
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -200,7 +204,7 @@ class Trainer(ABC):
             with run.averaged():
                 record |= started | self.validate(title)
                 record = {"stage": self.name, "epoch": epoch + 1, **record}
-                if best.offer(record.get("valid_loss")) and folder is not None:
+                if best.offer(self.goal(record)) and folder is not None:
                     self.save(folder)
             with uninterrupted():
                 self.history.records.append(record)

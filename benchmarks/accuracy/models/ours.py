@@ -56,7 +56,9 @@ class Ours:
     def predict_proba(self, texts: Sequence[str]) -> Probabilities:
         precision = self.config.get("precision", "float32")
         documents = texts if isinstance(texts, list) else list(texts)
-        found = [predict_probabilities(c.model, c.tokenizer, documents, precision=precision) for c in self.trained]
+        found = [
+            predict_probabilities(c.model, c.tokenizer, c.task, documents, precision=precision) for c in self.trained
+        ]
         mean: Probabilities = np.mean(found, axis=0)
         return mean
 
