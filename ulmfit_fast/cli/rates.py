@@ -41,7 +41,7 @@ def schedule_command(
     """
     stages.check_picture(output, overwrite)
     lstm = [f"LSTM {i}" for i in range(1, num_layers + 1)]
-    names = ["embedding", *lstm, "head"] if stage == "classifier" else [*lstm, "embedding and softmax"]
+    names = ["embedding", *lstm, "head"] if stage == "classifier" else [*lstm, "embedding"]
     curves = rate_curves(partial(prepare_config, config), config.epochs, steps, len(names))
     write_atomically(output, draw_curves(curves, names, steps))
     for name, rates in zip(names, curves.rates, strict=True):

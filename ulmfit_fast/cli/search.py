@@ -43,7 +43,7 @@ _SPACES = {
 @click.option("--study", type=Path, help="file that keeps the study (SQLite); given again, it goes on")
 @click.option(
     "--measure", default="valid_loss", show_default=True,
-    help="what counts, at a training's best epoch: valid_loss, perplexity, or a score such as accuracy",
+    help="what counts, at a training's best epoch: valid_loss, perplexity, or a score of the task, such as f1_macro",
 )  # fmt: skip
 @stages.picture
 @stages.replace_picture
@@ -67,6 +67,8 @@ def search_command(
     stages.check_picture(output, overwrite)
     tried = parse_space(space or _SPACES[stage], type(config))
     options.refuse_given(list(tried), "--space searches it")
+    if valid is not None and valid_fraction is not None:
+        raise InputError("--valid-fraction does not go with --valid")
     if stage == "classifier" and valid is None and valid_fraction is None:
         raise InputError("search measures on other texts than it trains on: give --valid or --valid-fraction")
     given = stages.StageInput(

@@ -22,10 +22,10 @@ METHODS = (TFIDF, SCRATCH, PRETRAINED, STAGES)
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw of labels: the accuracy of each method, and the classifier of all three stages."""
+    """One draw of labels: the share of right predictions of each method, and the classifier of all three stages."""
 
-    accuracy: dict[str, float]
-    sure: float  # accuracy of all three stages on the half of the test texts with the highest confidence
+    right: dict[str, float]
+    sure: float  # of all three stages on the half of the test texts with the highest confidence
     best: TrainedClassifier
 
 
@@ -43,15 +43,15 @@ def compare(
     drawn = draw_labelled(train, labels, seed)
     texts, topics = drawn["text"].tolist(), drawn["topic"].tolist()
     bases = {SCRATCH: (None, from_scratch), PRETRAINED: (pretrained, config), STAGES: (tuned, config)}
-    accuracy = {TFIDF: _tfidf(texts, topics, test)}
+    shares = {TFIDF: _tfidf(texts, topics, test)}
     for name, (base, settings) in bases.items():
         trained = finetune_classifier(texts, topics, base, replace(settings, seed=seed))
         activated = predict_probabilities(trained.model, trained.tokenizer, trained.task, test["text"].tolist())
         columns = trained.task.columns(activated)
         right = np.asarray(columns["prediction"]) == test["topic"].to_numpy()
-        accuracy[name] = float(right.mean())
+        shares[name] = float(right.mean())
     surest = np.argsort(-np.asarray(columns["confidence"]), kind="stable")[: len(right) // 2]
-    return Draw(accuracy, float(right[surest].mean()), trained)
+    return Draw(shares, float(right[surest].mean()), trained)
 
 
 def _tfidf(texts: list[str], topics: list[str], test: pd.DataFrame) -> float:

@@ -75,7 +75,7 @@ def _run(output: Path, pretrained: TrainedLanguageModel, draws: int, device: str
     found = []
     for seed in range(draws):
         found.append(compare(train, test, LABELS_PER_TOPIC, pretrained, tuned, *configs, seed))
-        each = ", ".join(f"{name} {score:.3f}" for name, score in found[-1].accuracy.items())
+        each = ", ".join(f"{name} {score:.3f}" for name, score in found[-1].right.items())
         say(f"   draw {seed + 1}: {each}")
     best = found[-1].best
     save_model(output / "classifier", best.model, best.tokenizer, best.task, {"stage": "demo"})
@@ -85,7 +85,7 @@ def _run(output: Path, pretrained: TrainedLanguageModel, draws: int, device: str
     table = _table(found, ours, theirs)
     say(f"\n{table}\n")
     write_atomically(output / "results.md", table + "\n")
-    scores = {name: [draw.accuracy[name] for draw in found] for name in METHODS}
+    scores = {name: [draw.right[name] for draw in found] for name in METHODS}
     title = f"Accuracy from {LABELS_PER_TOPIC * topics} labelled sentences, {topics} topics, {draws} draws"
     write_atomically(output / "accuracy.png", accuracy_chart(scores, STAGES, title))
     _show_predictions(test, found[-1], output)
@@ -105,7 +105,7 @@ def _table(draws: list[Draw], ours: float, theirs: float) -> str:
     def spread(scores: list[float]) -> str:
         return f"{statistics.mean(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})"
 
-    rows = [(f"accuracy, {name}", spread([draw.accuracy[name] for draw in draws])) for name in METHODS]
+    rows = [(f"accuracy, {name}", spread([draw.right[name] for draw in draws])) for name in METHODS]
     rows += [
         (f"accuracy, {STAGES}, on the half it is surest of", spread([draw.sure for draw in draws])),
         ("packed LSTM training step, WeightDropLSTM(512, 512)", f"{ours * 1000:.0f} ms"),
