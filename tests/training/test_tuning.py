@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from tests.training.test_resume import EVERY_STEP, assert_same, train_killed
@@ -20,6 +21,7 @@ from ulmfit_fast import (
     InputError,
     Schedule,
     TrainedClassifier,
+    TrainingInterrupted,
     ULMFiTClassifier,
     finetune_classifier,
     finetune_lm,
@@ -27,6 +29,7 @@ from ulmfit_fast import (
     plot_schedule,
     pretrain_lm,
 )
+from ulmfit_fast.storage.run_file import load_state, save_state
 from ulmfit_fast.training.callbacks import Callback
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig
 from ulmfit_fast.training.optim import NTASGD
@@ -311,6 +314,34 @@ def test_killed_and_gone_on(
 ) -> None:
     whole = train(base, tmp_path / "whole", False)
     assert_same(train_killed(partial(train, base), tmp_path / "killed", monkeypatch), whole)
+
+
+def test_a_checkpoint_from_before_these_options_goes_on(base: Any, tmp_path: Path) -> None:
+    """One that knows nothing of them, and a scheduler's state as torch's own ``LambdaLR`` has it."""
+    config = replace(CLASSIFY, epochs=3, unfreezing="gradual", checkpoint_minutes=EVERY_STEP)
+
+    class Interrupt(Callback):
+        def on_step(self, trainer: Any, done: Any) -> None:
+            if trainer.epoch == 1 and done.batches == 2:
+                raise KeyboardInterrupt
+
+    def train(output: Path | None, resume: bool, callbacks: Any = ()) -> Any:
+        return finetune_classifier(TEXTS, LABELS, base, config, output=output, resume=resume, callbacks=callbacks)
+
+    with pytest.raises(TrainingInterrupted):
+        train(tmp_path, False, [Interrupt()])
+    state = load_state(tmp_path)
+    assert state is not None
+    new = (
+        "schedule", "end_frac", "lr_lowest", "dis_blocks", "frz_blocks", "unfreeze_every", "weight_decay_factor",
+        "l2_sp", "freeze_batch_norm", "word_dropout", "word_swap", "word_replace", "word_noise", "replace_by",
+    )  # fmt: skip
+    for name in new:
+        del state["arguments"][name]
+    plain = LambdaLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), lambda _: 1.0).state_dict()
+    assert set(state["scheduler"]) == set(plain)
+    save_state(tmp_path, state)
+    assert_same(train(tmp_path, True), train(None, False))
 
 
 @pytest.mark.parametrize(

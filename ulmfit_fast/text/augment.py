@@ -91,9 +91,8 @@ class _Words:
         starts = np.flatnonzero(begins)
         last = np.append(starts[1:], len(ids)) - 1
         moves = ~self._fixed[ids[starts]]
-        alone = (starts == last) | (self._marks[ids[starts]] & ~self._repeats[ids[starts]])
-        whole = np.add.reduceat(~(self._marks | self._special)[ids], starts) == 1  # markers, and one token
-        return starts, moves, moves & alone & whole & self.plain(ids[last])
+        marked = self._marks[ids[starts]] & (np.add.reduceat(self.plain(ids).astype(np.int64), starts) == 1)
+        return starts, moves, moves & ((starts == last) | marked) & self.plain(ids[last])
 
 
 class Augmenter:

@@ -179,7 +179,7 @@ def search(
         space: what is tried, by the configuration's fields.
         trials: how many, those that the study has included.
         study: file in which the study is kept (SQLite): the same call goes on with it, a trial that was interrupted is
-            run again. None: in memory.
+            run again. One process at a time. None: in memory.
         measure: "valid_loss" or "perplexity", the lower the better, or a score of the records, the higher the better;
             at each trial's best epoch.
         seed: of the sampler (tree of Parzen estimators).
