@@ -7,7 +7,7 @@ SETUP := tools/setup_venv.py
 # The first that can run the package; python3 says which it needs where none can.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$python $(SETUP) --supported 2>/dev/null && { echo $$python; exit; }; done; echo python3)
-NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*') CMakeLists.txt setup.py pyproject.toml
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*') CMakeLists.txt setup.py pyproject.toml models/en/pyproject.toml
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc

@@ -5,7 +5,7 @@
     run      make the environment; what the package needs to be built and run (requirements-run.txt)
     dev      what tests and checks need (requirements-dev.txt, requirements-fastai.txt)
     release  what `make release-check` needs (requirements-release.txt)
-    build    compile the native module, install the package (editable)
+    build    compile the native module, install the package and the language model "en" (editable)
 
 or ``python3 tools/setup_venv.py --supported``: exit status 0 where this Python can run the package. Every step may be
 interrupted and run again. pip's own configuration (PIP_*, pip.conf) holds; two things are added to it, each for one
@@ -302,7 +302,8 @@ def main(arguments: list[str]) -> int:
             )
         if step == "build":
             what = "compiling the kernels, about 2 minutes on 2 free cores"
-            environment.pip(what, "--no-build-isolation", "--no-deps", "--editable", str(ROOT))
+            packages = [option for path in (ROOT, ROOT / "models" / "en") for option in ("--editable", str(path))]
+            environment.pip(what, "--no-build-isolation", "--no-deps", *packages)
             return 0
         if step == "run":
             check_machine()
