@@ -67,7 +67,6 @@ def cmake_arguments() -> list[str]:
         f"-DTORCH_INCLUDE_DIRS={';'.join(includes)}",
         f"-DTORCH_LIBRARY_DIR={libraries}",
         f"-DPYTHON_INCLUDE_DIR={sysconfig.get_path('include')}",
-        f"-DPYTHON_MODULE_SUFFIX={sysconfig.get_config_var('EXT_SUFFIX')}",
         f"-DULMFIT_FAST_WITH_CUDA={'ON' if with_cuda(torch_has_cuda) else 'OFF'}",
     ]
     ninja = shutil.which("ninja")
@@ -79,7 +78,7 @@ def cmake_arguments() -> list[str]:
 class CMakeBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = ROOT / "build" / f"native-{sys.implementation.cache_tag}"
+        build = ROOT / "build" / "native"
         build.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cmake", "-S", str(ROOT), "-B", str(build), *cmake_arguments()], check=True)
         subprocess.run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1)], check=True)
@@ -90,4 +89,8 @@ class CMakeBuild(build_ext):
 if sys.argv[1:] == ["--print-cmake-arguments"]:
     print(shlex.join(cmake_arguments()))
 else:
-    setup(ext_modules=[Extension("ulmfit_fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+    setup(
+        ext_modules=[Extension("ulmfit_fast._C", sources=[], py_limited_api=True)],
+        cmdclass={"build_ext": CMakeBuild},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    )

@@ -3,7 +3,6 @@
 // Limit: the matrix products. gradient_threshold is not used: gradients are exact. Ignored rows cost what others cost.
 #include "../linear_cross_entropy.h"
 
-#include <torch/library.h>
 
 #include <algorithm>
 
@@ -16,29 +15,29 @@ namespace {
 
 using namespace cuda;
 
-using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <typename E>
 Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
   using Acc = Accumulator<E>;
-  const at::ScalarType dtype = a.input.scalar_type(), sum_dtype = state_dtype_of(a.input);
+  const ScalarType dtype = a.input.scalar_type(), sum_dtype = state_dtype_of(a.input);
   const at::TensorOptions options = a.input.options(), sums = options.dtype(sum_dtype);
   const int64_t rows = a.input.size(0), features = a.input.size(1), classes = a.weight.size(0);
   const bool gradient = needs[kNeedGradInput] || needs[kNeedGradWeight] || needs[kNeedGradBias];
-  const at::Tensor weight = a.weight.to(dtype), target = a.target.contiguous();
-  const at::Tensor bias = a.bias.has_value() ? a.bias->to(sum_dtype).contiguous() : at::Tensor();
-  const at::Tensor row_weight = a.row_weight.has_value() ? a.row_weight->contiguous() : at::ones({rows}, sums);
+  const Tensor weight = a.weight.to(dtype), target = a.target.contiguous();
+  const Tensor bias = a.bias.has_value() ? a.bias->to(sum_dtype).contiguous() : Tensor();
+  const Tensor row_weight = a.row_weight.has_value() ? a.row_weight->contiguous() : at::ones({rows}, sums);
 
-  const at::Tensor loss = at::empty({rows}, sums);
-  const at::Tensor grad_input = at::empty({needs[kNeedGradInput] ? rows : 0, features}, options);
-  at::Tensor grad_weight = at::zeros({needs[kNeedGradWeight] ? classes : 0, features}, sums);
-  at::Tensor grad_bias = at::zeros({needs[kNeedGradBias] ? classes : 0}, sums);
+  const Tensor loss = at::empty({rows}, sums);
+  const Tensor grad_input = at::empty({needs[kNeedGradInput] ? rows : 0, features}, options);
+  Tensor grad_weight = at::zeros({needs[kNeedGradWeight] ? classes : 0, features}, sums);
+  Tensor grad_bias = at::zeros({needs[kNeedGradBias] ? classes : 0}, sums);
   const int64_t chunk = chunk_rows(classes, sizeof(Acc));
   for (int64_t first = 0; first < rows; first += chunk) {
     const int64_t count = std::min(chunk, rows - first);
-    const at::Tensor x = a.input.narrow(0, first, count);
-    const at::Tensor logits = multiply(x, weight.t(), sum_dtype);
-    const at::Tensor grad = gradient ? at::empty({count, classes}, options) : at::Tensor();
+    const Tensor x = a.input.narrow(0, first, count);
+    const Tensor logits = multiply(x, weight.t(), sum_dtype);
+    const Tensor grad = gradient ? at::empty({count, classes}, options) : Tensor();
     CrossEntropyRows<E> args{};
     args.rows = count;
     args.classes = classes;
@@ -52,17 +51,17 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
     args.gradient = gradient ? grad.mutable_data_ptr<E>() : nullptr;
     cross_entropy<E>(c10::cuda::getCurrentCUDAStream(), args);
     if (needs[kNeedGradInput]) {
-      at::Tensor to = grad_input.narrow(0, first, count);
+      Tensor to = grad_input.narrow(0, first, count);
       at::mm_out(to, grad, weight);
     }
     if (needs[kNeedGradWeight]) {  // 0 times NaN would be NaN: what ignored rows hold does not matter
-      const at::Tensor ignored = target.narrow(0, first, count).eq(a.ignore_index).unsqueeze(1);
+      const Tensor ignored = target.narrow(0, first, count).eq(a.ignore_index).unsqueeze(1);
       grad_weight.add_(multiply(grad.t(), x.masked_fill(ignored, 0), sum_dtype));
     }
     if (needs[kNeedGradBias]) grad_bias.add_(grad.sum(0, /*keepdim=*/false, sum_dtype));
   }
-  const at::Tensor result = loss.mul(row_weight).sum();
-  const auto or_empty = [](bool needed, const at::Tensor& grad) {
+  const Tensor result = loss.mul(row_weight).sum();
+  const auto or_empty = [](bool needed, const Tensor& grad) {
     return needed ? grad : at::empty({0}, grad.options());
   };
   return {result, loss, or_empty(needs[kNeedGradInput], grad_input),
@@ -70,8 +69,8 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
           or_empty(needs[kNeedGradBias], grad_bias.to(a.bias.has_value() ? a.bias->scalar_type() : dtype))};
 }
 
-Result linear_cross_entropy_cuda(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                                 const at::Tensor& target, const OptionalTensor& row_weight, int64_t ignore_index,
+Result linear_cross_entropy_cuda(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                                 const Tensor& target, const OptionalTensor& row_weight, int64_t ignore_index,
                                  double label_smoothing, double gradient_threshold, std::array<bool, 3> needs) {
   const LinearCrossEntropyInputs a{
       input, weight, bias, target, row_weight, ignore_index, label_smoothing, gradient_threshold};
@@ -83,8 +82,8 @@ Result linear_cross_entropy_cuda(const at::Tensor& input, const at::Tensor& weig
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
-  m.impl("linear_cross_entropy", &linear_cross_entropy_cuda);
+STABLE_TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
+  m.impl("linear_cross_entropy", TORCH_BOX(&linear_cross_entropy_cuda));
 }
 
 }  // namespace ulmfit_fast

@@ -1,6 +1,5 @@
 #include "../locked_dropout.h"
 
-#include <torch/library.h>
 
 #include "locked_dropout_kernel.h"
 #include "tensors.h"
@@ -10,10 +9,10 @@ namespace {
 
 using cuda::Accumulator;
 
-at::Tensor locked_dropout_cuda(const at::Tensor& input, const at::Tensor& mask, const at::Tensor& batch_sizes) {
+Tensor locked_dropout_cuda(const Tensor& input, const Tensor& mask, const Tensor& batch_sizes) {
   check_locked_dropout(input, mask, batch_sizes);
   const c10::cuda::CUDAGuard guard(input.device());
-  const at::Tensor x = input.contiguous(), factors = mask.contiguous(), output = at::empty_like(x);
+  const Tensor x = input.contiguous(), factors = mask.contiguous(), output = at::empty_like(x);
   const int64_t features = x.size(1), steps = batch_sizes.size(0);
   const int64_t* sizes = batch_sizes.const_data_ptr<int64_t>();
   if (x.numel() == 0) return output;
@@ -38,8 +37,8 @@ at::Tensor locked_dropout_cuda(const at::Tensor& input, const at::Tensor& mask, 
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
-  m.impl("locked_dropout", &locked_dropout_cuda);
+STABLE_TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
+  m.impl("locked_dropout", TORCH_BOX(&locked_dropout_cuda));
 }
 
 }  // namespace ulmfit_fast

@@ -14,28 +14,28 @@ namespace {
 using namespace cuda;
 
 template <typename T>
-const T* pointer(const at::Tensor& tensor) {
+const T* pointer(const Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
 }
 template <typename T>
-T* mutable_pointer(const at::Tensor& tensor) {
+T* mutable_pointer(const Tensor& tensor) {
   return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
 }
 
-at::Tensor contiguous(const OptionalTensor& tensor) {
-  return tensor.has_value() ? tensor->contiguous() : at::Tensor();
+Tensor contiguous(const OptionalTensor& tensor) {
+  return tensor.has_value() ? tensor->contiguous() : Tensor();
 }
 
-at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
+Tensor copy_as(const Tensor& tensor, ScalarType dtype) {
   return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
 }
 
 // from o M / (1-p) as a tensor of its own, or `from` itself where nothing is dropped; E is its type.
 template <typename E>
-at::Tensor dropped(const at::Tensor& from, const LstmInputs& a) {
+Tensor dropped(const Tensor& from, const LstmInputs& a) {
   if (a.weight_dropout == 0.0) return from;
-  const at::Tensor to = at::empty_like(from);
-  const at::Tensor seed = a.seed.to(from.device(), at::kLong, /*non_blocking=*/true);  // eight bytes, staged at once
+  const Tensor to = at::empty_like(from);
+  const Tensor seed = a.seed.to(from.device(), ScalarType::Long, /*non_blocking=*/true);  // eight bytes, staged at once
   drop<E>(c10::cuda::getCurrentCUDAStream(), to.mutable_data_ptr<E>(), from.const_data_ptr<E>(),
           seed.const_data_ptr<int64_t>(), keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout),
           from.numel());
@@ -44,7 +44,7 @@ at::Tensor dropped(const at::Tensor& from, const LstmInputs& a) {
 
 // The recurrent weight as the products take it.
 template <typename E>
-at::Tensor dropped_weight(const LstmInputs& a) {
+Tensor dropped_weight(const LstmInputs& a) {
   return dropped<E>(a.weight_hh.to(a.input.scalar_type()).contiguous(), a);
 }
 
@@ -72,7 +72,7 @@ struct Steps {
 template <typename E>
 ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   using Acc = Accumulator<E>;
-  const at::ScalarType state_dtype = state_dtype_of(a.input);
+  const ScalarType state_dtype = state_dtype_of(a.input);
   const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
   const int64_t hidden = a.hidden();
   const bool projected = a.weight_hr.has_value(), keep_output = pool == nullptr || keep != Keep::kNothing;
@@ -86,19 +86,19 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   result.output = when(keep_output, a.output_size(), options);
   result.gates = when(keep == Keep::kBackward, 4 * hidden, options);
   result.cells = when(keep != Keep::kNothing, hidden, state_options);
-  const at::ScalarType dtype = a.input.scalar_type();  // master weights are rounded to it
-  const at::Tensor from_input = multiply(a.input, a.weight_ih.to(dtype).t(), state_dtype);
-  const at::Tensor weight_hh = dropped_weight<E>(a).t();
-  const at::Tensor bias =
-      a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype)) : at::Tensor();
-  const at::Tensor h = copy_as(a.h0, a.input.scalar_type()), c = copy_as(a.c0, state_dtype);
-  const at::Tensor cell_output = projected ? at::empty({a.batch(), hidden}, options) : h;
-  at::Tensor count, pool_from;
+  const ScalarType dtype = a.input.scalar_type();  // master weights are rounded to it
+  const Tensor from_input = multiply(a.input, a.weight_ih.to(dtype).t(), state_dtype);
+  const Tensor weight_hh = dropped_weight<E>(a).t();
+  const Tensor bias =
+      a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype)) : Tensor();
+  const Tensor h = copy_as(a.h0, a.input.scalar_type()), c = copy_as(a.c0, state_dtype);
+  const Tensor cell_output = projected ? at::empty({a.batch(), hidden}, options) : h;
+  Tensor count, pool_from;
   PoolStep<Acc> pool_step{};
   if (pool != nullptr) {
-    result.total = copy_as(*pool->total, at::kDouble);
+    result.total = copy_as(*pool->total, ScalarType::Double);
     result.maximum = copy_as(*pool->maximum, state_dtype);
-    result.argmax = copy_as(pool->argmax, at::kInt);
+    result.argmax = copy_as(pool->argmax, ScalarType::Int);
     count = pool->count.contiguous();
     pool_from = pool->pool_from.contiguous();
     pool_step = {mutable_pointer<double>(result.total), mutable_pointer<Acc>(result.maximum),
@@ -106,7 +106,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   }
   for (int64_t s = 0; s < steps.count; ++s) {
     const int64_t rows = steps.rows(s);
-    const at::Tensor from_state = multiply(h.narrow(0, 0, rows), weight_hh, state_dtype);
+    const Tensor from_state = multiply(h.narrow(0, 0, rows), weight_hh, state_dtype);
     ForwardStep<E> step{};
     step.rows = rows;
     step.first_row = steps.first_row(s);
@@ -123,7 +123,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     step.pool = pool_step;
     forward_step<E>(stream, step);
     if (!projected) continue;
-    at::Tensor h_rows = h.narrow(0, 0, rows);
+    Tensor h_rows = h.narrow(0, 0, rows);
     at::mm_out(h_rows, cell_output.narrow(0, 0, rows), a.weight_hr->to(dtype).t());
     result.output.narrow(0, step.first_row, rows).copy_(h_rows);
   }
@@ -136,26 +136,26 @@ template <typename E>
 Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
                   const Saved& saved, Needs needs) {
   using Acc = Accumulator<E>;
-  const at::ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
+  const ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
   const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
   const int64_t hidden = a.hidden(), width = a.output_size();
   const bool projected = a.weight_hr.has_value();
   const Steps steps(a, reverse);
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
 
-  const at::Tensor gates = saved.gates.contiguous(), cells = saved.cells.to(state_dtype).contiguous();
-  const at::Tensor output = saved.output.contiguous(), h0 = a.h0.contiguous();
-  const at::Tensor c0 = a.c0.to(state_dtype).contiguous();
-  const at::Tensor weight_hh = dropped_weight<E>(a);
-  const at::Tensor grad_output = contiguous(grads.output), grad_h_n = contiguous(grads.h_n);
-  const at::Tensor grad_c =
+  const Tensor gates = saved.gates.contiguous(), cells = saved.cells.to(state_dtype).contiguous();
+  const Tensor output = saved.output.contiguous(), h0 = a.h0.contiguous();
+  const Tensor c0 = a.c0.to(state_dtype).contiguous();
+  const Tensor weight_hh = dropped_weight<E>(a);
+  const Tensor grad_output = contiguous(grads.output), grad_h_n = contiguous(grads.h_n);
+  const Tensor grad_c =
       grads.c_n.has_value() ? copy_as(*grads.c_n, state_dtype) : at::zeros({a.batch(), hidden}, state_options);
-  const at::Tensor grad_h0 = at::empty({a.batch(), width}, options);
-  const at::Tensor grad_gates = at::empty({a.rows(), 4 * hidden}, options);
-  const at::Tensor previous_h = needs[kNeedWeightHh] ? at::empty({a.rows(), width}, options) : at::Tensor();
-  const at::Tensor grad_h_rows = projected ? at::empty({a.rows(), width}, options) : at::Tensor();
-  const at::Tensor grad_h = at::empty({a.batch(), width}, state_options);
-  at::Tensor grad_total, grad_maximum, argmax, count, pool_from;
+  const Tensor grad_h0 = at::empty({a.batch(), width}, options);
+  const Tensor grad_gates = at::empty({a.rows(), 4 * hidden}, options);
+  const Tensor previous_h = needs[kNeedWeightHh] ? at::empty({a.rows(), width}, options) : Tensor();
+  const Tensor grad_h_rows = projected ? at::empty({a.rows(), width}, options) : Tensor();
+  const Tensor grad_h = at::empty({a.batch(), width}, state_options);
+  Tensor grad_total, grad_maximum, argmax, count, pool_from;
   if (pool != nullptr) {
     if (pool->total.has_value()) grad_total = pool->total->to(state_dtype).contiguous();
     grad_maximum = contiguous(pool->maximum);
@@ -167,7 +167,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     const int64_t rows = steps.rows(s), first_row = steps.first_row(s);
     const int64_t continued = steps.continued(s), continuing = steps.continuing(s);
     const bool cut = bptt > 0 && (s + 1) % bptt == 0;  // bptt runs forward only: s is the step
-    at::Tensor from_next;
+    Tensor from_next;
     if (continued > 0 && !cut)
       from_next = multiply(grad_gates.narrow(0, steps.first_row(s + 1), continued), weight_hh, state_dtype);
     StateGradient<E> state{};
@@ -187,7 +187,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     state.grad_h = grad_h.mutable_data_ptr<Acc>();
     state.stored = mutable_pointer<E>(grad_h_rows);
     state_gradient<E>(stream, state);
-    const at::Tensor grad_cell_output =
+    const Tensor grad_cell_output =
         projected ? multiply(grad_h_rows.narrow(0, first_row, rows), a.weight_hr->to(dtype), state_dtype) : grad_h;
     BackwardStep<E> step{};
     step.rows = rows;
@@ -214,15 +214,15 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
           .copy_(h0.narrow(0, continuing, rows - continuing));
   }
 
-  at::Tensor grad_weight_hh = no_gradient(a.weight_hh);
-  at::Tensor grad_weight_hr = no_gradient(projected ? *a.weight_hr : a.input);
+  Tensor grad_weight_hh = no_gradient(a.weight_hh);
+  Tensor grad_weight_hr = no_gradient(projected ? *a.weight_hr : a.input);
   if (needs[kNeedWeightHh]) {
     grad_weight_hh = multiply(grad_gates.t(), previous_h, a.weight_hh.scalar_type());
     grad_weight_hh =
         a.weight_hh.scalar_type() == dtype ? dropped<E>(grad_weight_hh, a) : dropped<Acc>(grad_weight_hh, a);
   }
   if (needs[kNeedWeightHr]) {
-    const at::Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);
+    const Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);
     grad_weight_hr = multiply(grad_h_rows.t(), cell_output, a.weight_hr->scalar_type());
   }
   return {

@@ -14,24 +14,16 @@ try:
     from ulmfit_fast import _C
 except ImportError as error:
     raise ImportError(
-        f"ulmfit_fast's native module does not load beside torch {torch.__version__} ({error}). It is built against "
-        "one torch: reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .` Where _C is "
-        "missing, Python was started in a source folder that was not installed with -e: start it elsewhere"
+        f"ulmfit_fast's native module does not load beside torch {torch.__version__} ({error}). It needs torch 2.11 or "
+        "newer: pip install 'torch>=2.11'. Where _C is missing, Python was started in a source folder that was not "
+        "installed with -e: start it elsewhere"
     ) from error
 
 native = torch.ops.ulmfit_fast
 _registrations = library.Library("ulmfit_fast", "IMPL")  # undone when it is no longer there
 
-
-def _release(version: str) -> list[str]:
-    return version.split("+")[0].split(".")[:2]
-
-
-if _release(str(_C.build_info()["torch"])) != _release(torch.__version__):
-    raise ImportError(
-        f"ulmfit_fast was built against torch {_C.build_info()['torch']}, but torch {torch.__version__} is installed; "
-        "reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .`"
-    )
+# A team's threads wait for each other, which only OpenMP's bear (csrc/cpu/runtime/parallel.h).
+_C.allow_teams("parallel backend: OpenMP" in torch.__config__.parallel_info())
 
 # Arguments that the kernels read on the CPU: batch_sizes always, the seed there or where the other tensors are.
 _ON_CPU = ("batch_sizes", "seed")
