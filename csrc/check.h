@@ -51,15 +51,15 @@ inline void check_shape(const char* function, const char* name, const Tensor& te
 // The dispatcher chooses a kernel by all tensors together, so that any of them may lie elsewhere.
 inline void check_device(const char* function, const char* name, const Tensor& tensor, const char* like_name,
                          const Tensor& like) {
-  ULMFIT_CHECK_VALUE(tensor.device() == like.device(), function, ": ", name, " must be on the device of ", like_name,
-                     " (", like.device(), "), got ", tensor.device(), "; move one of them");
+  ULMFIT_CHECK_VALUE(on_same_device(tensor, like), function, ": ", name, " must be on the device of ", like_name, " (",
+                     like.device(), "), got ", tensor.device(), "; move one of them");
 }
 
 // Same dtype and device as `like`.
 inline void check_like(const char* function, const char* name, const Tensor& tensor, const char* like_name,
                        const Tensor& like) {
-  ULMFIT_CHECK_TYPE(tensor.scalar_type() == like.scalar_type(), function, ": ", name, " must have the dtype of ",
-                    like_name, " (", like.scalar_type(), "), got ", tensor.scalar_type(), "; convert one of them");
+  ULMFIT_CHECK_TYPE(dtype_of(tensor) == dtype_of(like), function, ": ", name, " must have the dtype of ", like_name,
+                    " (", dtype_of(like), "), got ", dtype_of(tensor), "; convert one of them");
   check_device(function, name, tensor, like_name, like);
 }
 
@@ -68,8 +68,8 @@ inline void check_drop_probability(const char* function, double p) {
 }
 
 inline void check_seed(const char* function, const Tensor& seed) {
-  ULMFIT_CHECK_TYPE(seed.scalar_type() == ScalarType::Long, function, ": seed must be an int64 tensor, got ",
-                    seed.scalar_type());
+  ULMFIT_CHECK_TYPE(dtype_of(seed) == ScalarType::Long, function, ": seed must be an int64 tensor, got ",
+                    dtype_of(seed));
   ULMFIT_CHECK_VALUE(seed.numel() == 1, function, ": seed must hold one element, got shape ", seed.sizes());
 }
 

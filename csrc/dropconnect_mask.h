@@ -13,7 +13,7 @@ inline void check_dropconnect_mask(const Tensor& seed, int64_t rows, int64_t col
   check_seed(kFunction, seed);
   check_drop_probability(kFunction, p);
   ULMFIT_CHECK_VALUE(rows >= 0 && columns >= 0, kFunction, ": rows and columns must not be negative, got ", rows,
-                    " and ", columns);
+                     " and ", columns);
 }
 
 }  // namespace ulmfit_fast

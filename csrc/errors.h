@@ -11,8 +11,8 @@ void PyErr_SetString(struct _object* type, const char* message);
 
 namespace pybind11 {
 
-// The standard library has nothing that means TypeError. pybind11 knows its own exceptions by this name and asks them to
-// set Python's; were it to change, Python would see a RuntimeError with the same message (tests/ops finds out).
+// The standard library has nothing that means TypeError. pybind11 knows its own exceptions by this name and asks them
+// to set Python's; were it to change, Python would see a RuntimeError with the same message (tests/ops finds out).
 struct __attribute__((visibility("default"))) builtin_exception : std::runtime_error {
   using std::runtime_error::runtime_error;
   virtual void set_error() const = 0;

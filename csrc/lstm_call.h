@@ -40,7 +40,7 @@ using Backward = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tens
 
 // A gradient that nobody needs, of an argument like this one: a tensor of its own, as an op returns none twice.
 inline Tensor no_gradient(const Tensor& like) {
-  return empty({0}, like.scalar_type(), like);
+  return empty({0}, dtype_of(like), like);
 }
 
 // The gradients in the order of the schema, those nobody needs empty. With `pool` the argmax is the one after the call,
@@ -55,12 +55,11 @@ inline void check_backward(const char* function, const ResultGradients& grads, c
   check_shape(function, "cells", saved.cells, {a.rows(), a.hidden()});
   check_shape(function, "output", saved.output, {a.rows(), a.output_size()});
   check_like(function, "gates", saved.gates, "input", a.input);
-  ULMFIT_CHECK_TYPE(saved.cells.scalar_type() == state_dtype_of(a.input), function, ": cells must be ",
-                   state_dtype_of(a.input), ", got ", saved.cells.scalar_type());
+  ULMFIT_CHECK_TYPE(dtype_of(saved.cells) == state_dtype_of(a.input), function, ": cells must be ",
+                    state_dtype_of(a.input), ", got ", dtype_of(saved.cells));
   check_device(function, "cells", saved.cells, "input", a.input);
   check_like(function, "output", saved.output, "input", a.input);
-  const auto check_grad = [&](const char* name, const OptionalTensor& grad, Shape shape,
-                              const Tensor& like) {
+  const auto check_grad = [&](const char* name, const OptionalTensor& grad, Shape shape, const Tensor& like) {
     if (!grad.has_value()) return;
     check_shape(function, name, *grad, shape);
     check_like(function, name, *grad, "its result", like);
@@ -72,14 +71,14 @@ inline void check_backward(const char* function, const ResultGradients& grads, c
 
 // The results of a batch without rows: they have no rows either, and the pooled state is as it was.
 inline ForwardResult forward_without_rows(const LstmInputs& a, const PoolInputs* pool, Keep keep) {
-  const ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
+  const ScalarType dtype = dtype_of(a.input), state_dtype = state_dtype_of(a.input);
   const auto when = [&](bool kept, int64_t width, ScalarType of) {
     return kept ? empty({0, width}, of, a.input) : empty({0}, of, a.input);
   };
   return {
       .output = when(pool == nullptr || keep != Keep::kNothing, a.output_size(), dtype),
       .h_n = empty({0, a.output_size()}, dtype, a.input),
-      .c_n = empty({0, a.hidden()}, a.c0.scalar_type(), a.input),
+      .c_n = empty({0, a.hidden()}, dtype_of(a.c0), a.input),
       .gates = when(keep == Keep::kBackward, 4 * a.hidden(), dtype),
       .cells = when(keep != Keep::kNothing, a.hidden(), state_dtype),
       .pool = pool == nullptr ? std::nullopt : std::optional(copied_pool(*pool, state_dtype)),
@@ -88,23 +87,25 @@ inline ForwardResult forward_without_rows(const LstmInputs& a, const PoolInputs*
 
 inline Backward backward_without_rows(const LstmInputs& a, Needs needs) {
   const auto zeros_of = [](bool needed, const Tensor& like) {
-    return needed ? zeros(like.sizes(), like.scalar_type(), like) : no_gradient(like);
+    return needed ? zeros(like.sizes(), dtype_of(like), like) : no_gradient(like);
   };
   return {zeros_of(needs[kNeedInput], a.input),
           zeros_of(needs[kNeedH0], a.h0),
           zeros_of(needs[kNeedH0], a.c0),
           zeros_of(needs[kNeedWeightIh], a.weight_ih),
           zeros_of(needs[kNeedWeightHh], a.weight_hh),
-          needs[kNeedBias] ? zeros({4 * a.hidden()}, a.weight_ih.scalar_type(), a.weight_ih) : no_gradient(a.weight_ih),
+          needs[kNeedBias] ? zeros({4 * a.hidden()}, dtype_of(a.weight_ih), a.weight_ih) : no_gradient(a.weight_ih),
           zeros_of(needs[kNeedWeightHr], a.weight_hr.has_value() ? *a.weight_hr : a.input)};
 }
 
 template <RunForward run>
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_op(
-    const Tensor& input, const Tensor& batch_sizes, const Tensor& h0, const Tensor& c0,
-    const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& bias_ih,
-    const OptionalTensor& bias_hh, const OptionalTensor& weight_hr, const Tensor& seed, double weight_dropout,
-    bool reverse, int64_t bptt, int64_t keep) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_op(const Tensor& input, const Tensor& batch_sizes,
+                                                           const Tensor& h0, const Tensor& c0, const Tensor& weight_ih,
+                                                           const Tensor& weight_hh, const OptionalTensor& bias_ih,
+                                                           const OptionalTensor& bias_hh,
+                                                           const OptionalTensor& weight_hr, const Tensor& seed,
+                                                           double weight_dropout, bool reverse, int64_t bptt,
+                                                           int64_t keep) {
   const LstmInputs a{input,   batch_sizes, h0,        c0,   weight_ih,     weight_hh,
                      bias_ih, bias_hh,     weight_hr, seed, weight_dropout};
   check_lstm("ulmfit_fast.ops.lstm", a, reverse, bptt);
@@ -116,10 +117,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_op(
 template <RunBackward run>
 Backward lstm_backward_op(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
                           const OptionalTensor& grad_c_n, const Tensor& input, const Tensor& batch_sizes,
-                          const Tensor& h0, const Tensor& c0, const Tensor& weight_ih,
-                          const Tensor& weight_hh, const OptionalTensor& weight_hr, const Tensor& seed,
-                          double weight_dropout, bool reverse, int64_t bptt, const Tensor& output,
-                          const Tensor& gates, const Tensor& cells, const std::vector<bool>& needed) {
+                          const Tensor& h0, const Tensor& c0, const Tensor& weight_ih, const Tensor& weight_hh,
+                          const OptionalTensor& weight_hr, const Tensor& seed, double weight_dropout, bool reverse,
+                          int64_t bptt, const Tensor& output, const Tensor& gates, const Tensor& cells,
+                          const std::vector<bool>& needed) {
   constexpr const char* kFunction = "ulmfit_fast.ops.lstm_backward";
   Needs needs = array_of<6>(needed);
   const OptionalTensor no_bias;
@@ -135,11 +136,10 @@ Backward lstm_backward_op(const OptionalTensor& grad_output, const OptionalTenso
 
 template <RunForward run>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_pool_op(
-    const Tensor& input, const Tensor& batch_sizes, const Tensor& h0, const Tensor& c0,
-    const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& bias_ih,
-    const OptionalTensor& bias_hh, const Tensor& total, const Tensor& maximum, const Tensor& argmax,
-    const Tensor& count, const Tensor& pool_from, const Tensor& seed, double weight_dropout, int64_t bptt,
-    int64_t keep) {
+    const Tensor& input, const Tensor& batch_sizes, const Tensor& h0, const Tensor& c0, const Tensor& weight_ih,
+    const Tensor& weight_hh, const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, const Tensor& total,
+    const Tensor& maximum, const Tensor& argmax, const Tensor& count, const Tensor& pool_from, const Tensor& seed,
+    double weight_dropout, int64_t bptt, int64_t keep) {
   constexpr const char* kFunction = "ulmfit_fast.ops.lstm_pool";
   const OptionalTensor no_projection, state_total(total), state_maximum(maximum);
   const LstmInputs a{input, batch_sizes,   h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, no_projection,
@@ -156,11 +156,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> lstm_
 template <RunBackward run>
 Backward lstm_pool_backward_op(const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
                                const OptionalTensor& grad_total, const OptionalTensor& grad_maximum,
-                               const Tensor& input, const Tensor& batch_sizes, const Tensor& h0,
-                               const Tensor& c0, const Tensor& weight_ih, const Tensor& weight_hh,
-                               const Tensor& argmax, const Tensor& count, const Tensor& pool_from,
-                               const Tensor& seed, double weight_dropout, int64_t bptt, const Tensor& output,
-                               const Tensor& gates, const Tensor& cells, const std::vector<bool>& needed) {
+                               const Tensor& input, const Tensor& batch_sizes, const Tensor& h0, const Tensor& c0,
+                               const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& argmax,
+                               const Tensor& count, const Tensor& pool_from, const Tensor& seed, double weight_dropout,
+                               int64_t bptt, const Tensor& output, const Tensor& gates, const Tensor& cells,
+                               const std::vector<bool>& needed) {
   constexpr const char* kFunction = "ulmfit_fast.ops.lstm_pool_backward";
   Needs needs = array_of<6>(needed);
   const OptionalTensor none;

@@ -33,11 +33,10 @@ inline PooledState copied_pool(const PoolInputs& pool, ScalarType state_dtype) {
 inline void check_pool(const char* function, const PoolInputs& pool, const LstmInputs& a, bool backward) {
   const int64_t documents = pool.count.dim() == 1 ? pool.count.size(0) : 0;
   ULMFIT_CHECK_VALUE(documents >= a.batch(), function, ": count must be [documents], one for each of the ", a.batch(),
-                    " rows or more, got shape ", pool.count.sizes());
+                     " rows or more, got shape ", pool.count.sizes());
   const auto check = [&](const char* name, const Tensor& tensor, Shape shape, ScalarType dtype) {
     check_shape(function, name, tensor, shape);
-    ULMFIT_CHECK_TYPE(tensor.scalar_type() == dtype, function, ": ", name, " must be ", dtype, ", got ",
-                     tensor.scalar_type());
+    ULMFIT_CHECK_TYPE(dtype_of(tensor) == dtype, function, ": ", name, " must be ", dtype, ", got ", dtype_of(tensor));
     check_device(function, name, tensor, "input", a.input);
   };
   const ScalarType state = state_dtype_of(a.input);

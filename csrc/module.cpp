@@ -1,4 +1,5 @@
-// The Python module ulmfit_fast._C, in Python's limited API: what is no op. Importing it registers the ops (library.cpp).
+// The Python module ulmfit_fast._C, in Python's limited API: what is no op. Importing it registers the ops
+// (library.cpp).
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>  // first, as Python asks
 

@@ -26,9 +26,36 @@ inline bool is_floating(ScalarType dtype) {
          dtype == ScalarType::Half;
 }
 
-// Torch's number of a dtype, which need not be that of the headers that this was compiled with.
+// Torch's numbers of dtypes, which need not be those of the headers that this was compiled with.
+struct DtypeCodes {
+  const int32_t float32 = aoti_torch_dtype_float32(), float64 = aoti_torch_dtype_float64();
+  const int32_t bfloat16 = aoti_torch_dtype_bfloat16(), int64 = aoti_torch_dtype_int64();
+};
+inline const DtypeCodes dtype_codes;
+
 inline int32_t code_of(ScalarType dtype) {
+  if (dtype == ScalarType::Float) return dtype_codes.float32;
   return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+}
+
+// As Tensor::scalar_type, which asks torch for its number of each dtype in turn: a small call asks thirty times.
+inline ScalarType dtype_of(const Tensor& tensor) {
+  int32_t code = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
+  if (code == dtype_codes.float32) return ScalarType::Float;
+  if (code == dtype_codes.bfloat16) return ScalarType::BFloat16;
+  if (code == dtype_codes.int64) return ScalarType::Long;
+  if (code == dtype_codes.float64) return ScalarType::Double;
+  return tensor.scalar_type();
+}
+
+inline bool on_same_device(const Tensor& a, const Tensor& b) {
+  int32_t type_a = 0, type_b = 0, index_a = 0, index_b = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(a.get(), &type_a));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(b.get(), &type_b));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(a.get(), &index_a));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(b.get(), &index_b));
+  return type_a == type_b && index_a == index_b;
 }
 
 inline int64_t elements_of(Shape shape) {
@@ -57,8 +84,8 @@ inline Tensor empty(Shape shape, ScalarType dtype, const Tensor& like) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(),
-                                                  Strides(shape).data(), code_of(dtype), device_type,
-                                                  device_index, &handle));
+                                                  Strides(shape).data(), code_of(dtype), device_type, device_index,
+                                                  &handle));
   return Tensor(handle);
 }
 
@@ -95,7 +122,7 @@ inline Tensor as_contiguous(const Tensor& tensor) {
 
 // Contiguous and in `dtype`; the tensor itself where it is that already.
 inline Tensor converted(const Tensor& tensor, ScalarType dtype) {
-  return as_contiguous(tensor.scalar_type() == dtype ? tensor : torch::stable::to(tensor, dtype));
+  return as_contiguous(dtype_of(tensor) == dtype ? tensor : torch::stable::to(tensor, dtype));
 }
 
 inline OptionalTensor as_contiguous(const OptionalTensor& tensor) {
@@ -108,7 +135,7 @@ inline OptionalTensor converted(const OptionalTensor& tensor, ScalarType dtype) 
 
 // Memory of its own, contiguous and in `dtype`.
 inline Tensor copied(const Tensor& tensor, ScalarType dtype) {
-  if (tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.is_contiguous()) {
+  if (tensor.is_cpu() && dtype_of(tensor) == dtype && tensor.is_contiguous()) {
     Tensor result = empty(tensor.sizes(), dtype, tensor);
     if (tensor.numel() > 0)
       std::memcpy(result.mutable_data_ptr(), tensor.const_data_ptr(), tensor.numel() * tensor.element_size());

@@ -1,6 +1,5 @@
 #include "../dropconnect_mask.h"
 
-
 #include "../common/philox.h"
 #include "dropconnect_kernel.h"
 #include "tensors.h"

@@ -2,13 +2,12 @@
 // tokens instead of adding atomically.
 #include "../embedding.h"
 
-
 namespace ulmfit_fast {
 namespace {
 
 Tensor scaled(const Tensor& rows, const Tensor& tokens, const OptionalTensor& mask) {
   if (!mask.has_value()) return rows;
-  return rows.mul(mask->index_select(0, tokens).unsqueeze(1)).to(rows.scalar_type());
+  return rows.mul(mask->index_select(0, tokens).unsqueeze(1)).to(dtype_of(rows));
 }
 
 Tensor embedding_cuda(const Tensor& tokens, const Tensor& weight, const OptionalTensor& mask) {
@@ -17,8 +16,7 @@ Tensor embedding_cuda(const Tensor& tokens, const Tensor& weight, const Optional
   return scaled(weight.index_select(0, tokens), tokens, mask);
 }
 
-Tensor embedding_backward_cuda(const Tensor& grad, const Tensor& tokens, const OptionalTensor& mask,
-                                   int64_t known) {
+Tensor embedding_backward_cuda(const Tensor& grad, const Tensor& tokens, const OptionalTensor& mask, int64_t known) {
   check_embedding_backward(grad, tokens, mask, known);
   const c10::cuda::CUDAGuard guard(grad.device());
   return at::embedding_dense_backward(scaled(grad, tokens, mask).contiguous(), tokens.contiguous(), known,

@@ -3,7 +3,6 @@
 // Limit: the matrix products. gradient_threshold is not used: gradients are exact. Ignored rows cost what others cost.
 #include "../linear_cross_entropy.h"
 
-
 #include <algorithm>
 
 #include "geometry.h"
@@ -20,7 +19,7 @@ using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 template <typename E>
 Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
   using Acc = Accumulator<E>;
-  const ScalarType dtype = a.input.scalar_type(), sum_dtype = state_dtype_of(a.input);
+  const ScalarType dtype = dtype_of(a.input), sum_dtype = state_dtype_of(a.input);
   const at::TensorOptions options = a.input.options(), sums = options.dtype(sum_dtype);
   const int64_t rows = a.input.size(0), features = a.input.size(1), classes = a.weight.size(0);
   const bool gradient = needs[kNeedGradInput] || needs[kNeedGradWeight] || needs[kNeedGradBias];
@@ -61,12 +60,10 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
     if (needs[kNeedGradBias]) grad_bias.add_(grad.sum(0, /*keepdim=*/false, sum_dtype));
   }
   const Tensor result = loss.mul(row_weight).sum();
-  const auto or_empty = [](bool needed, const Tensor& grad) {
-    return needed ? grad : at::empty({0}, grad.options());
-  };
+  const auto or_empty = [](bool needed, const Tensor& grad) { return needed ? grad : at::empty({0}, grad.options()); };
   return {result, loss, or_empty(needs[kNeedGradInput], grad_input),
-          or_empty(needs[kNeedGradWeight], grad_weight.to(a.weight.scalar_type())),
-          or_empty(needs[kNeedGradBias], grad_bias.to(a.bias.has_value() ? a.bias->scalar_type() : dtype))};
+          or_empty(needs[kNeedGradWeight], grad_weight.to(dtype_of(a.weight))),
+          or_empty(needs[kNeedGradBias], grad_bias.to(a.bias.has_value() ? dtype_of(*a.bias) : dtype))};
 }
 
 Result linear_cross_entropy_cuda(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
@@ -77,7 +74,7 @@ Result linear_cross_entropy_cuda(const Tensor& input, const Tensor& weight, cons
   check_linear_cross_entropy(a, needs);
   const c10::cuda::CUDAGuard guard(input.device());
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
-  return ULMFIT_DISPATCH_CUDA("linear_cross_entropy", input.scalar_type(), [&] { return run<scalar_t>(a, needs); });
+  return ULMFIT_DISPATCH_CUDA("linear_cross_entropy", dtype_of(input), [&] { return run<scalar_t>(a, needs); });
 }
 
 }  // namespace

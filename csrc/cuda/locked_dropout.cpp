@@ -1,6 +1,5 @@
 #include "../locked_dropout.h"
 
-
 #include "locked_dropout_kernel.h"
 #include "tensors.h"
 
@@ -17,7 +16,7 @@ Tensor locked_dropout_cuda(const Tensor& input, const Tensor& mask, const Tensor
   const int64_t* sizes = batch_sizes.const_data_ptr<int64_t>();
   if (x.numel() == 0) return output;
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  ULMFIT_DISPATCH_CUDA("locked_dropout", x.scalar_type(), [&] {
+  ULMFIT_DISPATCH_CUDA("locked_dropout", dtype_of(x), [&] {
     const auto* from = x.const_data_ptr<scalar_t>();
     const auto* by = factors.const_data_ptr<Accumulator<scalar_t>>();
     auto* to = output.mutable_data_ptr<scalar_t>();

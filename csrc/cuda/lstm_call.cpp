@@ -45,7 +45,7 @@ Tensor dropped(const Tensor& from, const LstmInputs& a) {
 // The recurrent weight as the products take it.
 template <typename E>
 Tensor dropped_weight(const LstmInputs& a) {
-  return dropped<E>(a.weight_hh.to(a.input.scalar_type()).contiguous(), a);
+  return dropped<E>(a.weight_hh.to(dtype_of(a.input)).contiguous(), a);
 }
 
 // The steps in order of computation.
@@ -86,12 +86,11 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   result.output = when(keep_output, a.output_size(), options);
   result.gates = when(keep == Keep::kBackward, 4 * hidden, options);
   result.cells = when(keep != Keep::kNothing, hidden, state_options);
-  const ScalarType dtype = a.input.scalar_type();  // master weights are rounded to it
+  const ScalarType dtype = dtype_of(a.input);  // master weights are rounded to it
   const Tensor from_input = multiply(a.input, a.weight_ih.to(dtype).t(), state_dtype);
   const Tensor weight_hh = dropped_weight<E>(a).t();
-  const Tensor bias =
-      a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype)) : Tensor();
-  const Tensor h = copy_as(a.h0, a.input.scalar_type()), c = copy_as(a.c0, state_dtype);
+  const Tensor bias = a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype)) : Tensor();
+  const Tensor h = copy_as(a.h0, dtype_of(a.input)), c = copy_as(a.c0, state_dtype);
   const Tensor cell_output = projected ? at::empty({a.batch(), hidden}, options) : h;
   Tensor count, pool_from;
   PoolStep<Acc> pool_step{};
@@ -128,7 +127,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     result.output.narrow(0, step.first_row, rows).copy_(h_rows);
   }
   result.h_n = h;
-  result.c_n = c.to(a.c0.scalar_type());
+  result.c_n = c.to(dtype_of(a.c0));
   return result;
 }
 
@@ -136,7 +135,7 @@ template <typename E>
 Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
                   const Saved& saved, Needs needs) {
   using Acc = Accumulator<E>;
-  const ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
+  const ScalarType dtype = dtype_of(a.input), state_dtype = state_dtype_of(a.input);
   const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
   const int64_t hidden = a.hidden(), width = a.output_size();
   const bool projected = a.weight_hr.has_value();
@@ -217,23 +216,21 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   Tensor grad_weight_hh = no_gradient(a.weight_hh);
   Tensor grad_weight_hr = no_gradient(projected ? *a.weight_hr : a.input);
   if (needs[kNeedWeightHh]) {
-    grad_weight_hh = multiply(grad_gates.t(), previous_h, a.weight_hh.scalar_type());
-    grad_weight_hh =
-        a.weight_hh.scalar_type() == dtype ? dropped<E>(grad_weight_hh, a) : dropped<Acc>(grad_weight_hh, a);
+    grad_weight_hh = multiply(grad_gates.t(), previous_h, dtype_of(a.weight_hh));
+    grad_weight_hh = dtype_of(a.weight_hh) == dtype ? dropped<E>(grad_weight_hh, a) : dropped<Acc>(grad_weight_hh, a);
   }
   if (needs[kNeedWeightHr]) {
     const Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);
-    grad_weight_hr = multiply(grad_h_rows.t(), cell_output, a.weight_hr->scalar_type());
+    grad_weight_hr = multiply(grad_h_rows.t(), cell_output, dtype_of(*a.weight_hr));
   }
-  return {
-      needs[kNeedInput] ? at::mm(grad_gates, a.weight_ih.to(dtype)) : no_gradient(a.input),
-      needs[kNeedH0] ? grad_h0 : no_gradient(a.h0),
-      needs[kNeedH0] ? grad_c.to(a.c0.scalar_type()) : no_gradient(a.c0),
-      needs[kNeedWeightIh] ? multiply(grad_gates.t(), a.input, a.weight_ih.scalar_type()) : no_gradient(a.weight_ih),
-      grad_weight_hh,
-      needs[kNeedBias] ? grad_gates.sum(0, /*keepdim=*/false, state_dtype).to(a.weight_ih.scalar_type())
-                       : no_gradient(a.weight_ih),
-      grad_weight_hr};
+  return {needs[kNeedInput] ? at::mm(grad_gates, a.weight_ih.to(dtype)) : no_gradient(a.input),
+          needs[kNeedH0] ? grad_h0 : no_gradient(a.h0),
+          needs[kNeedH0] ? grad_c.to(dtype_of(a.c0)) : no_gradient(a.c0),
+          needs[kNeedWeightIh] ? multiply(grad_gates.t(), a.input, dtype_of(a.weight_ih)) : no_gradient(a.weight_ih),
+          grad_weight_hh,
+          needs[kNeedBias] ? grad_gates.sum(0, /*keepdim=*/false, state_dtype).to(dtype_of(a.weight_ih))
+                           : no_gradient(a.weight_ih),
+          grad_weight_hr};
 }
 
 }  // namespace
@@ -241,14 +238,14 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
 ForwardResult run_lstm_forward_cuda(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   const c10::cuda::CUDAGuard guard(a.input.device());
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
-  return ULMFIT_DISPATCH_CUDA("lstm", a.input.scalar_type(), [&] { return forward<scalar_t>(a, pool, reverse, keep); });
+  return ULMFIT_DISPATCH_CUDA("lstm", dtype_of(a.input), [&] { return forward<scalar_t>(a, pool, reverse, keep); });
 }
 
 Backward run_lstm_backward_cuda(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
                                 int64_t bptt, const Saved& saved, Needs needs) {
   const c10::cuda::CUDAGuard guard(a.input.device());
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
-  return ULMFIT_DISPATCH_CUDA("lstm", a.input.scalar_type(),
+  return ULMFIT_DISPATCH_CUDA("lstm", dtype_of(a.input),
                               [&] { return backward<scalar_t>(grads, a, pool, reverse, bptt, saved, needs); });
 }
 

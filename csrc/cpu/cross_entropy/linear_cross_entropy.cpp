@@ -1,6 +1,5 @@
 #include "../../linear_cross_entropy.h"
 
-
 #include <vector>
 
 #include "../runtime/elements.h"
@@ -21,8 +20,8 @@ std::vector<int64_t> counted_rows(const LinearCrossEntropyInputs& a, const int64
   for (int64_t n = 0; n < a.target.numel(); ++n) {
     if (target[n] == a.ignore_index) continue;
     ULMFIT_CHECK_INDEX(target[n] >= 0 && target[n] < a.weight.size(0), "ulmfit_fast.ops.linear_cross_entropy: target[",
-                      n, "] must be in [0, ", a.weight.size(0), ") or ignore_index (", a.ignore_index, "), got ",
-                      target[n]);
+                       n, "] must be in [0, ", a.weight.size(0), ") or ignore_index (", a.ignore_index, "), got ",
+                       target[n]);
     rows.push_back(n);
   }
   return rows;
@@ -31,15 +30,13 @@ std::vector<int64_t> counted_rows(const LinearCrossEntropyInputs& a, const int64
 template <typename E>
 Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
   using Acc = Accumulator<E>;
-  const ScalarType dtype = a.input.scalar_type(), sum_dtype = state_dtype_of(a.input);
+  const ScalarType dtype = dtype_of(a.input), sum_dtype = state_dtype_of(a.input);
   const Tensor input = as_contiguous(a.input), target = as_contiguous(a.target), weight = as_contiguous(a.weight);
   const OptionalTensor bias = converted(a.bias, sum_dtype), row_weight = as_contiguous(a.row_weight);
   const auto* targets = elements<int64_t>(target);
   const std::vector<int64_t> rows = counted_rows(a, targets);
   const bool all = static_cast<int64_t>(rows.size()) == a.input.size(0);
-  const auto when = [](bool needed, Shape shape, ScalarType of) {
-    return new_tensor(needed ? shape : Shape({0}), of);
-  };
+  const auto when = [](bool needed, Shape shape, ScalarType of) { return new_tensor(needed ? shape : Shape({0}), of); };
   const Tensor loss = zeros({input.size(0)}, sum_dtype, input);
   const Tensor grad_input = when(needs[kNeedGradInput], input.sizes(), dtype);
   const Tensor grad_weight = when(needs[kNeedGradWeight], weight.sizes(), sum_dtype);
@@ -47,8 +44,8 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
   const auto results = [&](double result) -> Result {
     const Tensor sum = empty({}, sum_dtype, input);
     *mutable_elements<Acc>(sum) = static_cast<Acc>(result);
-    return {sum, loss, grad_input, converted(grad_weight, a.weight.scalar_type()),
-            converted(grad_bias, a.bias.has_value() ? a.bias->scalar_type() : dtype)};
+    return {sum, loss, grad_input, converted(grad_weight, dtype_of(a.weight)),
+            converted(grad_bias, a.bias.has_value() ? dtype_of(*a.bias) : dtype)};
   };
   if (!all) clear(grad_input);
   if (rows.empty()) {
@@ -95,7 +92,7 @@ Result linear_cross_entropy_cpu(const Tensor& input, const Tensor& weight, const
   const LinearCrossEntropyInputs a{
       input, weight, bias, target, row_weight, ignore_index, label_smoothing, gradient_threshold};
   check_linear_cross_entropy(a, needs);
-  return for_dtype("ulmfit_fast.ops.linear_cross_entropy", input.scalar_type(),
+  return for_dtype("ulmfit_fast.ops.linear_cross_entropy", dtype_of(input),
                    [&]<typename T>() { return run<typename ElementOf<T>::type>(a, needs); });
 }
 

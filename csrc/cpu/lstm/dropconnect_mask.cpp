@@ -1,6 +1,5 @@
 #include "../../dropconnect_mask.h"
 
-
 #include "../runtime/elements.h"
 #include "../runtime/parallel.h"
 #include "dropconnect_kernel.h"
@@ -17,7 +16,7 @@ Tensor dropconnect_mask_cpu(const Tensor& seed, int64_t rows, int64_t columns, d
   auto* keep = mutable_elements<uint8_t>(mask);
   const DropConnectKernels& kernels = dropconnect_kernels();
   parallel_for(mask.numel(), kElementsPerTask,
-                   [&](int64_t begin, int64_t end) { kernels.mask(keep + begin, drop, begin, end - begin); });
+               [&](int64_t begin, int64_t end) { kernels.mask(keep + begin, drop, begin, end - begin); });
   return mask;
 }
 

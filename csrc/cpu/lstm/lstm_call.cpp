@@ -93,7 +93,7 @@ Tensor summed_bias(const LstmInputs& a) {
 template <typename E>
 ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   using Acc = Accumulator<E>;
-  const ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
+  const ScalarType dtype = dtype_of(a.input), state_dtype = state_dtype_of(a.input);
   const std::vector<int64_t> offsets = row_offsets(a.batch_sizes);
 
   LstmForward<E> args{};
@@ -140,18 +140,13 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   const Workspace workspace(kernels.forward_scratch(args));
   args.scratch = workspace.data();
   run_team(args, kernels.forward);
-  return {args.keep_output ? output : new_tensor({0}, dtype),
-          h_n,
-          converted(c, a.c0.scalar_type()),
-          gates,
-          cells,
-          pooled};
+  return {args.keep_output ? output : new_tensor({0}, dtype), h_n, converted(c, dtype_of(a.c0)), gates, cells, pooled};
 }
 
 // The states that the chunks start from: the given ones, or those that the step before the chunk left.
 Tensor start_states(const Chunks& chunks, const std::vector<int64_t>& offsets, const Tensor& initial,
                     const Tensor& states) {
-  const Tensor start = new_tensor({chunks.count(), initial.size(1)}, initial.scalar_type());
+  const Tensor start = new_tensor({chunks.count(), initial.size(1)}, dtype_of(initial));
   const auto bytes = static_cast<int64_t>(initial.size(1) * initial.element_size());
   const auto *from_initial = elements<std::byte>(initial), *from_states = elements<std::byte>(states);
   auto* to = mutable_elements<std::byte>(start);
@@ -180,7 +175,7 @@ Tensor at_last_chunks(const Chunks& chunks, const OptionalTensor& grad, int64_t 
 // What the sequences' first chunks have.
 Tensor at_first_chunks(const Chunks& chunks, const Tensor& all) {
   const auto batch = static_cast<int64_t>(chunks.sequence_begin.size());
-  const Tensor rows = new_tensor({batch, all.size(1)}, all.scalar_type());
+  const Tensor rows = new_tensor({batch, all.size(1)}, dtype_of(all));
   const auto bytes = static_cast<int64_t>(all.size(1) * all.element_size());
   const auto* from = elements<std::byte>(all);
   auto* to = mutable_elements<std::byte>(rows);
@@ -200,8 +195,8 @@ std::vector<int64_t> of_chunks(const Chunks& chunks, const Tensor& of_sequences)
 
 // Of the projection: the sum over rows of grad h times o * tanh(c).
 Tensor projection_gradient(const LstmSizes& sizes, Tensor gates, const Tensor& cells, const Tensor& grad_h) {
-  const ScalarType dtype = grad_h.scalar_type();
-  const Tensor o = converted(torch::stable::narrow(gates, 1, 3 * sizes.hidden, sizes.hidden), cells.scalar_type());
+  const ScalarType dtype = dtype_of(grad_h);
+  const Tensor o = converted(torch::stable::narrow(gates, 1, 3 * sizes.hidden, sizes.hidden), dtype_of(cells));
   const Tensor cell_output = converted(call("aten::mul", "Tensor", o, call("aten::tanh", "", cells)), dtype);
   const Tensor result = empty({sizes.output, sizes.hidden}, dtype, grad_h);
   // Not by the dispatcher, whose autocast would choose other dtypes.
@@ -214,7 +209,7 @@ template <typename E>
 Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
                   const Saved& saved, Needs needs) {
   using Acc = Accumulator<E>;
-  const ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
+  const ScalarType dtype = dtype_of(a.input), state_dtype = state_dtype_of(a.input);
   const std::vector<int64_t> offsets = row_offsets(a.batch_sizes);
   const Chunks chunks = make_chunks(elements<int64_t>(a.batch_sizes), offsets.data(), a.steps(),
                                     bptt > 0 ? std::min(bptt, a.steps()) : a.steps());
@@ -237,7 +232,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   const auto when = [](bool needed, Shape shape, ScalarType of) {
     return needed ? OptionalTensor(new_tensor(shape, of)) : std::nullopt;
   };
-  const ScalarType of_ih = weight_ih.scalar_type(), of_hh = weight_hh.scalar_type();
+  const ScalarType of_ih = dtype_of(weight_ih), of_hh = dtype_of(weight_hh);
   const OptionalTensor grad_h = when(sizes.projected, {sizes.rows, sizes.output}, dtype);
   const Tensor grad_h0 = new_tensor({sizes.batch, sizes.output}, dtype);
   const OptionalTensor grad_input = when(needs[kNeedInput], {sizes.rows, sizes.input}, dtype);
@@ -287,26 +282,24 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   };
   return {or_empty(grad_input, a.input),
           needs[kNeedH0] ? at_first_chunks(chunks, grad_h0) : no_gradient(a.h0),
-          needs[kNeedH0] ? converted(at_first_chunks(chunks, grad_c), a.c0.scalar_type()) : no_gradient(a.c0),
+          needs[kNeedH0] ? converted(at_first_chunks(chunks, grad_c), dtype_of(a.c0)) : no_gradient(a.c0),
           or_empty(grad_weight_ih, a.weight_ih),
           or_empty(grad_weight_hh, a.weight_hh),
           or_empty(grad_bias, a.weight_ih),
-          needs[kNeedWeightHr]
-              ? converted(projection_gradient(sizes, gates, cells, *grad_h), a.weight_hr->scalar_type())
-              : no_gradient(a.weight_hr.has_value() ? *a.weight_hr : a.input)};
+          needs[kNeedWeightHr] ? converted(projection_gradient(sizes, gates, cells, *grad_h), dtype_of(*a.weight_hr))
+                               : no_gradient(a.weight_hr.has_value() ? *a.weight_hr : a.input)};
 }
 
 }  // namespace
 
 ForwardResult run_lstm_forward_cpu(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
-  return for_dtype("ulmfit_fast.ops.lstm", a.input.scalar_type(), [&]<typename T>() {
-    return forward<typename ElementOf<T>::type>(a, pool, reverse, keep);
-  });
+  return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input),
+                   [&]<typename T>() { return forward<typename ElementOf<T>::type>(a, pool, reverse, keep); });
 }
 
 Backward run_lstm_backward_cpu(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
                                int64_t bptt, const Saved& saved, Needs needs) {
-  return for_dtype("ulmfit_fast.ops.lstm", a.input.scalar_type(), [&]<typename T>() {
+  return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input), [&]<typename T>() {
     return backward<typename ElementOf<T>::type>(grads, a, pool, reverse, bptt, saved, needs);
   });
 }

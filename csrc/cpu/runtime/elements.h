@@ -19,9 +19,12 @@ struct ElementOf<torch::headeronly::BFloat16> {
 template <typename Work>
 auto for_dtype(const char* function, ScalarType dtype, const Work& work) {
   switch (dtype) {
-    case ScalarType::Float: return work.template operator()<float>();
-    case ScalarType::Double: return work.template operator()<double>();
-    case ScalarType::BFloat16: return work.template operator()<torch::headeronly::BFloat16>();
+    case ScalarType::Float:
+      return work.template operator()<float>();
+    case ScalarType::Double:
+      return work.template operator()<double>();
+    case ScalarType::BFloat16:
+      return work.template operator()<torch::headeronly::BFloat16>();
     default:
       fail<TypeError>(function, ": on CPU input must be float32, float64 or bfloat16, got ", dtype, "; convert it");
   }

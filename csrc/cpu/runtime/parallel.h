@@ -8,8 +8,8 @@
 
 namespace ulmfit_fast {
 
-// A team's barrier needs all its slices at work at the same time, or all on one thread. Torch promises that with OpenMP,
-// not with a thread pool of its own; which of them it was built with has no stable form, so that Python says it
+// A team's barrier needs all its slices at work at the same time, or all on one thread. Torch promises that with
+// OpenMP, not with a thread pool of its own; which of them it was built with has no stable form, so that Python says it
 // (ops/shared.py).
 inline std::atomic<bool> teams_allowed{true};
 
