@@ -9,6 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
   $$python $(SETUP) --supported 2>/dev/null && { echo $$python; exit; }; done; echo python3)
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*') CMakeLists.txt setup.py pyproject.toml
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
+STABLE_TORCH := $(shell sed -n 's/^set(STABLE_TORCH \(.*\))/-D\1/p' CMakeLists.txt)
 CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
 GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
@@ -88,8 +89,8 @@ cuda-compile: $(VENV)/.run  ## compile csrc/cuda with nvcc for all architectures
 
 define compile-cuda
 	@mkdir -p build/cuda && echo "$(NVCC) $<"
-	@$(NVCC) -std=c++20 -O3 $(GENCODE) --expt-relaxed-constexpr -Xcompiler -fPIC,-Wall -Werror all-warnings -Xptxas -warn-spills \
-	  -DC10_CUDA_NO_CMAKE_CONFIGURE_FILE -DC10_USING_CUSTOM_GENERATED_MACROS $(TORCH_INCLUDES) -c $< -o $@
+	@$(NVCC) -std=c++20 -O3 $(GENCODE) --expt-relaxed-constexpr -Xcompiler -fPIC,-fvisibility=hidden,-Wall -Werror all-warnings -Xptxas -warn-spills \
+	  $(STABLE_TORCH) -DUSE_CUDA $(TORCH_INCLUDES) -c $< -o $@
 endef
 build/cuda/%.o: csrc/cuda/%.cu $(NATIVE)
 	$(compile-cuda)

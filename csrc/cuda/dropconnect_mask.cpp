@@ -9,9 +9,9 @@ namespace {
 
 Tensor dropconnect_mask_cuda(const Tensor& seed, int64_t rows, int64_t columns, double p) {
   check_dropconnect_mask(seed, rows, columns, p);
-  const c10::cuda::CUDAGuard guard(seed.device());
-  Tensor mask = at::empty({rows, columns}, seed.options().dtype(ScalarType::Bool));
-  cuda::draw_mask(c10::cuda::getCurrentCUDAStream(), mask.mutable_data_ptr<bool>(), seed.const_data_ptr<int64_t>(),
+  const cuda::DeviceGuard guard(seed);
+  const Tensor mask = empty({rows, columns}, ScalarType::Bool, seed);
+  cuda::draw_mask(cuda::stream_of(seed), mask.mutable_data_ptr<bool>(), seed.const_data_ptr<int64_t>(),
                   keep_threshold(p), mask.numel());
   return mask;
 }

@@ -2,25 +2,28 @@
 // tokens instead of adding atomically.
 #include "../embedding.h"
 
+#include "tensors.h"
+
 namespace ulmfit_fast {
 namespace {
 
 Tensor scaled(const Tensor& rows, const Tensor& tokens, const OptionalTensor& mask) {
   if (!mask.has_value()) return rows;
-  return rows.mul(mask->index_select(0, tokens).unsqueeze(1)).to(dtype_of(rows));
+  const Tensor factors = torch::stable::unsqueeze(call("aten::index_select", "", *mask, int64_t{0}, tokens), 1);
+  return converted(call("aten::mul", "Tensor", rows, factors), dtype_of(rows));
 }
 
 Tensor embedding_cuda(const Tensor& tokens, const Tensor& weight, const OptionalTensor& mask) {
   check_embedding("ulmfit_fast.ops.embedding", tokens, weight, mask);
-  const c10::cuda::CUDAGuard guard(weight.device());
-  return scaled(weight.index_select(0, tokens), tokens, mask);
+  const cuda::DeviceGuard guard(weight);
+  return scaled(call("aten::index_select", "", weight, int64_t{0}, tokens), tokens, mask);
 }
 
 Tensor embedding_backward_cuda(const Tensor& grad, const Tensor& tokens, const OptionalTensor& mask, int64_t known) {
   check_embedding_backward(grad, tokens, mask, known);
-  const c10::cuda::CUDAGuard guard(grad.device());
-  return at::embedding_dense_backward(scaled(grad, tokens, mask).contiguous(), tokens.contiguous(), known,
-                                      /*padding_idx=*/-1, /*scale_grad_by_freq=*/false);
+  const cuda::DeviceGuard guard(grad);
+  return call("aten::embedding_dense_backward", "", as_contiguous(scaled(grad, tokens, mask)), as_contiguous(tokens),
+              known, /*padding_idx=*/int64_t{-1}, /*scale_grad_by_freq=*/false);
 }
 
 }  // namespace
