@@ -8,6 +8,7 @@
 
 #include "cpu/gemm/fma_probe.h"
 #include "cpu/runtime/dispatch.h"
+#include "cpu/runtime/memory.h"
 #include "cpu/runtime/parallel.h"
 #include "errors.h"
 
@@ -61,10 +62,11 @@ PyObject* measure_fma_peak(PyObject*, PyObject* arguments, PyObject* keywords) {
   });
 }
 
-PyObject* allow_teams(PyObject*, PyObject* allowed) {
-  const int value = PyObject_IsTrue(allowed);
-  if (value < 0) return nullptr;
-  ulmfit_fast::teams_allowed = value == 1;
+template <std::atomic<bool>& setting>
+PyObject* set(PyObject*, PyObject* value) {
+  const int truth = PyObject_IsTrue(value);
+  if (truth < 0) return nullptr;
+  setting = truth == 1;
   Py_RETURN_NONE;
 }
 
@@ -72,7 +74,8 @@ PyMethodDef methods[] = {
     {"build_info", build_info, METH_NOARGS, nullptr},
     {"measure_fma_peak", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(measure_fma_peak)),
      METH_VARARGS | METH_KEYWORDS, nullptr},
-    {"allow_teams", allow_teams, METH_O, nullptr},
+    {"allow_teams", set<ulmfit_fast::teams_allowed>, METH_O, nullptr},
+    {"fill_new_memory", set<ulmfit_fast::fill_new_memory>, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

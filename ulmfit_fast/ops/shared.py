@@ -21,6 +21,9 @@ except ImportError as error:
 
 native = torch.ops.ulmfit_fast
 _registrations = library.Library("ulmfit_fast", "IMPL")  # undone when it is no longer there
+# What register_autograd takes of torch that is private.
+_KEYSETS = ("_AutoDispatchBelowAutograd", "_after_autograd_keyset", "_any_requires_grad")
+_HAS_KEYSETS = all(hasattr(torch._C, name) for name in _KEYSETS) and hasattr(torch._ops.OpOverload, "redispatch")
 
 # A team's threads wait for each other, which only OpenMP's bear (csrc/cpu/runtime/parallel.h).
 _C.allow_teams("parallel backend: OpenMP" in torch.__config__.parallel_info())
@@ -63,8 +66,12 @@ def register_autograd(
     """``library.register_autograd`` for ops whose schemas have neither defaults nor keyword-only arguments.
 
     It registers the same function. But torch's reads the whole schema again for each argument of each call, in case
-    defaults are missing, which takes longer than all the rest of a small LSTM's forward.
+    defaults are missing, which takes longer than all the rest of a small LSTM's forward. Beside a torch that has no
+    longer the private functions that this takes, it is torch's.
     """
+    if not _HAS_KEYSETS:
+        library.register_autograd(f"ulmfit_fast::{op}", backward, setup_context=setup_context)
+        return
     overload = getattr(native, op).default
 
     def run(keyset: Any, args: tuple[Any, ...]) -> Any:

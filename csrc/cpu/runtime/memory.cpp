@@ -7,13 +7,13 @@
 namespace ulmfit_fast {
 namespace {
 
+constexpr int kNan = 0xFF;  // in every byte
+
 void release(void* /*data*/, void* workspace) {
   delete static_cast<Workspace*>(workspace);
 }
 
-}  // namespace
-
-Tensor new_tensor(Shape shape, ScalarType dtype) {
+Tensor allocated(Shape shape, ScalarType dtype) {
   constexpr int64_t kSmall = 1 << 20;  // malloc reuses these by itself
   const int32_t code = code_of(dtype), cpu = aoti_torch_device_type_cpu();
   const auto bytes = elements_of(shape) * static_cast<int64_t>(aoti_torch_dtype_element_size(code));
@@ -34,8 +34,20 @@ Tensor new_tensor(Shape shape, ScalarType dtype) {
   return Tensor(handle);
 }
 
+void fill(const Tensor& tensor, int byte) {
+  if (tensor.numel() > 0) std::memset(tensor.mutable_data_ptr(), byte, tensor.numel() * tensor.element_size());
+}
+
+}  // namespace
+
+Tensor new_tensor(Shape shape, ScalarType dtype) {
+  const Tensor tensor = allocated(shape, dtype);
+  if (fill_new_memory.load(std::memory_order_relaxed)) fill(tensor, kNan);
+  return tensor;
+}
+
 void clear(const Tensor& tensor) {
-  if (tensor.numel() > 0) std::memset(tensor.mutable_data_ptr(), 0, tensor.numel() * tensor.element_size());
+  fill(tensor, 0);
 }
 
 }  // namespace ulmfit_fast
