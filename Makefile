@@ -14,7 +14,7 @@ CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
 GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
 
-.PHONY: help build demo test coverage native-test bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check clean
+.PHONY: help build demo test coverage native-test bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -144,6 +144,15 @@ gpu-sanitize:
 	    *) echo "$$tool:"; tail -20 $(GPU_OUT)/$$tool.log; status=1;; esac; done; exit $$status
 
 RELEASE := build/release
+WHEEL := build/wheel
+wheel: $(VENV)/.run  ## one wheel for every supported torch and Python, for machines as old as this one: build/wheel
+	@$(BIN)/python $(SETUP) $(VENV) wheel
+	$(BIN)/python tools/wheel.py build $(WHEEL)
+
+# Two empty environments, each with a torch of its own: gigabytes where torch's index of CPU builds does not answer.
+wheel-test: wheel  ## the wheel in empty environments with the oldest and the newest torch: the layer, the ops, a tiny fit
+	$(BIN)/python tools/test_wheel.py $(WHEEL)/*.whl $(WHEEL)/environments
+
 release-check: build  ## whether this commit can be released: version, changelog, sdist, wheel, metadata, known vulnerabilities
 	@$(BIN)/python $(SETUP) $(RELEASE)/venv release
 	$(BIN)/python tools/release_check.py $(RELEASE) $(RELEASE)/venv/bin/python
