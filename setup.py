@@ -29,17 +29,17 @@ def torch_paths() -> tuple[list[str], Path, bool]:
         from torch.utils.cpp_extension import include_paths
     except ImportError as error:
         raise SystemExit(
-            "ulmfit_fast is built against the torch that will run it, and torch cannot be imported here. "
+            "ulmfit_fast is built with torch's headers, and torch cannot be imported here. "
             f"pip install '{TORCH}', then: pip install --no-build-isolation ."
         ) from error
     lowest, installed, above = (
         tuple(int(part) for part in version.split(".")[:2])
-        for version in (TORCH.split(">=")[1].split(",")[0], torch.__version__, TORCH.split("<")[1])
+        for version in (TORCH.split(">=")[1].split(",")[0], torch.__version__, TORCH.split("<")[1] + ".0")
     )
     if not lowest <= installed < above:
         raise SystemExit(
-            "ulmfit_fast is built against the torch that will run it, and the one that is installed, "
-            f"{torch.__version__}, is not supported. pip install '{TORCH}', then: pip install --no-build-isolation ."
+            f"ulmfit_fast is built with torch's headers, and those of torch {torch.__version__} do not fit. "
+            f"pip install '{TORCH}', then: pip install --no-build-isolation ."
         )
     return include_paths(), Path(torch.__file__).parent / "lib", torch.version.cuda is not None
 
