@@ -36,9 +36,10 @@ template <typename Error, typename... Parts>
   throw Error(message.str());
 }
 
-#define ULMFIT_CHECK(Error, condition, ...) \
-  if (!(condition)) [[unlikely]]            \
-  ::ulmfit_fast::fail<Error>(__VA_ARGS__)
+// An expression, whose message is put together only where the condition does not hold.
+#define ULMFIT_CHECK(Error, condition, ...)                                    \
+  (__builtin_expect(static_cast<bool>(condition), true) ? static_cast<void>(0) \
+                                                        : ::ulmfit_fast::fail<Error>(__VA_ARGS__))
 #define ULMFIT_CHECK_VALUE(condition, ...) ULMFIT_CHECK(::ulmfit_fast::ValueError, condition, __VA_ARGS__)
 #define ULMFIT_CHECK_TYPE(condition, ...) ULMFIT_CHECK(::ulmfit_fast::TypeError, condition, __VA_ARGS__)
 #define ULMFIT_CHECK_INDEX(condition, ...) ULMFIT_CHECK(::ulmfit_fast::IndexError, condition, __VA_ARGS__)

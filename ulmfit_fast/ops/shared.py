@@ -36,7 +36,9 @@ KEEP_NOTHING, KEEP_STATES, KEEP_FOR_BACKWARD = 0, 1, 2
 
 
 def build_info() -> dict[str, Any]:
-    """How the native module was built, and the instruction set its CPU kernels use here."""
+    """How the native module was built: the oldest torch that it serves, the compiler, whether with CUDA; and the
+    instruction set that its CPU kernels use here.
+    """
     return dict(_C.build_info())
 
 

@@ -11,6 +11,7 @@ constexpr int64_t kElementsPerTask = 1 << 14;
 
 Tensor dropconnect_mask_cpu(const Tensor& seed, int64_t rows, int64_t columns, double p) {
   check_dropconnect_mask(seed, rows, columns, p);
+  ULMFIT_CHECK_VALUE(seed.is_cpu(), "ulmfit_fast.ops.dropconnect_mask: seed must be on CPU, got ", seed.device());
   const Tensor mask = empty({rows, columns}, ScalarType::Bool, seed);
   const DropConnect drop{p, static_cast<uint64_t>(*elements<int64_t>(seed))};
   auto* keep = mutable_elements<uint8_t>(mask);
