@@ -10,7 +10,6 @@
 #include "cpu/runtime/dispatch.h"
 #include "cpu/runtime/memory.h"
 #include "cpu/runtime/parallel.h"
-#include "errors.h"
 
 namespace {
 
@@ -25,7 +24,7 @@ template <typename Work>
 PyObject* with_errors_of_python(Work work) {
   try {
     return work();
-  } catch (const ulmfit_fast::ValueError& error) {
+  } catch (const std::invalid_argument& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
