@@ -1,16 +1,10 @@
-// Every op's schema, in one place, and the Python module (build information and the FMA probe; ops are reached through
-// torch.ops).
+// Every op's schema, in one place. Python reaches the ops through torch.ops.
 //
 // A device's implementation is registered at the end of its own file: cpu/<op>.cpp, cuda/<op>.cpp. Shapes, checks and
 // the meaning of arguments stand in <op>.h.
-#include <pybind11/pybind11.h>
-#include <torch/library.h>
-#include <torch/version.h>
+#include "tensor.h"
 
-#include "cpu/gemm/fma_probe.h"
-#include "cpu/runtime/dispatch.h"
-
-TORCH_LIBRARY(ulmfit_fast, m) {
+STABLE_TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");
   m.def("embedding(Tensor tokens, Tensor weight, Tensor? mask) -> Tensor");
   m.def("embedding_backward(Tensor grad, Tensor tokens, Tensor? mask, int vocabulary) -> Tensor");
@@ -47,22 +41,4 @@ TORCH_LIBRARY(ulmfit_fast, m) {
       "Tensor count, Tensor pool_from, Tensor seed, float weight_dropout, int bptt, Tensor output, Tensor gates, "
       "Tensor cells, bool[6] needs) -> (Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, "
       "Tensor grad_weight_hh, Tensor grad_bias, Tensor grad_weight_hr)");
-}
-
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "Native ops of ulmfit_fast, registered under torch.ops.ulmfit_fast.";
-  m.def("build_info", [] {
-    pybind11::dict info;
-    info["torch"] = TORCH_VERSION;
-    info["compiler"] = ULMFIT_COMPILER;
-#ifdef ULMFIT_WITH_CUDA
-    info["cuda"] = true;
-#else
-    info["cuda"] = false;
-#endif
-    info["isa"] = ulmfit_fast::isa_name(ulmfit_fast::active_isa());
-    return info;
-  });
-  m.def("measure_fma_peak", &ulmfit_fast::measure_fma_peak, pybind11::arg("dtype"), pybind11::arg("seconds") = 0.1,
-        pybind11::call_guard<pybind11::gil_scoped_release>());
 }
