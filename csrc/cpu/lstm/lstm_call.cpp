@@ -1,7 +1,6 @@
 #include "lstm_call.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 
@@ -10,6 +9,8 @@
 #include "../runtime/workspace.h"
 #include "chunks.h"
 #include "lstm_kernel.h"
+#include "lstm_quantized_kernel.h"
+#include "lstm_team.h"
 
 namespace ulmfit_fast {
 namespace {
@@ -47,48 +48,27 @@ DropConnect make_dropconnect(const LstmInputs& a) {
   return {a.weight_dropout, static_cast<uint64_t>(a.seed.item<int64_t>())};
 }
 
-// The most threads that pay. A team costs a wake-up and a barrier a step, and each thread must save more: below about
-// 300,000 multiply-adds a step two threads were slower than one (2 cores of Zen 4: 0.5 to 0.85 of its speed at 16 to 64
-// units; and beside other processes, where a barrier may wait for a core, a hundredth of it). By the sizes alone.
-int64_t useful_threads(const LstmSizes& sizes) {
-  constexpr double kLeastWork = 150e3;  // multiply-adds a step and thread
-  constexpr double kPackingRows = 3;    // packing the weights takes as long as so many rows
-  constexpr double kWakeUpSteps = 2;    // waking the team as long as the barriers of so many steps
-  const double weights = 4.0 * static_cast<double>(sizes.hidden) * static_cast<double>(sizes.input + sizes.output);
-  const double work = weights * (static_cast<double>(sizes.rows) + kPackingRows);
-  return static_cast<int64_t>(work / (static_cast<double>(sizes.steps) + kWakeUpSteps) / kLeastWork);
-}
-
-// How many threads share the hidden units, and how many the rows: the hidden units alone unless splitting the rows too
-// takes more than 5 % off the busiest thread.
-Grid make_grid(const LstmSizes& sizes, int64_t lanes, int64_t tile_rows) {
-#if AT_PARALLEL_OPENMP
-  const int64_t available = at::in_parallel_region() ? 1 : at::get_num_threads();
-#else
-  const int64_t available = 1;  // a thread pool promises no two slices at the same time, and the barrier needs all
-#endif
-  const int64_t threads = std::clamp<int64_t>(useful_threads(sizes), 1, available);
-  const auto parts = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
-  const int64_t vectors = parts(sizes.hidden, lanes), tiles = parts(sizes.batch, tile_rows);
-  Grid best;
-  double least = 0;
-  for (int64_t row_parts = 1; row_parts <= std::min(threads, tiles); ++row_parts) {
-    const int64_t column_parts = std::min(threads / row_parts, vectors);
-    const double busiest = static_cast<double>(parts(tiles, row_parts) * parts(vectors, column_parts));
-    if (row_parts == 1 || busiest < 0.95 * least) {
-      best = {row_parts, column_parts};
-      least = busiest;
-    }
-  }
-  return best;
-}
-
-// Runs `kernel(args, member)` for all slices of the grid at once.
-template <typename Args, typename Kernel>
-void run_team(const Args& args, Kernel kernel) {
-  const int64_t slices = args.grid.slices();
-  Barrier barrier(slices);
-  at::parallel_for(0, slices, 1, [&](int64_t begin, int64_t end) { kernel(args, Member(barrier, begin, end)); });
+template <typename E>
+at::Tensor pack(const at::Tensor& weight_ih, const at::Tensor& weight_hh, const OptionalTensor& weight_hr,
+                at::ScalarType dtype) {
+  const at::Tensor ih = weight_ih.contiguous(), hh = weight_hh.contiguous();
+  const at::Tensor hr = weight_hr.has_value() ? weight_hr->to(dtype).contiguous() : at::Tensor();
+  const LstmKernels<E>& kernels = lstm_kernels<E>();
+  LstmPack<E> args{};
+  args.sizes.input = ih.size(1);
+  args.sizes.hidden = ih.size(0) / 4;
+  args.sizes.output = hh.size(1);
+  args.sizes.projected = weight_hr.has_value();
+  args.slices = at::in_parallel_region() ? 1 : at::get_num_threads();
+  args.weight_ih = weight_elements<E>(ih);
+  args.weight_hh = weight_elements<E>(hh);
+  args.weight_hr = elements<E>(hr);
+  const at::Tensor packed = new_tensor({kernels.packed_bytes(args.sizes)}, ih.options().dtype(at::kByte));
+  args.packed = mutable_elements<std::byte>(packed);
+  const Workspace workspace(kernels.pack_scratch(args));
+  args.scratch = workspace.data();
+  run_team(args, args.slices, kernels.pack);
+  return packed;
 }
 
 template <typename E>
@@ -103,8 +83,12 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   args.sizes = make_sizes(a, offsets, reverse);
   const LstmSizes& sizes = args.sizes;
   const at::Tensor input = a.input.contiguous(), h0 = a.h0.contiguous();
-  const at::Tensor weight_ih = a.weight_ih.contiguous(), weight_hh = a.weight_hh.contiguous();
-  const at::Tensor weight_hr = projection_weight(a);
+  at::Tensor weight_ih, weight_hh, weight_hr;
+  if (a.packed == nullptr) {
+    weight_ih = a.weight_ih.contiguous();
+    weight_hh = a.weight_hh.contiguous();
+    weight_hr = projection_weight(a);
+  }
   const at::Tensor bias = a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype))
                                                 : at::zeros({4 * sizes.hidden}, state_options);
   args.keep_output = pool == nullptr || keep != Keep::kNothing;
@@ -120,12 +104,16 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
 
   const LstmKernels<E>& kernels = lstm_kernels<E>();
   args.dropconnect = make_dropconnect(a);
-  args.grid = make_grid(sizes, kernels.lanes, kernels.rows);
+  args.grid = make_grid(sizes, kernels.lanes, kernels.rows, a.packed != nullptr);
   args.input = elements<E>(input);
   args.h0 = elements<E>(h0);
-  args.weight_ih = weight_elements<E>(weight_ih);
-  args.weight_hh = weight_elements<E>(weight_hh);
-  args.weight_hr = elements<E>(weight_hr);
+  if (a.packed != nullptr) {
+    args.packed = elements<std::byte>(*a.packed);
+  } else {
+    args.weight_ih = weight_elements<E>(weight_ih);
+    args.weight_hh = weight_elements<E>(weight_hh);
+    args.weight_hr = elements<E>(weight_hr);
+  }
   args.bias = elements<Acc>(bias);
   args.output = mutable_elements<E>(output);
   args.h_n = mutable_elements<E>(h_n);
@@ -145,7 +133,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   }
   const Workspace workspace(kernels.forward_scratch(args));
   args.scratch = workspace.data();
-  run_team(args, kernels.forward);
+  run_team(args, args.grid.slices(), kernels.forward);
   result.c_n = c.to(a.c0.scalar_type());
   return result;
 }
@@ -248,7 +236,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   }
   const Workspace workspace(kernels.backward_scratch(args));
   args.scratch = workspace.data();
-  run_team(args, kernels.backward);
+  run_team(args, args.grid.slices(), kernels.backward);
 
   at::Tensor grad_weight_hr;
   if (needs[kNeedWeightHr]) {
@@ -271,6 +259,23 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
 ForwardResult run_lstm_forward_cpu(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   return ULMFIT_DISPATCH("ulmfit_fast.ops.lstm", a.input.scalar_type(),
                          [&] { return forward<ElementOf<scalar_t>::type>(a, pool, reverse, keep); });
+}
+
+int64_t lstm_packed_bytes(at::ScalarType dtype, int64_t input, int64_t hidden, int64_t output, bool projected) {
+  LstmSizes sizes{};
+  sizes.input = input;
+  sizes.hidden = hidden;
+  sizes.output = output;
+  sizes.projected = projected;
+  if (dtype == at::kChar) return lstm_quantized_kernels().packed_bytes(sizes);
+  return ULMFIT_DISPATCH("ulmfit_fast.ops.lstm_pack", dtype,
+                         [&] { return lstm_kernels<ElementOf<scalar_t>::type>().packed_bytes(sizes); });
+}
+
+at::Tensor run_lstm_pack_cpu(const at::Tensor& weight_ih, const at::Tensor& weight_hh, const OptionalTensor& weight_hr,
+                             at::ScalarType dtype) {
+  return ULMFIT_DISPATCH("ulmfit_fast.ops.lstm_pack", dtype,
+                         [&] { return pack<ElementOf<scalar_t>::type>(weight_ih, weight_hh, weight_hr, dtype); });
 }
 
 Backward run_lstm_backward_cpu(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
