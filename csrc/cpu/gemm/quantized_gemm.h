@@ -89,10 +89,17 @@ static inline void multiply_add_words(IntVec& sum, IntVec value, QuantizedWeight
 typedef int16_t QuantizedWeight __attribute__((vector_size(ULMFIT_VECTOR_BYTES)));
 typedef int8_t QuantizedBytes __attribute__((vector_size(ULMFIT_VECTOR_BYTES / 2)));
 
+// As instructions where there are: of the conversion GCC 12 makes four.
 static inline void load_quantized(QuantizedWeight& weight, const int8_t* from) {
   QuantizedBytes bytes;
   std::memcpy(&bytes, from, sizeof(bytes));
+#if defined(__AVX512BW__)
+  weight = bit_cast<QuantizedWeight>(_mm512_cvtepi8_epi16(bit_cast<__m256i>(bytes)));
+#elif defined(__AVX2__) && ULMFIT_VECTOR_BYTES == 32
+  weight = bit_cast<QuantizedWeight>(_mm256_cvtepi8_epi16(bit_cast<__m128i>(bytes)));
+#else
   weight = __builtin_convertvector(bytes, QuantizedWeight);
+#endif
   ULMFIT_PIN(weight);
 }
 
@@ -134,9 +141,16 @@ __attribute__((noinline)) static void multiply_quantized_tile(const QuantizedRow
   const int64_t gap = panel.words * kWord - kQuantizedVectors * kVectorBytes;  // to a second tile's vectors
   const int8_t* weights = panel.weights + first_vector / kQuantizedVectors * panel.words * kWord;
   const QuantizedElement* row[R];
-  for (int r = 0; r < R; ++r) row[r] = block.rows[first_row + r];
-  IntVec sum[R][V] = {};
-  for (int64_t word = 0; word < panel.words; ++word) {
+  IntVec sum[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    row[r] = block.rows[first_row + r];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] = IntVec{};
+  }
+  const int64_t words = panel.words;
+#pragma GCC unroll 4
+  for (int64_t word = 0; word < words; ++word) {
     QuantizedWeight weight[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) load_quantized(weight[v], weights + v * kVectorBytes + (v < kBeside ? 0 : gap));
@@ -150,10 +164,12 @@ __attribute__((noinline)) static void multiply_quantized_tile(const QuantizedRow
     }
     weights += kWord;
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const float row_scale = block.row_scale[first_row + r];
     float* to = out.to + (first_row + r) * out.stride;
     const float* start = out.start + (first_row + r) * out.start_stride;
+#pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
       const int64_t column = (first_vector + v) * kIntLanes;
       const IntVec exact = sum[r][v] - load(panel.offset + column);
