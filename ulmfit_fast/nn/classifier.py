@@ -116,6 +116,20 @@ class TextClassifier(nn.Module):
         # Row by row: a BLAS product's rounding depends on the number of its rows.
         return torch.cat([self.head(row) for row in pooled.split(1)])
 
+    def quantize(self) -> TextClassifier:
+        """A copy for prediction in int8, in eval mode; this model stays as it is. See ``nn.quantized.quantize``.
+
+        LSTM weights and the embedding take a quarter of their memory, and predictions are faster. They differ a little:
+        of texts of which the model is sure none gets another label. The copy cannot be trained, differentiated or
+        exported, and computes on the CPU alone. It is saved and loaded like any model.
+
+        Raises:
+            InputError: an encoder with hooks.
+        """
+        from ulmfit_fast.nn.quantized import quantize  # which knows this class
+
+        return quantize(self)
+
     def stream(self) -> DocumentStream:
         """Reads one document token by token and knows the prediction so far; see ``DocumentStream``."""
         return DocumentStream(self)

@@ -20,7 +20,7 @@ from ulmfit_fast.nn.encoder import LayerState, has_hooks, refuse_tracing
 from ulmfit_fast.nn.lstm import WeightDropLSTM
 
 _ONLY_PREDICTS = "an int8 model only predicts; train, or differentiate, the float32 model it was made of"
-_SCALE = "_scale"  # after the name of an int8 buffer
+SCALE = "_scale"  # after the name of an int8 buffer
 
 
 class QuantizedLSTM(WeightDropLSTM):
@@ -42,7 +42,7 @@ class QuantizedLSTM(WeightDropLSTM):
             if name.startswith("weight_"):
                 delattr(self, name)
                 self.register_buffer(name, parameter.new_zeros(parameter.shape, dtype=torch.int8))
-                self.register_buffer(name + _SCALE, parameter.new_zeros(parameter.shape[0]))
+                self.register_buffer(name + SCALE, parameter.new_zeros(parameter.shape[0]))
             else:
                 parameter.requires_grad_(False)
         self._init_flat_weights()  # which hold on to the parameters
@@ -60,7 +60,7 @@ class QuantizedLSTM(WeightDropLSTM):
         for name in (name for names in layer._all_weights for name in names):
             weight = cast(Tensor, getattr(layer, name)).detach()
             if name.startswith("weight_"):
-                state[name], state[name + _SCALE] = ops.quantize_rows(weight.cpu())
+                state[name], state[name + SCALE] = ops.quantize_rows(weight.cpu())
             else:
                 state[name] = weight.cpu().float().clone()
         quantized.load_state_dict(state, assign=True)
@@ -83,7 +83,7 @@ class QuantizedLSTM(WeightDropLSTM):
     def quantized_layer(self, index: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """What ``ops.lstm_quantized`` takes of one layer and direction: packed weights and biases."""
         names = self._all_weights[index]
-        buffers = [getattr(self, name + end) for name in names[:2] for end in ("", _SCALE)]
+        buffers = [getattr(self, name + end) for name in names[:2] for end in ("", SCALE)]
         values_ih, scale_ih, values_hh, scale_hh = buffers
         if not values_ih.is_cpu:
             raise InputError(f"QuantizedLSTM: int8 layers run on the CPU alone, got weights on {values_ih.device}")
@@ -119,7 +119,7 @@ class QuantizedEmbedding(nn.Module):
         super().__init__()
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.register_buffer("weight", torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
-        self.register_buffer("weight" + _SCALE, torch.zeros(num_embeddings))
+        self.register_buffer("weight" + SCALE, torch.zeros(num_embeddings))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Rows [..., E] in float32 of token ids."""
@@ -167,7 +167,7 @@ class QuantizedAWDLSTM(AWDLSTM):
             quantized = cls(encoder.config)
         quantized.rnns = nn.ModuleList(QuantizedLSTM.of(rnn) for rnn in encoder._layers)
         rows = ops.quantize_rows(weights.embedding.detach().cpu())
-        quantized.encoder.load_state_dict({"weight": rows.values, "weight" + _SCALE: rows.scale}, assign=True)
+        quantized.encoder.load_state_dict({"weight": rows.values, "weight" + SCALE: rows.scale}, assign=True)
         return quantized
 
     @property
