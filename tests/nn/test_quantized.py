@@ -41,7 +41,9 @@ def test_layer_takes_what_the_float32_layer_takes(options: dict[str, Any]) -> No
     x, directions = torch.randn(6, 5, 30), layer.num_layers * (2 if layer.bidirectional else 1)
     batch = 6 if layer.batch_first else 5
     state = torch.randn(directions, batch, 70), torch.randn(directions, batch, 70)
-    packed = pack_padded_sequence(x, torch.tensor([6, 1, 4, 3, 2])[:batch], enforce_sorted=False) if batch == 5 else None
+    packed = (
+        pack_padded_sequence(x, torch.tensor([6, 1, 4, 3, 2])[:batch], enforce_sorted=False) if batch == 5 else None
+    )
     with torch.no_grad():
         for given in [(x,), (x, state), (x[:, 0],), *([(packed, state)] if packed is not None else [])]:
             (output, (h, c)), (wanted, (wanted_h, wanted_c)) = ours(*given), layer(*given)

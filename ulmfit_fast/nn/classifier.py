@@ -217,13 +217,12 @@ class DocumentStream:
         return pooled, state
 
     def _classify(self, pooled: Tensor) -> Tensor:
-        modules = [self.model, *self.model.head.modules()]
-        modes = [module.training for module in modules]
+        training = [module for module in (self.model, *self.model.head.modules()) if module.training]
         try:
-            for module in modules:
+            for module in training:
                 module.training = False
             with torch.inference_mode():
                 return self.model.classify(pooled)[0]
         finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
+            for module in training:
+                module.training = True

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ulmfit_fast import ops
+from ulmfit_fast.ops.lstm_pack import compute_dtype
+from ulmfit_fast.ops.shared import wants_gradient
 
 _LEAST_ELEMENTS = 100_000  # of both weights: packing fewer takes no longer than looking whether they have changed
 _SAMPLES = 61  # of each weight
@@ -18,10 +20,9 @@ _SAMPLES = 61  # of each weight
 class _Entry(NamedTuple):
     packed: Tensor
     versions: tuple[int, ...]
-    # Each weight's address, shape and strides; and some of its elements, as a view, which also keeps the memory from
-    # being another's meanwhile, and as they were.
-    places: tuple[tuple[Any, ...], ...]
-    views: tuple[Tensor, ...]
+    places: tuple[tuple[Any, ...], ...]  # each weight's address, shape and strides
+    kept: tuple[Tensor, ...]  # the weights' memory, which is then not another's at the same address
+    views: tuple[Tensor, ...]  # some elements of each, and as they were
     samples: tuple[Tensor, ...]
 
     def fits(self, weights: tuple[Tensor, ...]) -> bool:
@@ -66,18 +67,20 @@ class PackedWeights:
         """
         if not _are_constant(inputs, weights):
             return None
-        dtype = ops.compute_dtype(inputs[0])
-        return self.of(index, dtype, weights, lambda: ops.lstm_pack(*weights, dtype=dtype))
+        dtype = compute_dtype(inputs[0])
+        return self.of(index, dtype, weights, lambda: ops.lstm_pack(*weights, dtype=dtype), samples=_SAMPLES)
 
-    def of(self, index: int, dtype: torch.dtype, weights: tuple[Tensor, ...], pack: Callable[[], Tensor]) -> Tensor:
-        """What ``pack`` made of the weights as they are now."""
+    def of(
+        self, index: int, dtype: torch.dtype, weights: tuple[Tensor, ...], pack: Callable[[], Tensor], samples: int = 0
+    ) -> Tensor:
+        """What ``pack`` made of the weights as they are now; ``samples`` elements of each are compared, too."""
         key = index, dtype
         entry = self._entries.get(key)
         if entry is None or not entry.fits(weights):
             with self._lock:
                 entry = self._entries.get(key)
                 if entry is None or not entry.fits(weights):
-                    entry = _packed(weights, pack)
+                    entry = _packed(weights, pack, samples)
                     self._entries[key] = entry
         return entry.packed
 
@@ -92,10 +95,10 @@ def _are_constant(inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> bo
     # What parametrizations and functional_call put in a parameter's place is new in each call. Tensors of inference
     # mode have no version.
     plain = all(type(w) is nn.Parameter and not w.is_inference() for w in weights)
-    dtype = ops.compute_dtype(inputs[0])
+    dtype = compute_dtype(inputs[0])
     known = dtype in (torch.float32, torch.float64, torch.bfloat16)
     fits = all(w.dtype == dtype or (w.dtype == torch.float32 and dtype == torch.bfloat16) for w in weights)
-    return plain and known and fits and not ops.wants_gradient((*inputs, *weights))
+    return plain and known and fits and not wants_gradient((*inputs, *weights))
 
 
 def _version(weight: Tensor) -> int:
@@ -106,18 +109,19 @@ def _place(weight: Tensor) -> tuple[Any, ...]:
     return weight.data_ptr(), weight.shape, weight.stride()
 
 
-def _packed(weights: tuple[Tensor, ...], pack: Callable[[], Tensor]) -> _Entry:
+def _packed(weights: tuple[Tensor, ...], pack: Callable[[], Tensor], samples: int) -> _Entry:
     with torch.inference_mode(False), torch.no_grad():  # outlives the caller's mode
         # Read before packing: a change meanwhile makes the entry a stale one, not a wrong one.
         versions = tuple(map(_version, weights))
-        views = tuple(_sampled(w.detach()) for w in weights)
-        samples = tuple(view.clone() for view in views)
-        return _Entry(pack(), versions, tuple(map(_place, weights)), views, samples)
+        kept = tuple(w.detach() for w in weights)
+        views = tuple(_sampled(w, samples) for w in kept) if samples else ()
+        as_they_were = tuple(view.clone() for view in views)
+        return _Entry(pack(), versions, tuple(map(_place, weights)), kept, views, as_they_were)
 
 
-def _sampled(weight: Tensor) -> Tensor:
-    """A view of elements all over a tensor, of a matrix in many rows and columns."""
+def _sampled(weight: Tensor, samples: int) -> Tensor:
+    """A view of about so many elements all over a matrix, in many rows and columns."""
     if not weight.is_contiguous():
-        return weight[:: max(1, weight.shape[0] // _SAMPLES), weight.shape[1] // 2]
+        return weight[:: max(1, weight.shape[0] // samples), weight.shape[1] // 2]
     flat = weight.view(-1)
-    return flat[:: max(1, flat.numel() // _SAMPLES) | 1]
+    return flat[:: max(1, flat.numel() // samples) | 1]

@@ -8,7 +8,7 @@ from ulmfit_fast.ops.embedding import embedding
 from ulmfit_fast.ops.linear_cross_entropy import linear_cross_entropy
 from ulmfit_fast.ops.locked_dropout import locked_dropout
 from ulmfit_fast.ops.lstm import lstm, lstm_with_cells
-from ulmfit_fast.ops.lstm_pack import compute_dtype, lstm_pack
+from ulmfit_fast.ops.lstm_pack import lstm_pack
 from ulmfit_fast.ops.lstm_pool import LSTMPoolOutput, PooledState, lstm_pool
 from ulmfit_fast.ops.lstm_quantized import (
     QuantizedRows,
@@ -17,7 +17,7 @@ from ulmfit_fast.ops.lstm_quantized import (
     lstm_quantized_pack,
     quantize_rows,
 )
-from ulmfit_fast.ops.shared import autocast_dtype, build_info, draw_seed, sequence_lengths, wants_gradient
+from ulmfit_fast.ops.shared import autocast_dtype, build_info, draw_seed, sequence_lengths
 
 __all__ = [
     "LSTMPoolOutput",
@@ -25,7 +25,6 @@ __all__ = [
     "QuantizedRows",
     "autocast_dtype",
     "build_info",
-    "compute_dtype",
     "draw_seed",
     "dropconnect_mask",
     "embedding",
@@ -40,5 +39,4 @@ __all__ = [
     "lstm_with_cells",
     "quantize_rows",
     "sequence_lengths",
-    "wants_gradient",
 ]

@@ -158,6 +158,9 @@ def add_steps(count: Tensor, batch_sizes: Tensor) -> Tensor:
         rows = steps.shape[0]
         return torch.cat([count[:rows] + steps, count[rows:]])
     count = count.clone()
+    if batch_sizes[0] == batch_sizes[-1]:
+        count[: int(batch_sizes[0])] += len(batch_sizes)
+        return count
     sizes, steps = torch.unique_consecutive(batch_sizes, return_counts=True)
     for rows, more in zip(sizes.tolist(), steps.tolist(), strict=True):  # no copy to a GPU, which a CUDA graph refuses
         count[:rows] += more
