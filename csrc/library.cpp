@@ -28,12 +28,34 @@ STABLE_TORCH_LIBRARY(ulmfit_fast, m) {
       "float weight_dropout, bool reverse, int bptt, Tensor output, Tensor gates, Tensor cells, bool[6] needs) -> "
       "(Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, Tensor grad_weight_hh, "
       "Tensor grad_bias, Tensor grad_weight_hr)");
+  // A layer's weights as the kernels of this processor multiply by them, for inputs of `dtype`: bytes for lstm_packed
+  // and lstm_pool_packed of the same process, which compute what lstm and lstm_pool do, without a gradient.
+  m.def("lstm_pack(Tensor weight_ih, Tensor weight_hh, Tensor? weight_hr, ScalarType dtype) -> Tensor");
+  m.def(
+      "lstm_packed(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
+      "Tensor? bias_ih, Tensor? bias_hh, Tensor? weight_hr, Tensor packed, bool reverse, int keep) -> (Tensor output, "
+      "Tensor h_n, Tensor c_n, Tensor cells)");
+  m.def(
+      "lstm_pool_packed(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
+      "Tensor? bias_ih, Tensor? bias_hh, Tensor total, Tensor maximum, Tensor argmax, Tensor count, Tensor pool_from, "
+      "Tensor packed, int keep) -> (Tensor h_n, Tensor c_n, Tensor total_n, Tensor maximum_n, Tensor argmax_n, "
+      "Tensor output, Tensor cells)");
   // keep: 0 no states, 1 each step's output and cells, 2 also gates.
   m.def(
       "lstm_pool(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
       "Tensor? bias_ih, Tensor? bias_hh, Tensor total, Tensor maximum, Tensor argmax, Tensor count, Tensor pool_from, "
       "Tensor seed, float weight_dropout, int bptt, int keep) -> (Tensor h_n, Tensor c_n, Tensor total_n, "
       "Tensor maximum_n, Tensor argmax_n, Tensor output, Tensor gates, Tensor cells)");
+  // int8 weights, each row times its scale, as the kernels of this processor multiply by them; and lstm and lstm_pool
+  // with them, forward only.
+  m.def("lstm_quantized_pack(Tensor weight_ih, Tensor scale_ih, Tensor weight_hh, Tensor scale_hh) -> Tensor");
+  m.def(
+      "lstm_quantized(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor packed, Tensor? bias_ih, "
+      "Tensor? bias_hh, bool reverse) -> (Tensor output, Tensor h_n, Tensor c_n)");
+  m.def(
+      "lstm_pool_quantized(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor packed, Tensor? bias_ih, "
+      "Tensor? bias_hh, Tensor total, Tensor maximum, Tensor argmax, Tensor count, Tensor pool_from) -> (Tensor h_n, "
+      "Tensor c_n, Tensor total_n, Tensor maximum_n, Tensor argmax_n)");
   // argmax is the one after the call; needs and results as for lstm_backward.
   m.def(
       "lstm_pool_backward(Tensor? grad_h_n, Tensor? grad_c_n, Tensor? grad_total_n, Tensor? grad_maximum_n, "

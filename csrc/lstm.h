@@ -24,6 +24,7 @@ struct LstmInputs {
   const OptionalTensor& weight_hr;
   const Tensor& seed;
   double weight_dropout;
+  const Tensor* packed = nullptr;  // what lstm_pack made of the weights, for a device that takes it
 
   int64_t steps() const { return batch_sizes.size(0); }
   int64_t rows() const { return input.size(0); }

@@ -103,6 +103,7 @@ class AWDLSTMWeights(NamedTuple):
 
     embedding: Tensor  # [V, E]
     layers: list[tuple[Tensor, Tensor, Tensor, Tensor]]  # weight_ih, weight_hh, bias_ih, bias_hh
+    packed: list[Tensor | None]  # the layers' ops.lstm_pack, where they are kept
 
     def flat(self) -> list[Tensor]:
         return [self.embedding, *(tensor for layer in self.layers for tensor in layer)]
@@ -120,7 +121,8 @@ class AWDLSTMWeights(NamedTuple):
         def leaf(x: Tensor) -> Tensor:
             return x.detach().requires_grad_(x.requires_grad)
 
-        return AWDLSTMWeights(leaf(self.embedding), [tuple(map(leaf, layer)) for layer in self.layers])  # type: ignore[misc]
+        layers = [tuple(map(leaf, layer)) for layer in self.layers]
+        return AWDLSTMWeights(leaf(self.embedding), layers, self.packed)  # type: ignore[arg-type]
 
 
 class AWDLSTM(nn.Module):
@@ -234,7 +236,9 @@ class AWDLSTM(nn.Module):
         new_state: list[LayerState] = []
         for layer, (h, c) in enumerate(state):
             x, h = _layer_input(layer, x, h, batch_sizes, masks)
-            x, h_n, c_n = ops.lstm(x, batch_sizes, h, c, *weights.layers[layer], **_weight_drop(layer, masks))
+            x, h_n, c_n = ops.lstm(
+                x, batch_sizes, h, c, *weights.layers[layer], **_weight_drop(layer, masks), packed=weights.packed[layer]
+            )
             new_state.append((h_n, c_n))
         return x, new_state
 
@@ -311,7 +315,7 @@ class AWDLSTM(nn.Module):
         for layer, (h, c) in enumerate(state):
             x, h = _layer_input(layer, x, h, batch_sizes, masks)
             arguments = (x, batch_sizes, h, c, *weights.layers[layer])
-            drop = _weight_drop(layer, masks)
+            drop = _weight_drop(layer, masks) | {"packed": weights.packed[layer]}
             if layer + 1 == len(state):
                 result = ops.lstm_pool(*arguments, pooled, **drop, bptt=bptt, keep_states=rows is not None)
                 pooled, h_n, c_n, x, cells = result
@@ -329,7 +333,9 @@ class AWDLSTM(nn.Module):
         compute_weights([self.encoder, *self.rnns])
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         layers = [tuple(cast(Tensor, getattr(rnn, name)) for name in names) for rnn in self._layers]
-        return AWDLSTMWeights(self.encoder.weight, layers)  # type: ignore[arg-type]
+        embedding = self.encoder.weight
+        packed = [rnn.packed_weights(0, embedding) if isinstance(rnn, WeightDropLSTM) else None for rnn in self.rnns]
+        return AWDLSTMWeights(embedding, layers, packed)  # type: ignore[arg-type]
 
     def activation_bytes(self) -> int:
         """About how much one token's activations take that are kept for backward, with autocast as it is now."""

@@ -217,6 +217,15 @@ def refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
     )
 
 
+def refuse_backward(name: str, remedy: str) -> Callable[..., Any]:
+    """A backward for ops that have none."""
+
+    def refuse(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(f"ulmfit_fast.ops.{name}: has no gradient; {remedy}")
+
+    return refuse
+
+
 class _NotDifferentiableAgain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, *of: Tensor | None) -> Tensor:

@@ -11,6 +11,8 @@
 #include "../runtime/workspace.h"
 #include "chunks.h"
 #include "lstm_kernel.h"
+#include "lstm_quantized_kernel.h"
+#include "lstm_team.h"
 
 namespace ulmfit_fast {
 namespace {
@@ -35,59 +37,26 @@ DropConnect make_dropconnect(const LstmInputs& a) {
   return {a.weight_dropout, static_cast<uint64_t>(*elements<int64_t>(a.seed))};
 }
 
-// The most threads that pay. A team costs a wake-up and a barrier a step, and each thread must save more: below about
-// 300,000 multiply-adds a step two threads were slower than one (2 cores of Zen 4: 0.5 to 0.85 of its speed at 16 to 64
-// units; and beside other processes, where a barrier may wait for a core, a hundredth of it). By the sizes alone.
-int64_t useful_threads(const LstmSizes& sizes) {
-  constexpr double kLeastWork = 150e3;  // multiply-adds a step and thread
-  constexpr double kPackingRows = 3;    // packing the weights takes as long as so many rows
-  constexpr double kWakeUpSteps = 2;    // waking the team as long as the barriers of so many steps
-  const double weights = 4.0 * static_cast<double>(sizes.hidden) * static_cast<double>(sizes.input + sizes.output);
-  const double work = weights * (static_cast<double>(sizes.rows) + kPackingRows);
-  return static_cast<int64_t>(work / (static_cast<double>(sizes.steps) + kWakeUpSteps) / kLeastWork);
-}
-
-// How many threads share the hidden units, and how many the rows: the hidden units alone unless splitting the rows too
-// takes more than 5 % off the busiest thread.
-Grid make_grid(const LstmSizes& sizes, int64_t lanes, int64_t tile_rows) {
-  const int64_t threads = std::clamp<int64_t>(useful_threads(sizes), 1, team_threads());
-  const auto parts = [](int64_t count, int64_t size) { return (count + size - 1) / size; };
-  const int64_t vectors = parts(sizes.hidden, lanes), tiles = parts(sizes.batch, tile_rows);
-  Grid best;
-  double least = 0;
-  for (int64_t row_parts = 1; row_parts <= std::min(threads, tiles); ++row_parts) {
-    const int64_t column_parts = std::min(threads / row_parts, vectors);
-    const double busiest = static_cast<double>(parts(tiles, row_parts) * parts(vectors, column_parts));
-    if (row_parts == 1 || busiest < 0.95 * least) {
-      best = {row_parts, column_parts};
-      least = busiest;
-    }
-  }
-  return best;
-}
-
-// Runs `kernel(args, member)` for all slices of the grid at once.
-template <typename Args, typename Kernel>
-void run_team(const Args& args, Kernel kernel) {
-  const int64_t slices = args.grid.slices();
-  Barrier barrier(slices);
-  parallel_for(slices, 1, [&](int64_t begin, int64_t end) { kernel(args, Member(barrier, begin, end)); });
-}
-
-// The sum of both, in the sums' type.
 template <typename E>
-Tensor summed_bias(const LstmInputs& a) {
-  using Acc = Accumulator<E>;
-  const ScalarType dtype = state_dtype_of(a.input);
-  const Tensor sum = new_tensor({4 * a.hidden()}, dtype);
-  if (!a.bias_ih.has_value()) {
-    clear(sum);
-    return sum;
-  }
-  const Tensor bias_ih = converted(*a.bias_ih, dtype), bias_hh = converted(*a.bias_hh, dtype);
-  const Acc *x = elements<Acc>(bias_ih), *y = elements<Acc>(bias_hh);
-  std::transform(x, x + 4 * a.hidden(), y, mutable_elements<Acc>(sum), std::plus<Acc>());
-  return sum;
+Tensor pack(const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& weight_hr, ScalarType dtype) {
+  const Tensor ih = as_contiguous(weight_ih), hh = as_contiguous(weight_hh);
+  const OptionalTensor hr = converted(weight_hr, dtype);
+  const LstmKernels<E>& kernels = lstm_kernels<E>();
+  LstmPack<E> args{};
+  args.sizes.input = ih.size(1);
+  args.sizes.hidden = ih.size(0) / 4;
+  args.sizes.output = hh.size(1);
+  args.sizes.projected = weight_hr.has_value();
+  args.slices = team_threads();
+  args.weight_ih = weight_elements<E>(ih);
+  args.weight_hh = weight_elements<E>(hh);
+  args.weight_hr = elements<E>(hr);
+  const Tensor packed = new_tensor({kernels.packed_bytes(args.sizes)}, ScalarType::Byte);
+  args.packed = mutable_elements<std::byte>(packed);
+  const Workspace workspace(kernels.pack_scratch(args));
+  args.scratch = workspace.data();
+  run_team(args, args.slices, kernels.pack);
+  return packed;
 }
 
 template <typename E>
@@ -100,9 +69,13 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   args.sizes = make_sizes(a, offsets, reverse);
   const LstmSizes& sizes = args.sizes;
   const Tensor input = as_contiguous(a.input), h0 = as_contiguous(a.h0);
-  const Tensor weight_ih = as_contiguous(a.weight_ih), weight_hh = as_contiguous(a.weight_hh);
-  const OptionalTensor weight_hr = converted(a.weight_hr, dtype);  // small
-  const Tensor bias = summed_bias<E>(a);
+  OptionalTensor weight_ih, weight_hh, weight_hr;
+  if (a.packed == nullptr) {
+    weight_ih = as_contiguous(a.weight_ih);
+    weight_hh = as_contiguous(a.weight_hh);
+    weight_hr = converted(a.weight_hr, dtype);  // small
+  }
+  const Tensor bias = summed_bias<Acc>(a.bias_ih, a.bias_hh, sizes.hidden);
   args.keep_output = pool == nullptr || keep != Keep::kNothing;
   const int64_t output_rows = args.keep_output ? sizes.rows : 2 * sizes.batch;
   const Tensor output = new_tensor({output_rows, sizes.output}, dtype);
@@ -116,12 +89,16 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
 
   const LstmKernels<E>& kernels = lstm_kernels<E>();
   args.dropconnect = make_dropconnect(a);
-  args.grid = make_grid(sizes, kernels.lanes, kernels.rows);
+  args.grid = make_grid(sizes, kernels.lanes, kernels.rows, a.packed != nullptr);
   args.input = elements<E>(input);
   args.h0 = elements<E>(h0);
-  args.weight_ih = weight_elements<E>(weight_ih);
-  args.weight_hh = weight_elements<E>(weight_hh);
-  args.weight_hr = elements<E>(weight_hr);
+  if (a.packed != nullptr) {
+    args.packed = elements<std::byte>(*a.packed);
+  } else {
+    args.weight_ih = weight_elements<E>(*weight_ih);
+    args.weight_hh = weight_elements<E>(*weight_hh);
+    args.weight_hr = elements<E>(weight_hr);
+  }
   args.bias = elements<Acc>(bias);
   args.output = mutable_elements<E>(output);
   args.h_n = mutable_elements<E>(h_n);
@@ -139,7 +116,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   }
   const Workspace workspace(kernels.forward_scratch(args));
   args.scratch = workspace.data();
-  run_team(args, kernels.forward);
+  run_team(args, args.grid.slices(), kernels.forward);
   return {args.keep_output ? output : new_tensor({0}, dtype), h_n, converted(c, dtype_of(a.c0)), gates, cells, pooled};
 }
 
@@ -275,7 +252,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   }
   const Workspace workspace(kernels.backward_scratch(args));
   args.scratch = workspace.data();
-  run_team(args, kernels.backward);
+  run_team(args, args.grid.slices(), kernels.backward);
 
   const auto or_empty = [](const OptionalTensor& gradient, const Tensor& of) {
     return gradient.has_value() ? *gradient : no_gradient(of);
@@ -295,6 +272,24 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
 ForwardResult run_lstm_forward_cpu(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input),
                    [&]<typename T>() { return forward<typename ElementOf<T>::type>(a, pool, reverse, keep); });
+}
+
+int64_t lstm_packed_bytes(ScalarType dtype, int64_t input, int64_t hidden, int64_t output, bool projected) {
+  LstmSizes sizes{};
+  sizes.input = input;
+  sizes.hidden = hidden;
+  sizes.output = output;
+  sizes.projected = projected;
+  if (dtype == ScalarType::Char) return lstm_quantized_kernels().packed_bytes(sizes);
+  return for_dtype("ulmfit_fast.ops.lstm_pack", dtype,
+                   [&]<typename T>() { return lstm_kernels<typename ElementOf<T>::type>().packed_bytes(sizes); });
+}
+
+Tensor run_lstm_pack_cpu(const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& weight_hr,
+                         ScalarType dtype) {
+  return for_dtype("ulmfit_fast.ops.lstm_pack", dtype, [&]<typename T>() {
+    return pack<typename ElementOf<T>::type>(weight_ih, weight_hh, weight_hr, dtype);
+  });
 }
 
 Backward run_lstm_backward_cpu(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
