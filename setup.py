@@ -83,7 +83,7 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "-S", str(ROOT), "-B", str(build), *cmake_arguments()], check=True)
         subprocess.run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1)], check=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for old in target.parent.glob("_C.*.so"):  # Python prefers a module of its own release, left by an older build
+        for old in (ROOT / "ulmfit_fast").glob("_C.cpython-*.so"):  # an older build's, which Python would prefer
             old.unlink()
         shutil.copy2(build / target.name, target)
 

@@ -83,8 +83,8 @@ def main(arguments: list[str]) -> int:
     failed = []
     try:
         for torch in arguments[2:] or [lowest_torch(), "newest"]:
-            python = Path(torch) if os.sep in torch else prepared(folder / f"torch-{torch}", wheel, torch)
-            if not run_tests(python):
+            made = folder / f"torch-{torch.removesuffix('.*')}"
+            if not run_tests(Path(torch) if os.sep in torch else prepared(made, wheel, torch)):
                 failed.append(torch)
     except SetupError as error:
         print(f"wheel-test: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ using namespace cuda;
 
 using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// On the CPU, as torch's operators take one beside tensors that are elsewhere.
+// On the CPU: torch's operators take it beside tensors on a GPU, and would wait for the GPU to read one there.
 Tensor scalar(int64_t value) {
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_scalar_to_tensor_int64(value, &handle));
@@ -34,8 +34,7 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
   const OptionalTensor bias = converted(a.bias, sum_dtype);
   const Tensor row_weight = a.row_weight.has_value() ? as_contiguous(*a.row_weight)
                                                      : torch::stable::fill_(empty({rows}, sum_dtype, a.input), 1.0);
-  const OptionalTensor ignored_class = needs[kNeedGradWeight] ? OptionalTensor(scalar(a.ignore_index)) : std::nullopt;
-  const OptionalTensor zero = needs[kNeedGradWeight] ? OptionalTensor(zeros({}, dtype, a.input)) : std::nullopt;
+  const Tensor ignored_class = scalar(a.ignore_index), zero = scalar(0);
 
   const Tensor loss = empty({rows}, sum_dtype, a.input);
   const Tensor grad_input = empty({needs[kNeedGradInput] ? rows : 0, features}, dtype, a.input);
@@ -61,8 +60,8 @@ Result run(const LinearCrossEntropyInputs& a, std::array<bool, 3> needs) {
     cross_entropy<E>(stream_of(a.input), args);
     if (needs[kNeedGradInput]) multiply_into(rows_of(grad_input, first, count), grad, weight);
     if (needs[kNeedGradWeight]) {  // 0 times NaN would be NaN: what ignored rows hold does not matter
-      const Tensor ignored = call("aten::eq", "Tensor", rows_of(target, first, count), *ignored_class);
-      const Tensor counted = call("aten::masked_fill", "Tensor", x, torch::stable::unsqueeze(ignored, 1), *zero);
+      const Tensor ignored = call("aten::eq", "Tensor", rows_of(target, first, count), ignored_class);
+      const Tensor counted = call("aten::masked_fill", "Tensor", x, torch::stable::unsqueeze(ignored, 1), zero);
       grad_weight = sum_of(grad_weight, multiply(transposed(grad), counted, sum_dtype));
     }
     if (needs[kNeedGradBias]) {
