@@ -232,7 +232,8 @@ def info_command(folder: Path) -> None:
     if config["kind"] == "classifier":
         model, _, task = load_classifier(folder)
         say(f"  labels: {', '.join(map(str, task.labels))}")
-        say(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
+        int8 = [buffer for buffer in model.buffers() if buffer.dtype == torch.int8]
+        say(f"  parameters: {sum(x.numel() for x in (*model.parameters(), *int8)):,}")
 
 
 @click.command("demo")
