@@ -236,7 +236,8 @@ def _show(folder: Path) -> None:
         for name, value in task.settings().items():
             say(f"  task.{name}: {value}")
         say(f"  labels: {', '.join(map(str, task.labels))}")
-        say(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
+        int8 = [buffer for buffer in model.buffers() if buffer.dtype == torch.int8]
+        say(f"  parameters: {sum(x.numel() for x in (*model.parameters(), *int8)):,}")
 
 
 _OF_A_CLASSIFIER = ("label_columns", "max_texts", "batch_size", "max_tokens", "precision", "seed")

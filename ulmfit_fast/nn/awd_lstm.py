@@ -6,8 +6,6 @@ it computes the same thing again, which is how BPT3C recomputes a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +18,7 @@ from ulmfit_fast import ops
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
-from ulmfit_fast.nn.lstm import WeightDropLSTM
+from ulmfit_fast.nn.lstm import WeightDropLSTM, drops
 
 
 @dataclass(frozen=True)
@@ -257,7 +255,7 @@ class AWDLSTM(nn.Module):
         for layer, (rnn, (h, c)) in enumerate(zip(self._layers, state, strict=True)):
             x, h = _layer_input(layer, x, h, batch_sizes, masks)
             seed = None if masks is None else masks.seeds[layer]
-            with _drops(rnn, 0.0 if masks is None else masks.weight_p):
+            with drops(rnn, 0.0 if masks is None else masks.weight_p):
                 seeds = {"seeds": [seed]} if seed is not None and isinstance(rnn, WeightDropLSTM) else {}
                 packed, (h_n, c_n) = rnn(PackedSequence(x, batch_sizes), (h.unsqueeze(0), c.unsqueeze(0)), **seeds)
             x = packed.data
@@ -334,7 +332,10 @@ class AWDLSTM(nn.Module):
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         layers = [tuple(cast(Tensor, getattr(rnn, name)) for name in names) for rnn in self._layers]
         embedding = self.encoder.weight
-        packed = [rnn.packed_weights(0, embedding) if isinstance(rnn, WeightDropLSTM) else None for rnn in self.rnns]
+        packed = [
+            rnn.packed_weights(0, own, embedding) if isinstance(rnn, WeightDropLSTM) else None
+            for rnn, own in zip(self.rnns, layers, strict=True)
+        ]
         return AWDLSTMWeights(embedding, layers, packed)  # type: ignore[arg-type]
 
     def activation_bytes(self) -> int:
@@ -354,20 +355,6 @@ def _computes(module: nn.Module, as_class: type[nn.Module]) -> bool:
 
 def _is_simple(rnn: WeightDropLSTM) -> bool:
     return bool(rnn.bias) and rnn.num_layers == 1 and not rnn.bidirectional and not rnn.proj_size
-
-
-@contextmanager
-def _drops(rnn: nn.Module, p: float) -> Iterator[None]:
-    """Within it ``rnn`` drops with probability p, as a call's masks say, whatever its mode. Not a layer of others."""
-    if not isinstance(rnn, WeightDropLSTM) or p == (rnn.weight_dropout if rnn.training else 0.0):
-        yield
-        return
-    before = rnn.training, rnn.weight_dropout
-    rnn.training, rnn.weight_dropout = p > 0, p
-    try:
-        yield
-    finally:
-        rnn.training, rnn.weight_dropout = before
 
 
 def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self, cast
 
 import torch
@@ -104,18 +106,18 @@ class WeightDropLSTM(nn.RNNBase):
         super().__setstate__(state)
         self.__dict__.setdefault("_packed", PackedWeights())  # pickled by a version without it
 
-    def packed_weights(self, index: int, *inputs: Tensor) -> Tensor | None:
+    def packed_weights(self, index: int, weights: Sequence[Tensor], *inputs: Tensor) -> Tensor | None:
         """``ops.lstm_pack`` of one layer and direction for a call on these inputs; None where the call packs itself.
 
         Args:
             index: layer times directions plus direction.
+            weights: its parameters, or what parametrizations made of them, in torch's order.
             inputs: input and states of the call, the input first.
         """
         if self.training:
             return None
-        names = self._all_weights[index]
-        names = [*names[:2], *names[-1:]] if self.proj_size else names[:2]
-        return self._packed.of_parameters(index, inputs, tuple(getattr(self, name) for name in names))
+        packed = (*weights[:2], weights[-1]) if self.proj_size else tuple(weights[:2])
+        return self._packed.of_parameters(index, inputs, packed)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", weight_dropout={self.weight_dropout}" if self.weight_dropout else "")
@@ -275,8 +277,22 @@ class WeightDropLSTM(nn.RNNBase):
         return ops.lstm(
             x, batch_sizes, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, rest[-1] if self.proj_size else None,
             weight_dropout=p, seed=seed, reverse=self.bidirectional and index % 2 == 1,
-            packed=self.packed_weights(index, x, h0, c0),
+            packed=self.packed_weights(index, weights, x, h0, c0),
         )  # fmt: skip
+
+
+@contextmanager
+def drops(rnn: nn.Module, p: float) -> Iterator[None]:
+    """Within it ``rnn`` drops with probability p, as a call's masks say, whatever its mode. Not a layer of others."""
+    if not isinstance(rnn, WeightDropLSTM) or p == (rnn.weight_dropout if rnn.training else 0.0):
+        yield
+        return
+    before = rnn.training, rnn.weight_dropout
+    rnn.training, rnn.weight_dropout = p > 0, p
+    try:
+        yield
+    finally:
+        rnn.training, rnn.weight_dropout = before
 
 
 def _as_leaf(layer: WeightDropLSTM, tracer: Any, *arguments: Any) -> Any:
