@@ -168,7 +168,7 @@ def evaluate_command(
             progress=True,
             max_tokens=max_tokens,
             precision=_autocast_of(precision),
-        )
+        )  # fmt: skip
         for model, tokenizer in models
     ]
     predictions = np.mean(probabilities, axis=0).argmax(1)
