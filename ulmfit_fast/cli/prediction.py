@@ -159,16 +159,9 @@ def evaluate_command(
     documents = options.read_texts(source, reading, label_column, max_texts, seed)
     names = [str(label) for label in labels]
     targets = encode_labels(documents.labels or [], names, str(source), documents.rows).numpy()
+    how: dict[str, Any] = {"max_tokens": max_tokens, "precision": _autocast_of(precision)}
     probabilities = [
-        predict_probabilities(
-            model,
-            tokenizer,
-            documents.texts,
-            batch_size,
-            progress=True,
-            max_tokens=max_tokens,
-            precision=_autocast_of(precision),
-        )  # fmt: skip
+        predict_probabilities(model, tokenizer, documents.texts, batch_size, progress=True, **how)
         for model, tokenizer in models
     ]
     predictions = np.mean(probabilities, axis=0).argmax(1)
