@@ -94,13 +94,12 @@ def test_another_precision_is_of_another_version(model: TextClassifier, tmp_path
 def test_damage_is_said(model: TextClassifier, tmp_path: Path) -> None:
     save_model(tmp_path / "m", model.quantize(), tokenizer(), TASK)
     path = tmp_path / "m" / "model.safetensors"
-    tensors = safetensors.torch.load_file(path)
-    tensors.pop("bpt3c.encoder.rnns.0.weight_hh_l0.scale")
-    path.write_bytes(safetensors.torch.save(tensors))
+    tensors = safetensors.torch.load(path.read_bytes())  # no mapping of the file, which is written again
+    without = {name: x for name, x in tensors.items() if name != "bpt3c.encoder.rnns.0.weight_hh_l0.scale"}
+    path.write_bytes(safetensors.torch.save(without))
     with pytest.raises(InputError, match="damaged, or not this model's weights"):
         load_classifier(tmp_path / "m")
-    tensors = safetensors.torch.load_file(path)
     wrong = {name: x.float() if x.dtype == torch.int8 else x for name, x in tensors.items()}
     path.write_bytes(safetensors.torch.save(wrong))
-    with pytest.raises(InputError, match=r"m/model\.safetensors"):
+    with pytest.raises(InputError, match=r"damaged: .* must be torch\.int8, got torch\.float32"):
         load_classifier(tmp_path / "m")

@@ -119,8 +119,8 @@ class TextClassifier(nn.Module):
     def quantize(self) -> TextClassifier:
         """A copy for prediction in int8, in eval mode; this model stays as it is. See ``nn.quantized.quantize``.
 
-        LSTM weights and the embedding take a quarter of their memory, and predictions are faster. They differ a little:
-        of texts of which the model is sure none gets another label. The copy cannot be trained, differentiated or
+        LSTM weights and the embedding take a quarter of their memory, and predictions are faster. They differ a little;
+        the label may change where two are about equally probable. The copy cannot be trained, differentiated or
         exported, and computes on the CPU alone. It is saved and loaded like any model.
 
         Raises:

@@ -358,6 +358,9 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) 
             stored = safetensors.torch.load_file(name)
         stored = quantized_of_stored(stored) if is_quantized(model) else restored(stored)
         tensors = {name: x.float() if x.is_floating_point() else x for name, x in stored.items()}
+        for name, expected in model.state_dict().items():  # which an assignment does not compare
+            if name in tensors and tensors[name].dtype != expected.dtype:
+                raise InputError(f"{path}: damaged: {name} must be {expected.dtype}, got {tensors[name].dtype}")
         model.load_state_dict(tensors, assign=True)
     except InputError:
         raise
