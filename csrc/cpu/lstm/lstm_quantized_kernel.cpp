@@ -221,6 +221,7 @@ class QuantizedSlice {
       float* gates = chunk_gates(p) + chunk_.row() * kPanelColumns;
       multiply_quantized({scratch_.rows, scratch_.row_scale, rows.count()},
                          {gates, gates, kPanelColumns, kPanelColumns}, shared_.layer.recurrent.panel(p));
+      for (int64_t r = 0; r < rows.count(); ++r) activate_gates(gates + r * kPanelColumns);
       for (int64_t r = rows.first; r < rows.last; ++r)
         update_cell(p, step, r, gates + (r - rows.first) * kPanelColumns, r >= ending);
     }
@@ -234,11 +235,20 @@ class QuantizedSlice {
     return shared_.state + (step % 2 * s_.batch + r) * quantized_row(s_.hidden);
   }
 
-  // Row `r` of a step: cell, output and its quantized form, of one vector of units.
-  void update_cell(int64_t p, int64_t step, int64_t r, const float* a, bool ending) {
-    const int64_t unit = p * kUnits, units = s_.hidden - unit, t = s_.step(step);
+  // A row's gates of one vector of units, in place; in a loop of its own as in lstm_forward_kernel.cpp.
+  static void activate_gates(float* a) {
     const Gates<Vec<float>> gate =
         activate<Math>(load(a), load(a + kUnits), load(a + 2 * kUnits), load(a + 3 * kUnits));
+    store(a, gate.i);
+    store(a + kUnits, gate.f);
+    store(a + 2 * kUnits, gate.g);
+    store(a + 3 * kUnits, gate.o);
+  }
+
+  // Row `r` of a step: cell, output and its quantized form, of one vector of units from their activated gates `a`.
+  void update_cell(int64_t p, int64_t step, int64_t r, const float* a, bool ending) {
+    const int64_t unit = p * kUnits, units = s_.hidden - unit, t = s_.step(step);
+    const Gates<Vec<float>> gate = {load(a), load(a + kUnits), load(a + 2 * kUnits), load(a + 3 * kUnits)};
     float* running = a_.c + r * s_.hidden + unit;
     const Vec<float> cell = cell_state(gate, load(running, units)), h = gate.o * Math::tanh(cell);
     store(running, cell, units);
