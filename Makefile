@@ -9,11 +9,12 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
   $$python $(SETUP) --supported 2>/dev/null && { echo $$python; exit; }; done; echo python3)
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*') CMakeLists.txt setup.py pyproject.toml models/en/pyproject.toml
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
+STABLE_TORCH := $(shell sed -n 's/^set(STABLE_TORCH \(.*\))/-D\1/p' CMakeLists.txt)
 CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
 GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
 
-.PHONY: help build demo test coverage native-test bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check clean
+.PHONY: help build demo test coverage native-test bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -88,8 +89,8 @@ cuda-compile: $(VENV)/.run  ## compile csrc/cuda with nvcc for all architectures
 
 define compile-cuda
 	@mkdir -p build/cuda && echo "$(NVCC) $<"
-	@$(NVCC) -std=c++20 -O3 $(GENCODE) --expt-relaxed-constexpr -Xcompiler -fPIC,-Wall -Werror all-warnings -Xptxas -warn-spills \
-	  -DC10_CUDA_NO_CMAKE_CONFIGURE_FILE -DC10_USING_CUSTOM_GENERATED_MACROS $(TORCH_INCLUDES) -c $< -o $@
+	@$(NVCC) -std=c++20 -O3 $(GENCODE) --expt-relaxed-constexpr -Xcompiler -fPIC,-fvisibility=hidden,-Wall -Werror all-warnings -Xptxas -warn-spills \
+	  $(STABLE_TORCH) -DUSE_CUDA $(TORCH_INCLUDES) -c $< -o $@
 endef
 build/cuda/%.o: csrc/cuda/%.cu $(NATIVE)
 	$(compile-cuda)
@@ -143,6 +144,15 @@ gpu-sanitize:
 	    *) echo "$$tool:"; tail -20 $(GPU_OUT)/$$tool.log; status=1;; esac; done; exit $$status
 
 RELEASE := build/release
+WHEEL := build/wheel
+wheel: $(VENV)/.run  ## one wheel for every supported torch and Python, for machines as old as this one: build/wheel
+	@$(BIN)/python $(SETUP) $(VENV) wheel
+	$(BIN)/python tools/wheel.py build $(WHEEL)
+
+# Two empty environments, each with a torch of its own: gigabytes where torch's index of CPU builds does not answer.
+wheel-test: wheel  ## the wheel in empty environments with the oldest and the newest torch: the layer, the ops, a tiny fit
+	$(BIN)/python tools/test_wheel.py $(WHEEL)/*.whl $(WHEEL)/environments
+
 release-check: build  ## whether this commit can be released: version, changelog, sdist, wheel, metadata, known vulnerabilities
 	@$(BIN)/python $(SETUP) $(RELEASE)/venv release
 	$(BIN)/python tools/release_check.py $(RELEASE) $(RELEASE)/venv/bin/python

@@ -29,17 +29,17 @@ def torch_paths() -> tuple[list[str], Path, bool]:
         from torch.utils.cpp_extension import include_paths
     except ImportError as error:
         raise SystemExit(
-            "ulmfit_fast is built against the torch that will run it, and torch cannot be imported here. "
+            "ulmfit_fast is built with torch's headers, and torch cannot be imported here. "
             f"pip install '{TORCH}', then: pip install --no-build-isolation ."
         ) from error
     lowest, installed, above = (
         tuple(int(part) for part in version.split(".")[:2])
-        for version in (TORCH.split(">=")[1].split(",")[0], torch.__version__, TORCH.split("<")[1])
+        for version in (TORCH.split(">=")[1].split(",")[0], torch.__version__, TORCH.split("<")[1] + ".0")
     )
     if not lowest <= installed < above:
         raise SystemExit(
-            "ulmfit_fast is built against the torch that will run it, and the one that is installed, "
-            f"{torch.__version__}, is not supported. pip install '{TORCH}', then: pip install --no-build-isolation ."
+            f"ulmfit_fast is built with torch's headers, and those of torch {torch.__version__} do not fit. "
+            f"pip install '{TORCH}', then: pip install --no-build-isolation ."
         )
     return include_paths(), Path(torch.__file__).parent / "lib", torch.version.cuda is not None
 
@@ -67,7 +67,6 @@ def cmake_arguments() -> list[str]:
         f"-DTORCH_INCLUDE_DIRS={';'.join(includes)}",
         f"-DTORCH_LIBRARY_DIR={libraries}",
         f"-DPYTHON_INCLUDE_DIR={sysconfig.get_path('include')}",
-        f"-DPYTHON_MODULE_SUFFIX={sysconfig.get_config_var('EXT_SUFFIX')}",
         f"-DULMFIT_FAST_WITH_CUDA={'ON' if with_cuda(torch_has_cuda) else 'OFF'}",
     ]
     ninja = shutil.which("ninja")
@@ -79,15 +78,21 @@ def cmake_arguments() -> list[str]:
 class CMakeBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = ROOT / "build" / f"native-{sys.implementation.cache_tag}"
+        build = ROOT / "build" / "native"
         build.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cmake", "-S", str(ROOT), "-B", str(build), *cmake_arguments()], check=True)
         subprocess.run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1)], check=True)
         target.parent.mkdir(parents=True, exist_ok=True)
+        for old in (ROOT / "ulmfit_fast").glob("_C.cpython-*.so"):  # an older build's, which Python would prefer
+            old.unlink()
         shutil.copy2(build / target.name, target)
 
 
 if sys.argv[1:] == ["--print-cmake-arguments"]:
     print(shlex.join(cmake_arguments()))
 else:
-    setup(ext_modules=[Extension("ulmfit_fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+    setup(
+        ext_modules=[Extension("ulmfit_fast._C", sources=[], py_limited_api=True)],
+        cmdclass={"build_ext": CMakeBuild},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    )

@@ -15,6 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.bench_lstm_small import TITLES
+from benchmarks.bench_single import TITLES as TITLES_OF_SINGLE
 from benchmarks.layers import DROPPED, OURS, REFERENCE, TORCH
 
 Row = dict[str, Any]
@@ -134,6 +135,11 @@ def language_model_markdown(rows: list[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
+def single_markdown(row: dict[str, Any]) -> str:
+    lines = [TITLES_OF_SINGLE, ["---"] * len(TITLES_OF_SINGLE), *row["cells"]]
+    return "## Single documents and streams\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
 def small_markdown(rows: list[Row]) -> str:
     """Small calls, call by call beside nn.LSTM."""
     cells = [cells for row in rows for cells in row["cells"]]
@@ -188,6 +194,7 @@ def main() -> None:
         parts.append(markdown(layers, picture.name))
     if small:
         parts.append(small_markdown(small))
+    parts += [single_markdown(row) for row in rows if row.get("kind") == "single documents"]
     if steps:
         parts.append(classifier_markdown(steps))
     if language_model_steps:

@@ -8,12 +8,12 @@
 
 namespace ulmfit_fast {
 
-inline void check_dropconnect_mask(const at::Tensor& seed, int64_t rows, int64_t columns, double p) {
+inline void check_dropconnect_mask(const Tensor& seed, int64_t rows, int64_t columns, double p) {
   constexpr const char* kFunction = "ulmfit_fast.ops.dropconnect_mask";
   check_seed(kFunction, seed);
   check_drop_probability(kFunction, p);
-  TORCH_CHECK_VALUE(rows >= 0 && columns >= 0, kFunction, ": rows and columns must not be negative, got ", rows,
-                    " and ", columns);
+  ULMFIT_CHECK_VALUE(rows >= 0 && columns >= 0, kFunction, ": rows and columns must not be negative, got ", rows,
+                     " and ", columns);
 }
 
 }  // namespace ulmfit_fast

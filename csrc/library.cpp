@@ -1,16 +1,10 @@
-// Every op's schema, in one place, and the Python module (build information and the FMA probe; ops are reached through
-// torch.ops).
+// Every op's schema, in one place. Python reaches the ops through torch.ops.
 //
 // A device's implementation is registered at the end of its own file: cpu/<op>.cpp, cuda/<op>.cpp. Shapes, checks and
 // the meaning of arguments stand in <op>.h.
-#include <pybind11/pybind11.h>
-#include <torch/library.h>
-#include <torch/version.h>
+#include "tensor.h"
 
-#include "cpu/gemm/fma_probe.h"
-#include "cpu/runtime/dispatch.h"
-
-TORCH_LIBRARY(ulmfit_fast, m) {
+STABLE_TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("dropconnect_mask(Tensor seed, int rows, int columns, float p) -> Tensor");
   m.def("embedding(Tensor tokens, Tensor weight, Tensor? mask) -> Tensor");
   m.def("embedding_backward(Tensor grad, Tensor tokens, Tensor? mask, int vocabulary) -> Tensor");
@@ -34,12 +28,34 @@ TORCH_LIBRARY(ulmfit_fast, m) {
       "float weight_dropout, bool reverse, int bptt, Tensor output, Tensor gates, Tensor cells, bool[6] needs) -> "
       "(Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, Tensor grad_weight_hh, "
       "Tensor grad_bias, Tensor grad_weight_hr)");
+  // A layer's weights as the kernels of this processor multiply by them, for inputs of `dtype`: bytes for lstm_packed
+  // and lstm_pool_packed of the same process, which compute what lstm and lstm_pool do, without a gradient.
+  m.def("lstm_pack(Tensor weight_ih, Tensor weight_hh, Tensor? weight_hr, ScalarType dtype) -> Tensor");
+  m.def(
+      "lstm_packed(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
+      "Tensor? bias_ih, Tensor? bias_hh, Tensor? weight_hr, Tensor packed, bool reverse, int keep) -> (Tensor output, "
+      "Tensor h_n, Tensor c_n, Tensor cells)");
+  m.def(
+      "lstm_pool_packed(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
+      "Tensor? bias_ih, Tensor? bias_hh, Tensor total, Tensor maximum, Tensor argmax, Tensor count, Tensor pool_from, "
+      "Tensor packed, int keep) -> (Tensor h_n, Tensor c_n, Tensor total_n, Tensor maximum_n, Tensor argmax_n, "
+      "Tensor output, Tensor cells)");
   // keep: 0 no states, 1 each step's output and cells, 2 also gates.
   m.def(
       "lstm_pool(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor weight_ih, Tensor weight_hh, "
       "Tensor? bias_ih, Tensor? bias_hh, Tensor total, Tensor maximum, Tensor argmax, Tensor count, Tensor pool_from, "
       "Tensor seed, float weight_dropout, int bptt, int keep) -> (Tensor h_n, Tensor c_n, Tensor total_n, "
       "Tensor maximum_n, Tensor argmax_n, Tensor output, Tensor gates, Tensor cells)");
+  // int8 weights, each row times its scale, as the kernels of this processor multiply by them; and lstm and lstm_pool
+  // with them, forward only.
+  m.def("lstm_quantized_pack(Tensor weight_ih, Tensor scale_ih, Tensor weight_hh, Tensor scale_hh) -> Tensor");
+  m.def(
+      "lstm_quantized(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor packed, Tensor? bias_ih, "
+      "Tensor? bias_hh, bool reverse) -> (Tensor output, Tensor h_n, Tensor c_n)");
+  m.def(
+      "lstm_pool_quantized(Tensor input, Tensor batch_sizes, Tensor h0, Tensor c0, Tensor packed, Tensor? bias_ih, "
+      "Tensor? bias_hh, Tensor total, Tensor maximum, Tensor argmax, Tensor count, Tensor pool_from) -> (Tensor h_n, "
+      "Tensor c_n, Tensor total_n, Tensor maximum_n, Tensor argmax_n)");
   // argmax is the one after the call; needs and results as for lstm_backward.
   m.def(
       "lstm_pool_backward(Tensor? grad_h_n, Tensor? grad_c_n, Tensor? grad_total_n, Tensor? grad_maximum_n, "
@@ -47,22 +63,4 @@ TORCH_LIBRARY(ulmfit_fast, m) {
       "Tensor count, Tensor pool_from, Tensor seed, float weight_dropout, int bptt, Tensor output, Tensor gates, "
       "Tensor cells, bool[6] needs) -> (Tensor grad_input, Tensor grad_h0, Tensor grad_c0, Tensor grad_weight_ih, "
       "Tensor grad_weight_hh, Tensor grad_bias, Tensor grad_weight_hr)");
-}
-
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "Native ops of ulmfit_fast, registered under torch.ops.ulmfit_fast.";
-  m.def("build_info", [] {
-    pybind11::dict info;
-    info["torch"] = TORCH_VERSION;
-    info["compiler"] = ULMFIT_COMPILER;
-#ifdef ULMFIT_WITH_CUDA
-    info["cuda"] = true;
-#else
-    info["cuda"] = false;
-#endif
-    info["isa"] = ulmfit_fast::isa_name(ulmfit_fast::active_isa());
-    return info;
-  });
-  m.def("measure_fma_peak", &ulmfit_fast::measure_fma_peak, pybind11::arg("dtype"), pybind11::arg("seconds") = 0.1,
-        pybind11::call_guard<pybind11::gil_scoped_release>());
 }

@@ -8,21 +8,20 @@
 
 namespace ulmfit_fast {
 
-inline void check_locked_dropout(const at::Tensor& input, const at::Tensor& mask, const at::Tensor& batch_sizes) {
+inline void check_locked_dropout(const Tensor& input, const Tensor& mask, const Tensor& batch_sizes) {
   constexpr const char* kFunction = "ulmfit_fast.ops.locked_dropout";
-  TORCH_CHECK_TYPE(at::isFloatingType(input.scalar_type()), kFunction, ": input must be floating point, got ",
-                   input.scalar_type());
-  TORCH_CHECK_VALUE(input.dim() == 2 && mask.dim() == 2, kFunction, ": input and mask must be [rows, features], got ",
-                    input.sizes(), " and ", mask.sizes());
-  TORCH_CHECK_TYPE(mask.scalar_type() == state_dtype_of(input), kFunction, ": mask must be ", state_dtype_of(input),
-                   " beside input in ", input.scalar_type(), ", got ", mask.scalar_type());
+  ULMFIT_CHECK_TYPE(is_floating(dtype_of(input)), kFunction, ": input must be floating point, got ", dtype_of(input));
+  ULMFIT_CHECK_VALUE(input.dim() == 2 && mask.dim() == 2, kFunction, ": input and mask must be [rows, features], got ",
+                     input.sizes(), " and ", mask.sizes());
+  ULMFIT_CHECK_TYPE(dtype_of(mask) == state_dtype_of(input), kFunction, ": mask must be ", state_dtype_of(input),
+                    " beside input in ", dtype_of(input), ", got ", dtype_of(mask));
   check_device(kFunction, "mask", mask, "input", input);
   check_batch_sizes(kFunction, batch_sizes, input.size(0));
   const int64_t batch = batch_sizes.const_data_ptr<int64_t>()[0];
-  TORCH_CHECK_VALUE(mask.size(0) >= batch, kFunction, ": mask must have a row for each of the ", batch,
-                    " sequences, got ", mask.size(0));
-  TORCH_CHECK_VALUE(mask.size(1) == input.size(1), kFunction, ": mask must be as wide as input (", input.size(1),
-                    "), got ", mask.size(1));
+  ULMFIT_CHECK_VALUE(mask.size(0) >= batch, kFunction, ": mask must have a row for each of the ", batch,
+                     " sequences, got ", mask.size(0));
+  ULMFIT_CHECK_VALUE(mask.size(1) == input.size(1), kFunction, ": mask must be as wide as input (", input.size(1),
+                     "), got ", mask.size(1));
 }
 
 }  // namespace ulmfit_fast

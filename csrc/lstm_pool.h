@@ -13,29 +13,38 @@
 namespace ulmfit_fast {
 
 struct PoolInputs {
-  const at::Tensor& argmax;
-  const at::Tensor& count;
-  const at::Tensor& pool_from;
+  const Tensor& argmax;
+  const Tensor& count;
+  const Tensor& pool_from;
   const OptionalTensor& total;  // the state, or in backward its gradient: none flows
   const OptionalTensor& maximum;
 };
 
+// The state as an op returns it, in memory of its own.
+struct PooledState {
+  Tensor total, maximum, argmax;
+};
+
+inline PooledState copied_pool(const PoolInputs& pool, ScalarType state_dtype) {
+  return {copied(*pool.total, ScalarType::Double), copied(*pool.maximum, state_dtype),
+          copied(pool.argmax, ScalarType::Int)};
+}
+
 inline void check_pool(const char* function, const PoolInputs& pool, const LstmInputs& a, bool backward) {
   const int64_t documents = pool.count.dim() == 1 ? pool.count.size(0) : 0;
-  TORCH_CHECK_VALUE(documents >= a.batch(), function, ": count must be [documents], one for each of the ", a.batch(),
-                    " rows or more, got shape ", pool.count.sizes());
-  const auto check = [&](const char* name, const at::Tensor& tensor, at::IntArrayRef shape, at::ScalarType dtype) {
+  ULMFIT_CHECK_VALUE(documents >= a.batch(), function, ": count must be [documents], one for each of the ", a.batch(),
+                     " rows or more, got shape ", pool.count.sizes());
+  const auto check = [&](const char* name, const Tensor& tensor, Shape shape, ScalarType dtype) {
     check_shape(function, name, tensor, shape);
-    TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, function, ": ", name, " must be ", dtype, ", got ",
-                     tensor.scalar_type());
+    ULMFIT_CHECK_TYPE(dtype_of(tensor) == dtype, function, ": ", name, " must be ", dtype, ", got ", dtype_of(tensor));
     check_device(function, name, tensor, "input", a.input);
   };
-  const at::ScalarType state = state_dtype_of(a.input);
-  check(backward ? "argmax_n" : "argmax", pool.argmax, {documents, a.hidden()}, at::kInt);
-  check("count", pool.count, {documents}, at::kLong);
-  check("pool_from", pool.pool_from, {documents}, at::kLong);
+  const ScalarType state = state_dtype_of(a.input);
+  check(backward ? "argmax_n" : "argmax", pool.argmax, {documents, a.hidden()}, ScalarType::Int);
+  check("count", pool.count, {documents}, ScalarType::Long);
+  check("pool_from", pool.pool_from, {documents}, ScalarType::Long);
   if (pool.total.has_value())
-    check(backward ? "grad_total_n" : "total", *pool.total, {documents, a.hidden()}, at::kDouble);
+    check(backward ? "grad_total_n" : "total", *pool.total, {documents, a.hidden()}, ScalarType::Double);
   if (pool.maximum.has_value())
     check(backward ? "grad_maximum_n" : "maximum", *pool.maximum, {documents, a.hidden()}, state);
 }

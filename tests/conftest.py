@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.cli.command_line import SIZES, SMALL, write_task
+from ulmfit_fast import _C
 
 if "ULMFIT_FAST_CUDA_ON_HOST" in os.environ:  # a library whose kernels take the place of the CPU's
     import ulmfit_fast.ops  # noqa: F401  # which registers the ops
@@ -29,7 +30,9 @@ def _reproducible() -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
+    _C.fill_new_memory(True)
     yield
+    _C.fill_new_memory(False)
     torch.use_deterministic_algorithms(False)
 
 

@@ -73,10 +73,12 @@ def test_zeros_and_ones_come_back_as_such(tmp_path: Path) -> None:
     assert estimator.score(texts, table) == pytest.approx((predicted == table.to_numpy()).all(1).mean())
     estimator.save(tmp_path / "clf")
     assert np.array_equal(ULMFiTClassifier.load(tmp_path / "clf").predict(texts), predicted)
-    lists = make_estimator().fit(texts, sets).predict(texts)
-    assert [[label for label in WORDS if label in each] for each in lists] == [
-        [label for label, has in zip(table, row, strict=True) if has] for row in predicted
-    ]
+    in_int8 = estimator.quantize().predict(texts)
+    assert in_int8.dtype == predicted.dtype
+    assert (in_int8 == predicted).mean() > 0.98
+    lists = make_estimator().fit(texts, sets).predict(texts)  # without "water" another head, which begins otherwise
+    as_table = np.array([[label in each for label in table] for each in lists])
+    assert (as_table == predicted).mean() > 0.98
 
 
 def test_numbers(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
     run      make the environment; what the package needs to be built and run (requirements-run.txt)
     dev      what tests and checks need (requirements-dev.txt, requirements-fastai.txt)
     release  what `make release-check` needs (requirements-release.txt)
+    wheel    what `make wheel` needs (requirements-wheel.txt)
     build    compile the native module, install the package and the language model "en" (editable)
 
 or ``python3 tools/setup_venv.py --supported``: exit status 0 where this Python can run the package. Every step may be
@@ -284,7 +285,8 @@ def install(environment: Environment, step: str) -> None:
         fastai = str(ROOT / "requirements-fastai.txt")
         environment.pip("fastai, which tests compare with", *options, "--no-deps", "-r", fastai)
     else:
-        environment.pip("what the check of a release needs", *options, "-r", str(ROOT / "requirements-release.txt"))
+        what = {"release": "what the check of a release needs", "wheel": "what repairs a wheel"}[step]
+        environment.pip(what, *options, "-r", str(ROOT / f"requirements-{step}.txt"))
 
 
 def main(arguments: list[str]) -> int:

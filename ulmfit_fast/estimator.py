@@ -18,6 +18,7 @@ from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.inference.stream import TextStream
+from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
@@ -259,6 +260,21 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             precision=self.precision,
         )  # fmt: skip
 
+    def quantize(self) -> ULMFiTClassifier:
+        """A copy of the fitted classifier that predicts in int8: faster, and a quarter of the memory and of the folder.
+
+        Nothing is calibrated. Predictions differ a little from this estimator's, which stays as it is. The copy
+        predicts, streams, is saved and loaded; it cannot go on training (``fit`` with ``warm_start``).
+
+        Raises:
+            InputError: the model's encoder has hooks.
+        """
+        check_is_fitted(self)
+        quantized = ULMFiTClassifier(**self.get_params(deep=False) | {"precision": "float32"})
+        quantized._take(replace(self._trained(), model=self.model_.quantize()))
+        quantized._as_table = getattr(self, "_as_table", False)
+        return quantized
+
     def stream(self) -> TextStream:
         """Reads one text as it comes and knows the prediction so far; see ``TextStream``."""
         check_is_fitted(self)
@@ -285,7 +301,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             InputError: the folder is missing, truncated or foreign; there is no such device.
         """
         trained = TrainedClassifier.load(folder)
-        trained.model.to(choose_device(device)).eval()
+        trained.model.to("cpu" if is_quantized(trained.model) else choose_device(device)).eval()
         estimator = cls(**_parameters_of(read_training_args(folder), trained))
         estimator._take(trained)
         estimator._as_table = read_training_args(folder).get("estimator", {}).get("as_table", False)

@@ -20,6 +20,7 @@ from ulmfit_fast.nn.bpt3c import BPT3CConfig
 from ulmfit_fast.nn.build import new_module
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import read_config, remap_vocabulary, writes_output
 from ulmfit_fast.tasks.dataset import Dataset
@@ -366,13 +367,17 @@ def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageM
 def _load_encoder(
     source: str | Path | TrainedLanguageModel | TrainedClassifier,
 ) -> TrainedLanguageModel | TrainedClassifier:
-    """What brings the encoder: a language model, or a classifier to go on with."""
+    """What brings the encoder: a language model, or a classifier to go on with. InputError for one in int8."""
+    base: TrainedLanguageModel | TrainedClassifier
     if isinstance(source, TrainedLanguageModel | TrainedClassifier):
-        return source
-    folder = find_pretrained(source)
-    if read_config(folder)["kind"] == "classifier":
-        return TrainedClassifier.load(folder)
-    return TrainedLanguageModel.load(folder)
+        base = source
+    else:
+        folder = find_pretrained(source)
+        is_classifier = read_config(folder)["kind"] == "classifier"
+        base = TrainedClassifier.load(folder) if is_classifier else TrainedLanguageModel.load(folder)
+    if is_quantized(base.model):
+        raise InputError("finetune_classifier: an int8 model only predicts; give the float32 model it was made of")
+    return base
 
 
 def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> AWDLSTM:

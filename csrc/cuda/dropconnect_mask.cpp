@@ -1,7 +1,5 @@
 #include "../dropconnect_mask.h"
 
-#include <torch/library.h>
-
 #include "../common/philox.h"
 #include "dropconnect_kernel.h"
 #include "tensors.h"
@@ -9,19 +7,19 @@
 namespace ulmfit_fast {
 namespace {
 
-at::Tensor dropconnect_mask_cuda(const at::Tensor& seed, int64_t rows, int64_t columns, double p) {
+Tensor dropconnect_mask_cuda(const Tensor& seed, int64_t rows, int64_t columns, double p) {
   check_dropconnect_mask(seed, rows, columns, p);
-  const c10::cuda::CUDAGuard guard(seed.device());
-  at::Tensor mask = at::empty({rows, columns}, seed.options().dtype(at::kBool));
-  cuda::draw_mask(c10::cuda::getCurrentCUDAStream(), mask.mutable_data_ptr<bool>(), seed.const_data_ptr<int64_t>(),
+  const cuda::DeviceGuard guard(seed);
+  const Tensor mask = empty({rows, columns}, ScalarType::Bool, seed);
+  cuda::draw_mask(cuda::stream_of(seed), mask.mutable_data_ptr<bool>(), seed.const_data_ptr<int64_t>(),
                   keep_threshold(p), mask.numel());
   return mask;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
-  m.impl("dropconnect_mask", &dropconnect_mask_cuda);
+STABLE_TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
+  m.impl("dropconnect_mask", TORCH_BOX(&dropconnect_mask_cuda));
 }
 
 }  // namespace ulmfit_fast

@@ -1,9 +1,9 @@
 // What CUDA kernels and those that launch them agree on: element types and their sums. No torch but for its scalars.
 #pragma once
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
 #include <cuda_runtime_api.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
 

@@ -2,37 +2,35 @@
 // tokens instead of adding atomically.
 #include "../embedding.h"
 
-#include <ATen/Functions.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <torch/library.h>
+#include "tensors.h"
 
 namespace ulmfit_fast {
 namespace {
 
-at::Tensor scaled(const at::Tensor& rows, const at::Tensor& tokens, const OptionalTensor& mask) {
+Tensor scaled(const Tensor& rows, const Tensor& tokens, const OptionalTensor& mask) {
   if (!mask.has_value()) return rows;
-  return rows.mul(mask->index_select(0, tokens).unsqueeze(1)).to(rows.scalar_type());
+  const Tensor factors = torch::stable::unsqueeze(call("aten::index_select", "", *mask, int64_t{0}, tokens), 1);
+  return converted(call("aten::mul", "Tensor", rows, factors), dtype_of(rows));
 }
 
-at::Tensor embedding_cuda(const at::Tensor& tokens, const at::Tensor& weight, const OptionalTensor& mask) {
+Tensor embedding_cuda(const Tensor& tokens, const Tensor& weight, const OptionalTensor& mask) {
   check_embedding("ulmfit_fast.ops.embedding", tokens, weight, mask);
-  const c10::cuda::CUDAGuard guard(weight.device());
-  return scaled(weight.index_select(0, tokens), tokens, mask);
+  const cuda::DeviceGuard guard(weight);
+  return scaled(call("aten::index_select", "", weight, int64_t{0}, tokens), tokens, mask);
 }
 
-at::Tensor embedding_backward_cuda(const at::Tensor& grad, const at::Tensor& tokens, const OptionalTensor& mask,
-                                   int64_t known) {
+Tensor embedding_backward_cuda(const Tensor& grad, const Tensor& tokens, const OptionalTensor& mask, int64_t known) {
   check_embedding_backward(grad, tokens, mask, known);
-  const c10::cuda::CUDAGuard guard(grad.device());
-  return at::embedding_dense_backward(scaled(grad, tokens, mask).contiguous(), tokens.contiguous(), known,
-                                      /*padding_idx=*/-1, /*scale_grad_by_freq=*/false);
+  const cuda::DeviceGuard guard(grad);
+  return call("aten::embedding_dense_backward", "", as_contiguous(scaled(grad, tokens, mask)), as_contiguous(tokens),
+              known, /*padding_idx=*/int64_t{-1}, /*scale_grad_by_freq=*/false);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
-  m.impl("embedding", &embedding_cuda);
-  m.impl("embedding_backward", &embedding_backward_cuda);
+STABLE_TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
+  m.impl("embedding", TORCH_BOX(&embedding_cuda));
+  m.impl("embedding_backward", TORCH_BOX(&embedding_backward_cuda));
 }
 
 }  // namespace ulmfit_fast

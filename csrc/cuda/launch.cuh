@@ -1,7 +1,7 @@
 // How kernels are launched, and where a thread finds its place.
 #pragma once
 
-#include <c10/cuda/CUDAException.h>
+#include <stdexcept>
 
 #include "elements.h"
 #include "geometry.h"
@@ -17,7 +17,8 @@ void launch_blocks(cudaStream_t stream, void (*kernel)(Parameters...), int64_t b
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(threads_of_block);
   config.stream = stream;
-  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
 }
 
 // The same with at least so many threads, of which each finds its place by `thread_index`.

@@ -1,6 +1,6 @@
 // A block owns a row: largest logit, sum of exponentials, then the gradient. Sums are reduced in a fixed order. Each
 // logit is read three times, each gradient written once.
-#include <c10/macros/Macros.h>
+#include <torch/headeronly/macros/Macros.h>
 
 #include <limits>
 

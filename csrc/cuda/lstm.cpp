@@ -1,8 +1,6 @@
-#include <torch/library.h>
-
 #include "lstm_call.h"
 
-TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
-  m.impl("lstm", &ulmfit_fast::lstm_op<ulmfit_fast::run_lstm_forward_cuda>);
-  m.impl("lstm_backward", &ulmfit_fast::lstm_backward_op<ulmfit_fast::run_lstm_backward_cuda>);
+STABLE_TORCH_LIBRARY_IMPL(ulmfit_fast, CUDA, m) {
+  m.impl("lstm", TORCH_BOX(&ulmfit_fast::lstm_op<ulmfit_fast::run_lstm_forward_cuda>));
+  m.impl("lstm_backward", TORCH_BOX(&ulmfit_fast::lstm_backward_op<ulmfit_fast::run_lstm_backward_cuda>));
 }

@@ -14,38 +14,25 @@ namespace {
 using namespace cuda;
 
 template <typename T>
-const T* pointer(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
-}
-template <typename T>
-T* mutable_pointer(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
-}
-
-at::Tensor contiguous(const OptionalTensor& tensor) {
-  return tensor.has_value() ? tensor->contiguous() : at::Tensor();
-}
-
-at::Tensor copy_as(const at::Tensor& tensor, at::ScalarType dtype) {
-  return tensor.to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
+const T* pointer(const OptionalTensor& tensor) {
+  return tensor.has_value() ? tensor->const_data_ptr<T>() : nullptr;
 }
 
 // from o M / (1-p) as a tensor of its own, or `from` itself where nothing is dropped; E is its type.
 template <typename E>
-at::Tensor dropped(const at::Tensor& from, const LstmInputs& a) {
+Tensor dropped(const Tensor& from, const LstmInputs& a) {
   if (a.weight_dropout == 0.0) return from;
-  const at::Tensor to = at::empty_like(from);
-  const at::Tensor seed = a.seed.to(from.device(), at::kLong, /*non_blocking=*/true);  // eight bytes, staged at once
-  drop<E>(c10::cuda::getCurrentCUDAStream(), to.mutable_data_ptr<E>(), from.const_data_ptr<E>(),
-          seed.const_data_ptr<int64_t>(), keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout),
-          from.numel());
+  const Tensor to = empty(from.sizes(), dtype_of(from), from);
+  const Tensor seed = torch::stable::to(a.seed, from.device(), /*non_blocking=*/true);  // eight bytes, staged at once
+  drop<E>(stream_of(from), to.mutable_data_ptr<E>(), from.const_data_ptr<E>(), seed.const_data_ptr<int64_t>(),
+          keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout), from.numel());
   return to;
 }
 
 // The recurrent weight as the products take it.
 template <typename E>
-at::Tensor dropped_weight(const LstmInputs& a) {
-  return dropped<E>(a.weight_hh.to(a.input.scalar_type()).contiguous(), a);
+Tensor dropped_weight(const LstmInputs& a) {
+  return dropped<E>(converted(a.weight_hh, dtype_of(a.input)), a);
 }
 
 // The steps in order of computation.
@@ -72,41 +59,39 @@ struct Steps {
 template <typename E>
 ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   using Acc = Accumulator<E>;
-  const at::ScalarType state_dtype = state_dtype_of(a.input);
-  const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
+  const ScalarType dtype = dtype_of(a.input), state_dtype = state_dtype_of(a.input);
   const int64_t hidden = a.hidden();
   const bool projected = a.weight_hr.has_value(), keep_output = pool == nullptr || keep != Keep::kNothing;
   const Steps steps(a, reverse);
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  const cudaStream_t stream = stream_of(a.input);
 
-  ForwardResult result;
-  const auto when = [&](bool kept, int64_t width, const at::TensorOptions& like) {
-    return kept ? at::empty({a.rows(), width}, like) : at::empty({0}, like);
+  const auto when = [&](bool kept, int64_t width, ScalarType of) {
+    return kept ? empty({a.rows(), width}, of, a.input) : empty({0}, of, a.input);
   };
-  result.output = when(keep_output, a.output_size(), options);
-  result.gates = when(keep == Keep::kBackward, 4 * hidden, options);
-  result.cells = when(keep != Keep::kNothing, hidden, state_options);
-  const at::ScalarType dtype = a.input.scalar_type();  // master weights are rounded to it
-  const at::Tensor from_input = multiply(a.input, a.weight_ih.to(dtype).t(), state_dtype);
-  const at::Tensor weight_hh = dropped_weight<E>(a).t();
-  const at::Tensor bias =
-      a.bias_ih.has_value() ? a.bias_ih->to(state_dtype).add(a.bias_hh->to(state_dtype)) : at::Tensor();
-  const at::Tensor h = copy_as(a.h0, a.input.scalar_type()), c = copy_as(a.c0, state_dtype);
-  const at::Tensor cell_output = projected ? at::empty({a.batch(), hidden}, options) : h;
-  at::Tensor count, pool_from;
+  const Tensor output = when(keep_output, a.output_size(), dtype);
+  const Tensor gates = when(keep == Keep::kBackward, 4 * hidden, dtype);
+  const Tensor cells = when(keep != Keep::kNothing, hidden, state_dtype);
+  // Master weights are rounded to the input's dtype.
+  const Tensor from_input = multiply(a.input, transposed(converted(a.weight_ih, dtype)), state_dtype);
+  const Tensor weight_hh = transposed(dropped_weight<E>(a));
+  OptionalTensor weight_hr, bias;
+  if (projected) weight_hr = transposed(converted(*a.weight_hr, dtype));
+  if (a.bias_ih.has_value()) bias = sum_of(converted(*a.bias_ih, state_dtype), converted(*a.bias_hh, state_dtype));
+  const Tensor h = copied(a.h0, dtype), c = copied(a.c0, state_dtype);
+  const Tensor cell_output = projected ? empty({a.batch(), hidden}, dtype, a.input) : h;
+  std::optional<PooledState> pooled;
+  OptionalTensor count, pool_from;
   PoolStep<Acc> pool_step{};
   if (pool != nullptr) {
-    result.total = copy_as(*pool->total, at::kDouble);
-    result.maximum = copy_as(*pool->maximum, state_dtype);
-    result.argmax = copy_as(pool->argmax, at::kInt);
-    count = pool->count.contiguous();
-    pool_from = pool->pool_from.contiguous();
-    pool_step = {mutable_pointer<double>(result.total), mutable_pointer<Acc>(result.maximum),
-                 mutable_pointer<int32_t>(result.argmax), pointer<int64_t>(count), pointer<int64_t>(pool_from)};
+    pooled = copied_pool(*pool, state_dtype);
+    count = as_contiguous(pool->count);
+    pool_from = as_contiguous(pool->pool_from);
+    pool_step = {pooled->total.mutable_data_ptr<double>(), pooled->maximum.mutable_data_ptr<Acc>(),
+                 pooled->argmax.mutable_data_ptr<int32_t>(), pointer<int64_t>(count), pointer<int64_t>(pool_from)};
   }
   for (int64_t s = 0; s < steps.count; ++s) {
     const int64_t rows = steps.rows(s);
-    const at::Tensor from_state = multiply(h.narrow(0, 0, rows), weight_hh, state_dtype);
+    const Tensor from_state = multiply(rows_of(h, 0, rows), weight_hh, state_dtype);
     ForwardStep<E> step{};
     step.rows = rows;
     step.first_row = steps.first_row(s);
@@ -117,59 +102,58 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     step.bias = pointer<Acc>(bias);
     step.c = c.mutable_data_ptr<Acc>();
     step.cell_output = cell_output.mutable_data_ptr<E>();
-    step.output = keep_output && !projected ? result.output.mutable_data_ptr<E>() : nullptr;
-    step.gates = keep == Keep::kBackward ? result.gates.mutable_data_ptr<E>() : nullptr;
-    step.cells = keep != Keep::kNothing ? result.cells.mutable_data_ptr<Acc>() : nullptr;
+    step.output = keep_output && !projected ? output.mutable_data_ptr<E>() : nullptr;
+    step.gates = keep == Keep::kBackward ? gates.mutable_data_ptr<E>() : nullptr;
+    step.cells = keep != Keep::kNothing ? cells.mutable_data_ptr<Acc>() : nullptr;
     step.pool = pool_step;
     forward_step<E>(stream, step);
     if (!projected) continue;
-    at::Tensor h_rows = h.narrow(0, 0, rows);
-    at::mm_out(h_rows, cell_output.narrow(0, 0, rows), a.weight_hr->to(dtype).t());
-    result.output.narrow(0, step.first_row, rows).copy_(h_rows);
+    const Tensor h_rows = rows_of(h, 0, rows);
+    multiply_into(h_rows, rows_of(cell_output, 0, rows), *weight_hr);
+    copy_to(rows_of(output, step.first_row, rows), h_rows);
   }
-  result.h_n = h;
-  result.c_n = c.to(a.c0.scalar_type());
-  return result;
+  return {output, h, converted(c, dtype_of(a.c0)), gates, cells, pooled};
 }
 
 template <typename E>
 Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
                   const Saved& saved, Needs needs) {
   using Acc = Accumulator<E>;
-  const at::ScalarType dtype = a.input.scalar_type(), state_dtype = state_dtype_of(a.input);
-  const at::TensorOptions options = a.input.options(), state_options = options.dtype(state_dtype);
+  const ScalarType dtype = dtype_of(a.input), state_dtype = state_dtype_of(a.input);
   const int64_t hidden = a.hidden(), width = a.output_size();
   const bool projected = a.weight_hr.has_value();
   const Steps steps(a, reverse);
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  const cudaStream_t stream = stream_of(a.input);
 
-  const at::Tensor gates = saved.gates.contiguous(), cells = saved.cells.to(state_dtype).contiguous();
-  const at::Tensor output = saved.output.contiguous(), h0 = a.h0.contiguous();
-  const at::Tensor c0 = a.c0.to(state_dtype).contiguous();
-  const at::Tensor weight_hh = dropped_weight<E>(a);
-  const at::Tensor grad_output = contiguous(grads.output), grad_h_n = contiguous(grads.h_n);
-  const at::Tensor grad_c =
-      grads.c_n.has_value() ? copy_as(*grads.c_n, state_dtype) : at::zeros({a.batch(), hidden}, state_options);
-  const at::Tensor grad_h0 = at::empty({a.batch(), width}, options);
-  const at::Tensor grad_gates = at::empty({a.rows(), 4 * hidden}, options);
-  const at::Tensor previous_h = needs[kNeedWeightHh] ? at::empty({a.rows(), width}, options) : at::Tensor();
-  const at::Tensor grad_h_rows = projected ? at::empty({a.rows(), width}, options) : at::Tensor();
-  const at::Tensor grad_h = at::empty({a.batch(), width}, state_options);
-  at::Tensor grad_total, grad_maximum, argmax, count, pool_from;
+  const Tensor gates = as_contiguous(saved.gates), cells = as_contiguous(saved.cells);
+  const Tensor output = as_contiguous(saved.output), h0 = as_contiguous(a.h0), c0 = converted(a.c0, state_dtype);
+  const Tensor weight_hh = dropped_weight<E>(a);
+  const OptionalTensor weight_hr = converted(a.weight_hr, dtype);
+  const OptionalTensor grad_output = as_contiguous(grads.output), grad_h_n = as_contiguous(grads.h_n);
+  const Tensor grad_c =
+      grads.c_n.has_value() ? copied(*grads.c_n, state_dtype) : zeros({a.batch(), hidden}, state_dtype, a.input);
+  const Tensor grad_h0 = empty({a.batch(), width}, dtype, a.input);
+  const Tensor grad_gates = empty({a.rows(), 4 * hidden}, dtype, a.input);
+  const auto when = [&](bool needed) {
+    return needed ? OptionalTensor(empty({a.rows(), width}, dtype, a.input)) : std::nullopt;
+  };
+  const OptionalTensor previous_h = when(needs[kNeedWeightHh]), grad_h_rows = when(projected);
+  const Tensor grad_h = empty({a.batch(), width}, state_dtype, a.input);
+  OptionalTensor grad_total, grad_maximum, argmax, count, pool_from;
   if (pool != nullptr) {
-    if (pool->total.has_value()) grad_total = pool->total->to(state_dtype).contiguous();
-    grad_maximum = contiguous(pool->maximum);
-    argmax = pool->argmax.contiguous();
-    count = pool->count.contiguous();
-    pool_from = pool->pool_from.contiguous();
+    grad_total = converted(pool->total, state_dtype);
+    grad_maximum = as_contiguous(pool->maximum);
+    argmax = as_contiguous(pool->argmax);
+    count = as_contiguous(pool->count);
+    pool_from = as_contiguous(pool->pool_from);
   }
   for (int64_t s = steps.count - 1; s >= 0; --s) {
     const int64_t rows = steps.rows(s), first_row = steps.first_row(s);
     const int64_t continued = steps.continued(s), continuing = steps.continuing(s);
     const bool cut = bptt > 0 && (s + 1) % bptt == 0;  // bptt runs forward only: s is the step
-    at::Tensor from_next;
+    OptionalTensor from_next;
     if (continued > 0 && !cut)
-      from_next = multiply(grad_gates.narrow(0, steps.first_row(s + 1), continued), weight_hh, state_dtype);
+      from_next = multiply(rows_of(grad_gates, steps.first_row(s + 1), continued), weight_hh, state_dtype);
     StateGradient<E> state{};
     state.rows = rows;
     state.first_row = first_row;
@@ -185,10 +169,10 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     state.count = pointer<int64_t>(count);
     state.pool_from = pointer<int64_t>(pool_from);
     state.grad_h = grad_h.mutable_data_ptr<Acc>();
-    state.stored = mutable_pointer<E>(grad_h_rows);
+    state.stored = projected ? grad_h_rows->mutable_data_ptr<E>() : nullptr;
     state_gradient<E>(stream, state);
-    const at::Tensor grad_cell_output =
-        projected ? multiply(grad_h_rows.narrow(0, first_row, rows), a.weight_hr->to(dtype), state_dtype) : grad_h;
+    const Tensor grad_cell_output =
+        projected ? multiply(rows_of(*grad_h_rows, first_row, rows), *weight_hr, state_dtype) : grad_h;
     BackwardStep<E> step{};
     step.rows = rows;
     step.first_row = first_row;
@@ -204,52 +188,54 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     step.grad_gates = grad_gates.mutable_data_ptr<E>();
     backward_step<E>(stream, step);
     if (needs[kNeedH0] && rows > continuing)  // rows whose first step of computation this is
-      grad_h0.narrow(0, continuing, rows - continuing)
-          .copy_(multiply(grad_gates.narrow(0, first_row + continuing, rows - continuing), weight_hh, state_dtype));
-    if (!previous_h.defined()) continue;
+      copy_to(rows_of(grad_h0, continuing, rows - continuing),
+              multiply(rows_of(grad_gates, first_row + continuing, rows - continuing), weight_hh, state_dtype));
+    if (!previous_h.has_value()) continue;
     if (continuing > 0)
-      previous_h.narrow(0, first_row, continuing).copy_(output.narrow(0, steps.first_row(s - 1), continuing));
+      copy_to(rows_of(*previous_h, first_row, continuing), rows_of(output, steps.first_row(s - 1), continuing));
     if (rows > continuing)
-      previous_h.narrow(0, first_row + continuing, rows - continuing)
-          .copy_(h0.narrow(0, continuing, rows - continuing));
+      copy_to(rows_of(*previous_h, first_row + continuing, rows - continuing),
+              rows_of(h0, continuing, rows - continuing));
   }
 
-  at::Tensor grad_weight_hh = no_gradient(a.weight_hh);
-  at::Tensor grad_weight_hr = no_gradient(projected ? *a.weight_hr : a.input);
+  Tensor grad_weight_hh = no_gradient(a.weight_hh);
+  Tensor grad_weight_hr = no_gradient(projected ? *a.weight_hr : a.input);
   if (needs[kNeedWeightHh]) {
-    grad_weight_hh = multiply(grad_gates.t(), previous_h, a.weight_hh.scalar_type());
-    grad_weight_hh =
-        a.weight_hh.scalar_type() == dtype ? dropped<E>(grad_weight_hh, a) : dropped<Acc>(grad_weight_hh, a);
+    grad_weight_hh = multiply(transposed(grad_gates), *previous_h, dtype_of(a.weight_hh));
+    grad_weight_hh = dtype_of(a.weight_hh) == dtype ? dropped<E>(grad_weight_hh, a) : dropped<Acc>(grad_weight_hh, a);
   }
   if (needs[kNeedWeightHr]) {
-    const at::Tensor cell_output = gates.narrow(1, 3 * hidden, hidden).to(state_dtype).mul(cells.tanh()).to(dtype);
-    grad_weight_hr = multiply(grad_h_rows.t(), cell_output, a.weight_hr->scalar_type());
+    Tensor all_gates = gates;
+    const Tensor o = converted(torch::stable::narrow(all_gates, 1, 3 * hidden, hidden), state_dtype);
+    const Tensor cell_output = converted(call("aten::mul", "Tensor", o, call("aten::tanh", "", cells)), dtype);
+    grad_weight_hr = multiply(transposed(*grad_h_rows), cell_output, dtype_of(*a.weight_hr));
   }
-  return {
-      needs[kNeedInput] ? at::mm(grad_gates, a.weight_ih.to(dtype)) : no_gradient(a.input),
-      needs[kNeedH0] ? grad_h0 : no_gradient(a.h0),
-      needs[kNeedH0] ? grad_c.to(a.c0.scalar_type()) : no_gradient(a.c0),
-      needs[kNeedWeightIh] ? multiply(grad_gates.t(), a.input, a.weight_ih.scalar_type()) : no_gradient(a.weight_ih),
-      grad_weight_hh,
-      needs[kNeedBias] ? grad_gates.sum(0, /*keepdim=*/false, state_dtype).to(a.weight_ih.scalar_type())
-                       : no_gradient(a.weight_ih),
-      grad_weight_hr};
+  const std::array<int64_t, 1> all_rows{0};
+  return {needs[kNeedInput] ? multiply(grad_gates, converted(a.weight_ih, dtype), dtype) : no_gradient(a.input),
+          needs[kNeedH0] ? grad_h0 : no_gradient(a.h0),
+          needs[kNeedH0] ? converted(grad_c, dtype_of(a.c0)) : no_gradient(a.c0),
+          needs[kNeedWeightIh] ? multiply(transposed(grad_gates), a.input, dtype_of(a.weight_ih))
+                               : no_gradient(a.weight_ih),
+          grad_weight_hh,
+          needs[kNeedBias] ? converted(torch::stable::sum(grad_gates, Shape(all_rows), /*keepdim=*/false, state_dtype),
+                                       dtype_of(a.weight_ih))
+                           : no_gradient(a.weight_ih),
+          grad_weight_hr};
 }
 
 }  // namespace
 
 ForwardResult run_lstm_forward_cuda(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
-  const c10::cuda::CUDAGuard guard(a.input.device());
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
-  return ULMFIT_DISPATCH_CUDA("lstm", a.input.scalar_type(), [&] { return forward<scalar_t>(a, pool, reverse, keep); });
+  const DeviceGuard guard(a.input);
+  return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input),
+                   [&]<typename T>() { return forward<T>(a, pool, reverse, keep); });
 }
 
 Backward run_lstm_backward_cuda(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
                                 int64_t bptt, const Saved& saved, Needs needs) {
-  const c10::cuda::CUDAGuard guard(a.input.device());
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);  // dtypes are chosen here
-  return ULMFIT_DISPATCH_CUDA("lstm", a.input.scalar_type(),
-                              [&] { return backward<scalar_t>(grads, a, pool, reverse, bptt, saved, needs); });
+  const DeviceGuard guard(a.input);
+  return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input),
+                   [&]<typename T>() { return backward<T>(grads, a, pool, reverse, bptt, saved, needs); });
 }
 
 }  // namespace ulmfit_fast

@@ -46,6 +46,41 @@ void require_pooled(const Problem& problem, const Sizes& s, const std::vector<E>
   }
 }
 
+// `forward` again on weights that were packed before.
+template <typename E, typename Acc>
+void require_same_when_packed(const Problem& problem, LstmForward<E> forward, std::vector<Acc> c,
+                              const std::vector<E>& output) {
+  const LstmKernels<E>& kernels = lstm_kernels<E>();
+  const auto aligned = [](std::vector<std::byte>& block) {
+    return block.data() + 64 - reinterpret_cast<uintptr_t>(block.data()) % 64;
+  };
+  std::vector<std::byte> packed(kernels.packed_bytes(forward.sizes) + 64);
+  LstmPack<E> pack{};
+  pack.sizes = forward.sizes;
+  pack.slices = problem.threads;
+  pack.weight_ih = forward.weight_ih;
+  pack.weight_hh = forward.weight_hh;
+  pack.weight_hr = forward.weight_hr;
+  pack.packed = aligned(packed);
+  std::vector<std::byte> buffers(kernels.pack_scratch(pack) + 64);
+  pack.scratch = aligned(buffers);
+  run_team(pack, pack.slices, problem.threads, kernels.pack);
+
+  std::vector<E> again(output.size());
+  forward.packed = pack.packed;
+  forward.weight_ih = {};
+  forward.weight_hh = {};
+  forward.weight_hr = nullptr;
+  forward.output = again.data();
+  forward.c = c.data();
+  std::vector<std::byte> scratch(kernels.forward_scratch(forward) + 64);
+  forward.scratch = aligned(scratch);
+  run_team(forward, problem.grid.slices(), problem.threads, kernels.forward);
+  if (std::memcmp(again.data(), output.data(), output.size() * sizeof(E)) == 0) return;
+  std::fprintf(stderr, "packed weights give other states\n");
+  std::exit(1);
+}
+
 template <typename E>
 void check(const Problem& problem, double tolerance) {
   using Acc = Accumulator<E>;
@@ -111,6 +146,7 @@ void check(const Problem& problem, double tolerance) {
     std::vector<std::byte> scratch(kernels.forward_scratch(forward) + 64);  // exact, unlike a kept block
     forward.scratch = scratch.data() + 64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64;
     run_team(forward, problem.grid.slices(), problem.threads, kernels.forward);
+    if (problem.p == 0) require_same_when_packed(problem, forward, c0, output);
     if (problem.pooled) {  // again, the states going nowhere but into the pool
       std::vector<E> two_steps(2 * s.batch * s.output);
       c = c0;
@@ -220,6 +256,7 @@ int main() {
   check_team();
   check_cross_entropy();
   check_cuda_geometry();
+  check_quantized();
   const Problem problems[] = {
       {{1}, 1, 1, 0, false, 0.0, {1, 1}, 1},
       {{9, 8}, 1, 1, 0, false, 0.5, {1, 1}, 1},  // half a group of bfloat16, several tiles of rows
@@ -233,6 +270,7 @@ int main() {
       {std::vector<int64_t>(120, 13), 5, 19, 0, false, 0.3, {2, 2}, 4},  // slices whose chunks begin at different steps
       {std::vector<int64_t>(120, 13), 5, 19, 4, true, 0.3, {2, 2}, 3},
       {{2, 2}, 70, 80, 0, false, 0.5, {1, 3}, 3},
+      {{3, 3, 1}, 6, 70, 66, false, 0.0, {1, 3}, 3},   // packed, a projection's panels are not cut as a slice cuts them
       {{14, 13, 2}, 3, 67, 0, false, 0.5, {2, 2}, 3},  // a mask in pieces, a thread with two slices
       {{5, 4, 4, 2, 1, 1, 1}, 6, 19, 0, false, 0.3, {1, 2}, 2, true, 3},
       {{9, 9, 8, 8, 3}, 6, 37, 0, false, 0.3, {2, 2}, 4, true, 2},

@@ -271,7 +271,7 @@ def test_forcing_an_instruction_set() -> None:
         "print(ops.build_info()['isa'], *(f'{v.double().sum():.9f}' for v in (o, x.grad, l.weight_hh_l0.grad)))"
     )
     results = {}
-    for isa in ("portable", "avx2", "avx512", "avx512_bf16"):
+    for isa in ("portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16"):
         finished = subprocess.run(
             [sys.executable, "-c", code], env=_environment(isa), capture_output=True, text=True, check=False
         )
@@ -286,7 +286,7 @@ def test_forcing_an_instruction_set() -> None:
     unknown = subprocess.run(
         [sys.executable, "-c", code], env=_environment("sse9"), capture_output=True, text=True, check=False
     )
-    assert "expected avx512_bf16, avx512, avx2 or portable" in unknown.stderr
+    assert "expected avx512_bf16, avx512_vnni, avx512, avx2_vnni, avx2 or portable" in unknown.stderr
 
 
 def _environment(isa: str) -> dict[str, str]:

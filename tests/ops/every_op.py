@@ -36,6 +36,17 @@ def call(op: str, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
     return (results,) if isinstance(results, Tensor) else tuple(results)
 
 
+def _taken(op: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Those that the op takes."""
+    return {argument.name: given[argument.name] for argument in overload(op)._schema.arguments}
+
+
+def _quantized(inputs: int, hidden: int) -> dict[str, Tensor]:
+    ih, hh = (torch.randint(-127, 128, (4 * hidden, size), dtype=torch.int8) for size in (inputs, hidden))
+    scale = torch.full((4 * hidden,), 0.01)
+    return {"weight_ih": ih, "scale_ih": scale, "weight_hh": hh, "scale_hh": scale.clone()}
+
+
 def arguments_of(
     op: str, lengths: tuple[int, ...] = (3, 2, 1), dtype: torch.dtype = torch.float32, projection: int = 3
 ) -> dict[str, Any]:
@@ -73,6 +84,19 @@ def arguments_of(
             }  # fmt: skip
         case "lstm" | "lstm_pool":
             return arguments | {"bptt": 0, "keep": 2}
+        case "lstm_pack":
+            return {n: arguments[n] for n in ("weight_ih", "weight_hh", "weight_hr")} | {"dtype": dtype}
+        case "lstm_packed" | "lstm_pool_packed":
+            weights = [arguments[n] for n in ("weight_ih", "weight_hh")]
+            arguments["packed"] = native.lstm_pack(*weights, arguments.get("weight_hr"), dtype)
+            return _taken(op, arguments | {"keep": 1})
+        case "lstm_quantized_pack":
+            return _quantized(5, 7)
+        case "lstm_quantized" | "lstm_pool_quantized":
+            packed = native.lstm_quantized_pack(*_quantized(5, 7).values())
+            if "pool" not in op:
+                arguments["h0"] = torch.zeros_like(arguments["c0"])
+            return _taken(op, arguments | {"packed": packed})
     forward = op.removesuffix("_backward")  # whose results backward takes
     results = dict(
         zip((r.name for r in overload(forward)._schema.returns), call(forward, arguments | {"bptt": 0, "keep": 2}),

@@ -13,7 +13,7 @@ from ulmfit_fast import ops
 from ulmfit_fast._C import measure_fma_peak
 
 HERE = Path(__file__).parent
-OPS = ("lstm", "lstm_pool", "linear_cross_entropy", "embedding", "locked_dropout", "dropconnect_mask")
+OPS = ("lstm", "lstm_pool", "lstm_pack", "linear_cross_entropy", "embedding", "locked_dropout", "dropconnect_mask")
 
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512_bf16"])

@@ -8,6 +8,8 @@ import click
 
 from ulmfit_fast.cli import options
 from ulmfit_fast.core.console import say
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.storage.compact import FORMATS
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import (
@@ -33,7 +35,7 @@ def convert_command(folder: Path, weights: str, output: Path, overwrite: bool) -
     """Store a MODEL folder's weights in fewer bits.
 
     The result is a model folder like any other. In memory the weights are float32 again, so predictions take the same
-    time. They differ as far as the stored numbers were rounded.
+    time (predict --precision int8 computes in int8, too). They differ as far as the stored numbers were rounded.
     """
     folder = find_pretrained(folder)
     kind = read_config(folder)["kind"]
@@ -41,6 +43,8 @@ def convert_command(folder: Path, weights: str, output: Path, overwrite: bool) -
     arguments = read_training_args(folder)
     if kind == "classifier":
         classifier, tokenizer, task = load_classifier(folder)
+        if is_quantized(classifier) and weights != "int8":
+            raise InputError(f"{folder}: holds an int8 model; convert the float32 model that it was made of")
         save_model(output, classifier, tokenizer, task, arguments, weights)
     else:
         language_model, tokenizer = load_language_model(folder)

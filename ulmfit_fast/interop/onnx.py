@@ -18,7 +18,7 @@ from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.interop.torch_export import (
     LanguageModelStep,
-    check_eval_mode,
+    check_exportable,
     classifier_example,
     language_model_example,
 )
@@ -51,7 +51,7 @@ def export_onnx(model: TextClassifier | LanguageModel | WeightDropLSTM, path: st
     """
     if isinstance(model, WeightDropLSTM) and model.proj_size:
         raise InputError("export_onnx: ONNX's LSTM has no projection; proj_size must be 0")
-    check_eval_mode("export_onnx", model)
+    check_exportable("export_onnx", model)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise InputError(f"export_onnx: weights must be float32, {name} is {parameter.dtype}; call float() first")

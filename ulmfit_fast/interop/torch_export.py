@@ -10,6 +10,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.nn.quantized import is_quantized
 
 _TOKENS, _BATCH = 7, 3  # of the example that is traced; not 1, which torch.export would hold on to
 
@@ -71,12 +72,15 @@ def language_model_example(
     return (tokens, state), ({0: Dim("tokens"), 1: Dim("batch")}, [tuple(batch for _ in layer) for layer in state])
 
 
-def check_eval_mode(name: str, model: nn.Module) -> None:
+def check_exportable(name: str, model: nn.Module) -> None:
+    """InputError for a model in training mode or in int8."""
+    if is_quantized(model):
+        raise InputError(f"{name}: the model is int8, in a form of this processor's; export the float32 model instead")
     if any(module.training for module in model.modules()):
         raise InputError(f"{name}: the model is in training mode, which would export its dropout; call eval() first")
 
 
 def _export(name: str, model: nn.Module, example: tuple, dynamic_shapes: tuple) -> ExportedProgram:
-    check_eval_mode(name, model.model if isinstance(model, LanguageModelStep) else model)
+    check_exportable(name, model.model if isinstance(model, LanguageModelStep) else model)
     with torch.no_grad():  # nothing is kept for a backward
         return torch.export.export(model, example, dynamic_shapes=dynamic_shapes)

@@ -6,8 +6,6 @@ it computes the same thing again, which is how BPT3C recomputes a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +18,7 @@ from ulmfit_fast import ops
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
-from ulmfit_fast.nn.lstm import WeightDropLSTM
+from ulmfit_fast.nn.lstm import WeightDropLSTM, drops
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,7 @@ class AWDLSTMWeights(NamedTuple):
 
     embedding: Tensor  # [V, E]
     layers: list[tuple[Tensor, Tensor, Tensor, Tensor]]  # weight_ih, weight_hh, bias_ih, bias_hh
+    packed: list[Tensor | None]  # the layers' ops.lstm_pack, where they are kept
 
     def flat(self) -> list[Tensor]:
         return [self.embedding, *(tensor for layer in self.layers for tensor in layer)]
@@ -120,7 +119,8 @@ class AWDLSTMWeights(NamedTuple):
         def leaf(x: Tensor) -> Tensor:
             return x.detach().requires_grad_(x.requires_grad)
 
-        return AWDLSTMWeights(leaf(self.embedding), [tuple(map(leaf, layer)) for layer in self.layers])  # type: ignore[misc]
+        layers = [tuple(map(leaf, layer)) for layer in self.layers]
+        return AWDLSTMWeights(leaf(self.embedding), layers, self.packed)  # type: ignore[arg-type]
 
 
 class AWDLSTM(nn.Module):
@@ -234,7 +234,9 @@ class AWDLSTM(nn.Module):
         new_state: list[LayerState] = []
         for layer, (h, c) in enumerate(state):
             x, h = _layer_input(layer, x, h, batch_sizes, masks)
-            x, h_n, c_n = ops.lstm(x, batch_sizes, h, c, *weights.layers[layer], **_weight_drop(layer, masks))
+            x, h_n, c_n = ops.lstm(
+                x, batch_sizes, h, c, *weights.layers[layer], **_weight_drop(layer, masks), packed=weights.packed[layer]
+            )
             new_state.append((h_n, c_n))
         return x, new_state
 
@@ -253,7 +255,7 @@ class AWDLSTM(nn.Module):
         for layer, (rnn, (h, c)) in enumerate(zip(self._layers, state, strict=True)):
             x, h = _layer_input(layer, x, h, batch_sizes, masks)
             seed = None if masks is None else masks.seeds[layer]
-            with _drops(rnn, 0.0 if masks is None else masks.weight_p):
+            with drops(rnn, 0.0 if masks is None else masks.weight_p):
                 seeds = {"seeds": [seed]} if seed is not None and isinstance(rnn, WeightDropLSTM) else {}
                 packed, (h_n, c_n) = rnn(PackedSequence(x, batch_sizes), (h.unsqueeze(0), c.unsqueeze(0)), **seeds)
             x = packed.data
@@ -311,7 +313,7 @@ class AWDLSTM(nn.Module):
         for layer, (h, c) in enumerate(state):
             x, h = _layer_input(layer, x, h, batch_sizes, masks)
             arguments = (x, batch_sizes, h, c, *weights.layers[layer])
-            drop = _weight_drop(layer, masks)
+            drop = _weight_drop(layer, masks) | {"packed": weights.packed[layer]}
             if layer + 1 == len(state):
                 result = ops.lstm_pool(*arguments, pooled, **drop, bptt=bptt, keep_states=rows is not None)
                 pooled, h_n, c_n, x, cells = result
@@ -329,7 +331,12 @@ class AWDLSTM(nn.Module):
         compute_weights([self.encoder, *self.rnns])
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         layers = [tuple(cast(Tensor, getattr(rnn, name)) for name in names) for rnn in self._layers]
-        return AWDLSTMWeights(self.encoder.weight, layers)  # type: ignore[arg-type]
+        embedding = self.encoder.weight
+        packed = [
+            rnn.packed_weights(0, own, embedding) if isinstance(rnn, WeightDropLSTM) else None
+            for rnn, own in zip(self.rnns, layers, strict=True)
+        ]
+        return AWDLSTMWeights(embedding, layers, packed)  # type: ignore[arg-type]
 
     def activation_bytes(self) -> int:
         """About how much one token's activations take that are kept for backward, with autocast as it is now."""
@@ -348,20 +355,6 @@ def _computes(module: nn.Module, as_class: type[nn.Module]) -> bool:
 
 def _is_simple(rnn: WeightDropLSTM) -> bool:
     return bool(rnn.bias) and rnn.num_layers == 1 and not rnn.bidirectional and not rnn.proj_size
-
-
-@contextmanager
-def _drops(rnn: nn.Module, p: float) -> Iterator[None]:
-    """Within it ``rnn`` drops with probability p, as a call's masks say, whatever its mode. Not a layer of others."""
-    if not isinstance(rnn, WeightDropLSTM) or p == (rnn.weight_dropout if rnn.training else 0.0):
-        yield
-        return
-    before = rnn.training, rnn.weight_dropout
-    rnn.training, rnn.weight_dropout = p > 0, p
-    try:
-        yield
-    finally:
-        rnn.training, rnn.weight_dropout = before
 
 
 def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:

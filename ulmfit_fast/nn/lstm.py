@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
+from ulmfit_fast.nn.packed_weights import PackedWeights
 
 State = tuple[Tensor, Tensor]
 
@@ -80,9 +83,41 @@ class WeightDropLSTM(nn.RNNBase):
             device=device, dtype=dtype,
         )  # fmt: skip
         self.weight_dropout = weight_dropout
+        self._packed = PackedWeights()
 
     def flatten_parameters(self) -> None:
         """Nothing to do: the kernels take the parameters where they are."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``torch.nn.Module``; a change of the mode, and ``train()``, drop the packed weights."""
+        if mode or self.training:
+            self._packed.drop()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._packed.drop()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._packed.drop()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_packed", PackedWeights())  # pickled by a version without it
+
+    def packed_weights(self, index: int, weights: Sequence[Tensor], *inputs: Tensor) -> Tensor | None:
+        """``ops.lstm_pack`` of one layer and direction for a call on these inputs; None where the call packs itself.
+
+        Args:
+            index: layer times directions plus direction.
+            weights: its parameters, or what parametrizations made of them, in torch's order.
+            inputs: input and states of the call, the input first.
+        """
+        if self.training:
+            return None
+        packed = (*weights[:2], weights[-1]) if self.proj_size else tuple(weights[:2])
+        return self._packed.of_parameters(index, inputs, packed)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", weight_dropout={self.weight_dropout}" if self.weight_dropout else "")
@@ -220,13 +255,9 @@ class WeightDropLSTM(nn.RNNBase):
                 index = layer * directions + direction
                 parameters = {name: getattr(self, name) for name in self._all_weights[index]}
                 _check_devices("parameter", parameters, x)
-                weight_ih, weight_hh, *rest = [p.float() if half else p for p in parameters.values()]
-                bias_ih, bias_hh = rest[:2] if self.bias else (None, None)
-                weight_hr = rest[-1] if self.proj_size else None
-                output, h, c = ops.lstm(
-                    x, batch_sizes, h0[index], c0[index], weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-                    weight_dropout=p, seed=seeds[index] if seeds is not None else None, reverse=direction == 1,
-                )  # fmt: skip
+                weights = [w.float() if half else w for w in parameters.values()]
+                seed = seeds[index] if seeds is not None else None
+                output, h, c = self._run_layer(index, weights, x, batch_sizes, h0[index], c0[index], seed, p)
                 outputs.append(output)
                 h_n.append(h)
                 c_n.append(c.to(h.dtype))  # under autocast, as torch.nn.LSTM
@@ -235,6 +266,33 @@ class WeightDropLSTM(nn.RNNBase):
                 x = F.dropout(x, self.dropout, self.training)
         h, c = torch.stack(h_n), torch.stack(c_n)
         return (x.half(), (h.half(), c.half())) if half else (x, (h, c))
+
+    def _run_layer(
+        self, index: int, weights: list[Tensor], x: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor,
+        seed: Tensor | None, p: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """One layer and direction on packed rows; ``weights`` are its parameters in torch's order."""
+        weight_ih, weight_hh, *rest = weights
+        bias_ih, bias_hh = rest[:2] if self.bias else (None, None)
+        return ops.lstm(
+            x, batch_sizes, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, rest[-1] if self.proj_size else None,
+            weight_dropout=p, seed=seed, reverse=self.bidirectional and index % 2 == 1,
+            packed=self.packed_weights(index, weights, x, h0, c0),
+        )  # fmt: skip
+
+
+@contextmanager
+def drops(rnn: nn.Module, p: float) -> Iterator[None]:
+    """Within it ``rnn`` drops with probability p, as a call's masks say, whatever its mode. Not a layer of others."""
+    if not isinstance(rnn, WeightDropLSTM) or p == (rnn.weight_dropout if rnn.training else 0.0):
+        yield
+        return
+    before = rnn.training, rnn.weight_dropout
+    rnn.training, rnn.weight_dropout = p > 0, p
+    try:
+        yield
+    finally:
+        rnn.training, rnn.weight_dropout = before
 
 
 def _as_leaf(layer: WeightDropLSTM, tracer: Any, *arguments: Any) -> Any:

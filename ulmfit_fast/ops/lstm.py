@@ -40,6 +40,7 @@ def lstm(
     seed: Tensor | None = None,
     reverse: bool = False,
     bptt: int = 0,
+    packed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction of one LSTM layer over packed rows, with DropConnect on the recurrent weight.
 
@@ -63,6 +64,8 @@ def lstm(
         reverse: run each sequence from its last step to its first.
         bptt: if positive, gradients do not cross multiples of this many steps, as if the state were detached there
             (truncated back-propagation through time). Forward is the same; backward runs all chunks side by side.
+        packed: ``lstm_pack`` of these weights for the dtype of computation, which spares packing them. The result is
+            the same. Taken where nothing is dropped and no gradient may be wanted.
 
     Returns:
         output [N, H or P], h_n [B, H or P] and c_n [B, H] (in c0's dtype): each sequence's states after its last
@@ -78,8 +81,14 @@ def lstm(
     refuse_forward_mode("lstm", (input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr))
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     x, h, w_ih, w_hh, b_ih, b_hh, w_hr = cast_for_autocast(input.device, floats[:2], floats[2:])
+    wanted = wants_gradient((*floats, c0))
+    if packed is not None and not wanted and weight_dropout == 0:
+        output, h_n, c_n, _ = native.lstm_packed(
+            x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packed, reverse, KEEP_NOTHING
+        )
+        return output, h_n, c_n
     seed = seed_or_drawn(seed, weight_dropout, input.device)
-    keep = KEEP_FOR_BACKWARD if wants_gradient((*floats, c0)) else KEEP_NOTHING
+    keep = KEEP_FOR_BACKWARD if wanted else KEEP_NOTHING
     with recorded_whole():
         output, h_n, c_n, _, _ = native.lstm(
             x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, w_hr, seed, weight_dropout, reverse, bptt, keep
@@ -89,11 +98,14 @@ def lstm(
 
 def lstm_with_cells(
     input: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
-    bias_hh: Tensor, *, weight_dropout: float = 0.0, seed: Tensor | None = None,
+    bias_hh: Tensor, *, weight_dropout: float = 0.0, seed: Tensor | None = None, packed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """``lstm`` without a graph, and the cell state of every row, [N, H] in float32 (float64 for float64), besides."""
     floats = (input, h0, weight_ih, weight_hh, bias_ih, bias_hh)
     x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats[:2], floats[2:])
+    if packed is not None and weight_dropout == 0:
+        with torch.no_grad():
+            return native.lstm_packed(x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, None, packed, False, KEEP_STATES)
     seed = seed_or_drawn(seed, weight_dropout, input.device)
     with torch.no_grad():
         output, h_n, c_n, _, cells = native.lstm(

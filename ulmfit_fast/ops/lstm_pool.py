@@ -99,6 +99,7 @@ def lstm_pool(
     seed: Tensor | None = None,
     bptt: int = 0,
     keep_states: bool = False,
+    packed: Tensor | None = None,
 ) -> LSTMPoolOutput:
     """``lstm`` whose states go into a pooled state. Without a gradient to compute, no states are held at all.
 
@@ -129,29 +130,37 @@ def lstm_pool(
             f"the device of input ({input.device}), got {tuple(state.last.shape)} on {state.last.device}"
         )
     x, h, w_ih, w_hh, b_ih, b_hh = cast_for_autocast(input.device, floats[:2], floats[2:])
-    seed = seed_or_drawn(seed, weight_dropout, input.device)
     keep = KEEP_STATES if keep_states else KEEP_NOTHING
-    if wants_gradient(differentiable):
-        keep = KEEP_FOR_BACKWARD
-    with recorded_whole():
-        h_n, c_n, total, maximum, argmax, output, _, cells = native.lstm_pool(
-            x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, state.total, state.maximum, state.argmax, state.count,
-            state.pool_from, seed, weight_dropout, bptt, keep,
-        )  # fmt: skip
+    wanted = wants_gradient(differentiable)
+    pool = (state.total, state.maximum, state.argmax, state.count, state.pool_from)
+    if packed is not None and not wanted and weight_dropout == 0:
+        h_n, c_n, total, maximum, argmax, output, cells = native.lstm_pool_packed(
+            x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, *pool, packed, keep
+        )
+    else:
+        seed = seed_or_drawn(seed, weight_dropout, input.device)
+        with recorded_whole():
+            h_n, c_n, total, maximum, argmax, output, _, cells = native.lstm_pool(
+                x, batch_sizes, h, c0, w_ih, w_hh, b_ih, b_hh, *pool, seed, weight_dropout, bptt,
+                KEEP_FOR_BACKWARD if wanted else keep,
+            )  # fmt: skip
     batch = h_n.shape[0]
     last = torch.cat([h_n.to(state.last.dtype), state.last[batch:]])
-    count, pool_from = _add_steps(state.count, batch_sizes), state.pool_from.clone()
+    count, pool_from = add_steps(state.count, batch_sizes), state.pool_from.clone()
     pooled = PooledState(total, maximum, argmax, last, count, pool_from)
     return LSTMPoolOutput(pooled, h_n, c_n, output.detach(), cells.detach())
 
 
-def _add_steps(count: Tensor, batch_sizes: Tensor) -> Tensor:
+def add_steps(count: Tensor, batch_sizes: Tensor) -> Tensor:
     """``count`` [D] and the steps of each row's sequence."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         steps = sequence_lengths(batch_sizes).to(count.device, non_blocking=True)
         rows = steps.shape[0]
         return torch.cat([count[:rows] + steps, count[rows:]])
     count = count.clone()
+    if batch_sizes[0] == batch_sizes[-1]:
+        count[: int(batch_sizes[0])] += len(batch_sizes)
+        return count
     sizes, steps = torch.unique_consecutive(batch_sizes, return_counts=True)
     for rows, more in zip(sizes.tolist(), steps.tolist(), strict=True):  # no copy to a GPU, which a CUDA graph refuses
         count[:rows] += more

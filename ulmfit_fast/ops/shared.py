@@ -14,24 +14,19 @@ try:
     from ulmfit_fast import _C
 except ImportError as error:
     raise ImportError(
-        f"ulmfit_fast's native module does not load beside torch {torch.__version__} ({error}). It is built against "
-        "one torch: reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .` Where _C is "
-        "missing, Python was started in a source folder that was not installed with -e: start it elsewhere"
+        f"ulmfit_fast's native module does not load beside torch {torch.__version__} ({error}). It needs torch 2.11 or "
+        "newer: pip install 'torch>=2.11'. Where _C is missing, Python was started in a source folder that was not "
+        "installed with -e: start it elsewhere"
     ) from error
 
 native = torch.ops.ulmfit_fast
 _registrations = library.Library("ulmfit_fast", "IMPL")  # undone when it is no longer there
+# What register_autograd takes of torch that is private.
+_KEYSETS = ("_AutoDispatchBelowAutograd", "_after_autograd_keyset", "_any_requires_grad")
+_HAS_KEYSETS = all(hasattr(torch._C, name) for name in _KEYSETS) and hasattr(torch._ops.OpOverload, "redispatch")
 
-
-def _release(version: str) -> list[str]:
-    return version.split("+")[0].split(".")[:2]
-
-
-if _release(str(_C.build_info()["torch"])) != _release(torch.__version__):
-    raise ImportError(
-        f"ulmfit_fast was built against torch {_C.build_info()['torch']}, but torch {torch.__version__} is installed; "
-        "reinstall it with `pip install --no-build-isolation --force-reinstall --no-deps .`"
-    )
+# A team's threads wait for each other, which only OpenMP's bear (csrc/cpu/runtime/parallel.h).
+_C.allow_teams("parallel backend: OpenMP" in torch.__config__.parallel_info())
 
 # Arguments that the kernels read on the CPU: batch_sizes always, the seed there or where the other tensors are.
 _ON_CPU = ("batch_sizes", "seed")
@@ -41,7 +36,9 @@ KEEP_NOTHING, KEEP_STATES, KEEP_FOR_BACKWARD = 0, 1, 2
 
 
 def build_info() -> dict[str, Any]:
-    """How the native module was built, and the instruction set its CPU kernels use here."""
+    """How the native module was built: the oldest torch that it serves, the compiler, whether with CUDA; and the
+    instruction set that its CPU kernels use here.
+    """
     return dict(_C.build_info())
 
 
@@ -71,8 +68,12 @@ def register_autograd(
     """``library.register_autograd`` for ops whose schemas have neither defaults nor keyword-only arguments.
 
     It registers the same function. But torch's reads the whole schema again for each argument of each call, in case
-    defaults are missing, which takes longer than all the rest of a small LSTM's forward.
+    defaults are missing, which takes longer than all the rest of a small LSTM's forward. Beside a torch that has no
+    longer the private functions that this takes, it is torch's.
     """
+    if not _HAS_KEYSETS:
+        library.register_autograd(f"ulmfit_fast::{op}", backward, setup_context=setup_context)
+        return
     overload = getattr(native, op).default
 
     def run(keyset: Any, args: tuple[Any, ...]) -> Any:
@@ -214,6 +215,15 @@ def refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
         "ulmfit_fast.ops: double backward is not implemented (backward was called with create_graph=True and its "
         "result differentiated again); use torch.nn.LSTM where second derivatives are needed"
     )
+
+
+def refuse_backward(name: str, remedy: str) -> Callable[..., Any]:
+    """A backward for ops that have none."""
+
+    def refuse(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(f"ulmfit_fast.ops.{name}: has no gradient; {remedy}")
+
+    return refuse
 
 
 class _NotDifferentiableAgain(torch.autograd.Function):

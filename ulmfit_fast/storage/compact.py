@@ -2,7 +2,7 @@
 
 "float16" rounds each number (to 11 bits). "int8" keeps each row of a matrix as whole numbers from -127 to 127 times one
 float32 scale, the row's largest absolute value over 127: the error of a number is at most half a scale. Vectors stay
-float32, but in "float16".
+float32, but in "float16". A quantized model (``nn.quantized``) is stored in the same form, and is int8 in memory, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.nn.quantized import SCALE
+from ulmfit_fast.ops import QuantizedRows, quantize_rows
 
 FORMATS = ("float32", "float16", "int8")
 _SCALE = ".scale"  # after the name of an int8 tensor: its rows' scales
@@ -30,10 +32,7 @@ def compacted(state: Mapping[str, Tensor], format: str) -> dict[str, Tensor]:
             limit = torch.finfo(torch.float16).max
             result[name] = tensor.clamp(-limit, limit).half().contiguous()
         elif tensor.dim() == 2:
-            scale = tensor.float().abs().amax(1) / 127
-            divisor = torch.where(scale > 0, scale, 1.0)
-            result[name] = (tensor / divisor.unsqueeze(1)).round().to(torch.int8)
-            result[name + _SCALE] = scale
+            result[name], result[name + _SCALE] = quantize_rows(tensor)
         else:
             result[name] = tensor.float().contiguous()
     return result
@@ -49,9 +48,26 @@ def restored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             scale = tensors.get(name + _SCALE)
             if scale is None or scale.shape != tensor.shape[:1]:
                 raise InputError(f"{name}: is stored in int8 without a scale for each row")
-            result[name] = tensor.float() * scale.float().unsqueeze(1)
+            result[name] = QuantizedRows(tensor, scale.float()).restored()
         elif tensor.dtype == torch.float16:
             result[name] = tensor.float()
         else:
             result[name] = tensor
     return result
+
+
+def stored_of_quantized(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A quantized model's state dict with its scales by the names that they have in files."""
+
+    def stored(name: str) -> str:
+        matrix = name.removesuffix(SCALE)
+        return matrix + _SCALE if matrix != name and matrix in state else name
+
+    return {stored(name): tensor.contiguous() for name, tensor in state.items()}
+
+
+def quantized_of_stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The quantized model's state dict that ``stored_of_quantized`` was given."""
+    return {
+        name.removesuffix(_SCALE) + SCALE if name.endswith(_SCALE) else name: tensor for name, tensor in tensors.items()
+    }

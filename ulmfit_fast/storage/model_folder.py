@@ -30,7 +30,8 @@ from ulmfit_fast.nn.build import empty_module, load_copies
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoder import Encoder
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.storage.compact import compacted, restored
+from ulmfit_fast.nn.quantized import QuantizedAWDLSTM, is_quantized
+from ulmfit_fast.storage.compact import compacted, quantized_of_stored, restored, stored_of_quantized
 from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.storage.run_file import CHECKPOINT
 from ulmfit_fast.tasks.single_label import SingleLabel
@@ -42,6 +43,7 @@ _VERSION = 1
 MODEL_FORMAT: dict[str, Any] = {"format": _FORMAT, "version": _VERSION}
 _LANGUAGE_MODEL, _CLASSIFIER, BOTH_DIRECTIONS = "language_model", "classifier", "both_directions"
 _AWD_LSTM = "awd_lstm"  # the encoder's type; folders of 0.1.0 name none
+_INT8 = "int8"  # the precision of a quantized model; other folders name none
 _READINGS = 20  # of a folder that is being replaced meanwhile
 _PAUSE_S = 0.1  # between them
 
@@ -112,7 +114,7 @@ def save_model(
         model, tokenizer: to write.
         task: of a classifier; its labels are in the order of the outputs.
         training_args: what it was trained with, as JSON can hold it.
-        weights: how they are stored, one of ``compact.FORMATS``.
+        weights: how they are stored, one of ``compact.FORMATS``; a quantized model's stay int8.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,11 @@ def save_model(
         }
     else:
         config |= {"kind": _LANGUAGE_MODEL, "encoder": model.encoder.config.to_dict()}
-    tensors = compacted(model.state_dict(), weights)
+    if is_quantized(model):
+        config["precision"] = _INT8
+        tensors = stored_of_quantized(model.state_dict())
+    else:
+        tensors = compacted(model.state_dict(), weights)
     contents: dict[str, str | bytes] = {
         "model.safetensors": safetensors.torch.save(tensors),
         "tokenizer.json": tokenizer.to_json(),
@@ -186,6 +192,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: config.json names no kind of model or no encoder; the model folder is damaged")
     if config.get("encoder_type", _AWD_LSTM) != _AWD_LSTM:
         raise InputError(f"{folder}: has an encoder {config['encoder_type']!r}, which this version lacks; update")
+    if config.get("precision", _INT8) != _INT8:
+        raise InputError(f"{folder}: has precision {config['precision']!r}, which this version lacks; update")
     if config.get("version") != _VERSION:
         raise InputError(
             f"{folder}: written by another version (format {shortened(config.get('version'), 40)}, this is "
@@ -232,7 +240,8 @@ def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Tas
     config = _config_of_kind(folder, _CLASSIFIER, "a classifier (made by train)")
     with _wrong_part(folder, "encoder"):
         sizes = AWDLSTMConfig(**config["encoder"])
-        encoder = empty_module(lambda: AWDLSTM(sizes))
+        kind = QuantizedAWDLSTM if config.get("precision") == _INT8 else AWDLSTM
+        encoder = empty_module(lambda: kind(sizes))
     with _wrong_part(folder, "head"):
         model = empty_module(lambda: TextClassifier(encoder, **config["head"]))
     labels = _read_json(Path(folder) / "labels.json")
@@ -346,8 +355,12 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) 
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
     try:
         with opened_by_name(path) as name:
-            stored = restored(safetensors.torch.load_file(name))
+            stored = safetensors.torch.load_file(name)
+        stored = quantized_of_stored(stored) if is_quantized(model) else restored(stored)
         tensors = {name: x.float() if x.is_floating_point() else x for name, x in stored.items()}
+        for name, expected in model.state_dict().items():  # which an assignment does not compare
+            if name in tensors and tensors[name].dtype != expected.dtype:
+                raise InputError(f"{path}: damaged: {name} must be {expected.dtype}, got {tensors[name].dtype}")
         model.load_state_dict(tensors, assign=True)
     except InputError:
         raise

@@ -1,11 +1,10 @@
 #include "fma_probe.h"
 
-#include <ATen/Parallel.h>
-
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
 
+#include "../runtime/parallel.h"
 #include "fma_probe_kernel.h"
 
 namespace ulmfit_fast {
@@ -18,7 +17,7 @@ double measure_fma_peak(const std::string& dtype, double seconds) {
   constexpr int64_t kRounds = 100'000;  // about 0.3 ms
   using Clock = std::chrono::steady_clock;
   std::atomic<double> rate{0};
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(torch::stable::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t thread = begin; thread < end; ++thread) {
       double operations = 0, elapsed = 0;
       const auto start = Clock::now();

@@ -40,9 +40,20 @@ double bfloat16(int64_t rounds) {
 #endif
 }
 
+void read(const std::byte* from, int64_t bytes) {
+  constexpr int64_t kStep = 8;  // vectors
+  const auto* word = reinterpret_cast<const float*>(from);
+  Vec<float> sum[kStep] = {};
+  for (int64_t i = 0; i + kStep * kLanes<float> <= bytes / 4; i += kStep * kLanes<float>) {
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kStep; ++j) sum[j] += load(word + i + j * kLanes<float>);
+  }
+  for (Vec<float>& each : sum) ULMFIT_PIN(each);
+}
+
 }  // namespace
 
 extern const FmaProbeKernels fma_probe;
-const FmaProbeKernels fma_probe = {float32, bfloat16};
+const FmaProbeKernels fma_probe = {float32, bfloat16, read};
 
 }  // namespace ulmfit_fast::ULMFIT_ISA

@@ -14,8 +14,12 @@
 #if defined(__AVX512BF16__) || defined(ULMFIT_EMULATE_AVX512_BF16)
 #define ULMFIT_BFLOAT16_PAIRS
 #define ULMFIT_ISA avx512_bf16
+#elif defined(__AVX512VNNI__) || defined(ULMFIT_EMULATE_AVX512_VNNI)
+#define ULMFIT_ISA avx512_vnni
 #elif defined(__AVX512F__) || defined(ULMFIT_EMULATE_AVX512)
 #define ULMFIT_ISA avx512
+#elif defined(__AVXVNNI__) || defined(ULMFIT_EMULATE_AVX2_VNNI)
+#define ULMFIT_ISA avx2_vnni
 #elif defined(__AVX2__)
 #define ULMFIT_ISA avx2
 #else
@@ -26,7 +30,8 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512F__) || defined(ULMFIT_EMULATE_AVX512) || defined(ULMFIT_EMULATE_AVX512_BF16)
+#if defined(__AVX512F__) || defined(ULMFIT_EMULATE_AVX512) || defined(ULMFIT_EMULATE_AVX512_BF16) || \
+    defined(ULMFIT_EMULATE_AVX512_VNNI)
 #define ULMFIT_VECTOR_BYTES 64
 #elif defined(__AVX2__)
 #define ULMFIT_VECTOR_BYTES 32

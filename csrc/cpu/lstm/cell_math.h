@@ -1,4 +1,5 @@
-// exp, sigmoid and tanh on vectors; the last two for common/cell.h.
+// exp, sigmoid and tanh on vectors; the last two for common/cell.h. With ULMFIT_SAME_BITS (and no contraction to fused
+// multiply-adds) the same operations, and bits, on every instruction set.
 #pragma once
 
 #include <cmath>
@@ -11,7 +12,7 @@ namespace ulmfit_fast::ULMFIT_ISA {
 
 // Limits x to [low, high]; NaN stays NaN.
 ULMFIT_INLINE Vec<float> clamp(Vec<float> x, float low, float high) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(ULMFIT_SAME_BITS)
   return _mm512_min_ps(broadcast(high), _mm512_max_ps(broadcast(low), x));
 #else
   x = x < low ? broadcast(low) : x;
@@ -22,7 +23,7 @@ ULMFIT_INLINE Vec<float> clamp(Vec<float> x, float low, float high) {
 // e^x by Cody-Waite reduction and a degree-6 polynomial; x is clamped to [-87, 88].
 ULMFIT_INLINE Vec<float> exp(Vec<float> x) {
   x = clamp(x, -87.0f, 88.0f);
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(ULMFIT_SAME_BITS)
   const Vec<float> n = _mm512_roundscale_ps(x * 1.44269504088896341f, 0);
 #else
   const Vec<float> rounder = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
@@ -36,7 +37,7 @@ ULMFIT_INLINE Vec<float> exp(Vec<float> x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(ULMFIT_SAME_BITS)
   return _mm512_scalef_ps(p, n);
 #else
   return p * bit_cast<Vec<float>>((__builtin_convertvector(n, IntVec) + 127) << 23);
@@ -51,7 +52,7 @@ static inline Vec<double> exp(Vec<double> x) {
 
 // 1 / x for x in [1, 1 + e^88], denormals flushed to zero: with AVX-512 14 bits and one Newton step.
 ULMFIT_INLINE Vec<float> reciprocal(Vec<float> x) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(ULMFIT_SAME_BITS)
   const Vec<float> estimate = _mm512_rcp14_ps(x);
   return estimate * (2.0f - x * estimate);
 #else

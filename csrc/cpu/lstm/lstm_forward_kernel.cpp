@@ -3,49 +3,46 @@
 //   a_t = x_t W_ih^T + b + h_{t-1} (M o W_hh)^T / (1-p),  c_t = s(f) c_{t-1} + s(i) tanh(g),  h_t = s(o) tanh(c_t)
 //   and, where asked for, sum and maximum of h over time (pool.h), without h leaving the caches
 //
-// A slice holds some hidden units for the whole sequence; with many threads it holds only some rows of each step. Its
-// owner packs the units' weights, except where all inputs fit one chunk: then whoever uses a panel packs it. The owner
-// projects a chunk of steps' inputs and runs the recurrence on top. Each step has one barrier. A projection of h adds a
-// second one, and so does the projection of a chunk. A thread that has finished its slice takes pieces of others, as
-// cores of a shared machine are not equally fast. No row is padded. The limit is FMA throughput from 6 rows on, and
-// reading the weights from L3 for fewer (shares: benchmarks/results). No reduction crosses threads, so the result
-// depends neither on the thread count nor on the other rows.
+// A slice holds some hidden units for the whole sequence; with many threads it holds only some rows of each step. Where
+// the weights do not come packed, its owner packs the units', except where all inputs fit one chunk: then whoever uses
+// a panel packs it. The owner projects a chunk of steps' inputs and runs the recurrence on top. Each step has one
+// barrier. A projection of h adds a second one, and so does the projection of a chunk. A thread that has finished its
+// slice takes pieces of others, as cores of a shared machine are not equally fast. No row is padded. The limit is FMA
+// throughput from 6 rows on, and reading the weights from L3 for fewer (shares: benchmarks/results). No reduction
+// crosses threads, so the result depends neither on the thread count nor on the other rows.
 #include <vector>
 
 #include "../../common/cell.h"
 #include "cell_math.h"
+#include "layer_panels.h"
 #include "lstm_steps.h"
 #include "pool.h"
 
 namespace ulmfit_fast::ULMFIT_ISA {
 namespace {
 
-constexpr int64_t kChunkRows = 512;  // rows whose projection a slice holds at a time; one step's at least
-
-// The most rows of one chunk of a slice.
-static inline int64_t most_chunk_rows(const LstmSizes& sizes, const Grid& grid) {
-  return larger(smaller(kChunkRows, sizes.rows), most_rows(grid, sizes.batch));
-}
-
-// Whether W_ih's panels are packed once for all: other chunks or other slices need them, too.
-static inline bool keeps_input_panels(const LstmSizes& sizes, const Grid& grid) {
-  return sizes.rows > most_chunk_rows(sizes, grid) || grid.row_parts > 1;
+// Whether W_ih's panels are packed once for all: they came so, or other chunks or other slices need them, too.
+template <typename E>
+static inline bool keeps_input_panels(const LstmForward<E>& args) {
+  return args.packed != nullptr || args.sizes.rows > most_chunk_rows(args.sizes, args.grid) || args.grid.row_parts > 1;
 }
 
 // Used by all slices.
 template <typename E>
 struct ForwardShared {
-  Word<E>*packed_ih, *packed_hh, *packed_hr;  // all panels, of W_ih if they are kept
-  E* cell_output;                             // [B, H] with a projection: o tanh(c) of the step
-  uint8_t* mask;                              // the mask's bits, of W_hh, if it is dropped
+  LayerPanels<E> panels;  // those given, or packed here, of W_ih if they are kept
+  E* cell_output;         // [B, H] with a projection: o tanh(c) of the step
+  uint8_t* mask;          // the mask's bits, of W_hh, if it is dropped
 
-  int64_t carve(const LstmSizes& sizes, const Grid& grid, bool dropped, std::byte* at) {
-    const int64_t gate_vectors = column_vectors<E>(sizes.hidden) * 4;
+  int64_t carve(const LstmForward<E>& args, std::byte* at) {
+    const LstmSizes& sizes = args.sizes;
+    const bool dropped = args.dropconnect.enabled();
     Carver carver(at);
-    packed_ih = carver.take<Word<E>>(keeps_input_panels(sizes, grid) ? packed_words<E>(gate_vectors, sizes.input) : 0);
-    packed_hh = carver.take<Word<E>>(packed_words<E>(gate_vectors, sizes.output));
-    packed_hr =
-        carver.take<Word<E>>(sizes.projected ? packed_words<E>(column_vectors<E>(sizes.output), sizes.hidden) : 0);
+    if (args.packed != nullptr)
+      panels.carve(sizes, /*with_input=*/true, const_cast<std::byte*>(args.packed));  // only read
+    else
+      panels.carve(sizes, keeps_input_panels(args),
+                   carver.take<std::byte>(panels.carve(sizes, keeps_input_panels(args), nullptr)));
     cell_output = carver.take<E>(sizes.projected ? sizes.batch * sizes.hidden : 0);
     mask = carver.take<uint8_t>(dropped ? MaskBits::bytes(recurrent_elements(sizes)) : 0);
     return carver.taken();
@@ -84,10 +81,12 @@ struct ForwardScratch {
   E* dropped;            // [lanes][the wider of F and P], or converted
   const void** lines;    // [rows of a step][kLinesPerRow]
 
-  int64_t carve(const LstmSizes& sizes, const Grid& grid, std::byte* at) {
+  int64_t carve(const LstmForward<E>& args, std::byte* at) {
+    const LstmSizes& sizes = args.sizes;
+    const Grid& grid = args.grid;
     const int64_t step_rows = most_rows(grid, sizes.batch);
     Carver carver(at);
-    input_panel = carver.take<Word<E>>(keeps_input_panels(sizes, grid) ? 0 : packed_words<E>(4, sizes.input));
+    input_panel = carver.take<Word<E>>(keeps_input_panels(args) ? 0 : packed_words<E>(4, sizes.input));
     tile = carver.take<Acc>(sizes.projected ? step_rows * kPanelVectors * kLanes<E> : 0);
     rows = carver.take<const E*>(most_chunk_rows(sizes, grid));
     dropped = carver.take<E>(kLanes<E> * larger(sizes.output, sizes.input));
@@ -110,19 +109,18 @@ class ForwardSlice {
   // that all of them take.
   int64_t carve(std::byte* at, int64_t index, int64_t thread) {
     const auto from = [&](int64_t offset) { return at == nullptr ? nullptr : at + offset; };
-    const int64_t own = shared_.carve(s_, a_.grid, a_.dropconnect.enabled(), at),
-                  own_bytes = own_.carve(s_, a_.grid, nullptr);
+    const int64_t own = shared_.carve(a_, at), own_bytes = own_.carve(s_, a_.grid, nullptr);
     own_.carve(s_, a_.grid, from(own + index * own_bytes));
-    const int64_t scratch = own + a_.grid.slices() * own_bytes, bytes = scratch_.carve(s_, a_.grid, nullptr);
-    scratch_.carve(s_, a_.grid, from(scratch + thread * bytes));
+    const int64_t scratch = own + a_.grid.slices() * own_bytes, bytes = scratch_.carve(a_, nullptr);
+    scratch_.carve(a_, from(scratch + thread * bytes));
     return scratch + a_.grid.slices() * bytes;
   }
 
   void prepare_inputs() {
-    if (keeps_input_panels(s_, a_.grid)) {
+    if (a_.packed == nullptr && keeps_input_panels(a_)) {
       const Range packing = slice_.packing(panels_.first, panels_.last);
       for (int64_t p = packing.first; p < packing.last; ++p)
-        pack_input_weights(gate_panel(shared_.packed_ih, p, s_.input), p);
+        pack_input_weights(gate_panel<E>(shared_.panels.input, p, s_.input), p);
     }
     for (int64_t p = panels_.first; p < panels_.last; ++p) {
       const int64_t unit = p * kLanes<E>;
@@ -137,38 +135,27 @@ class ForwardSlice {
   void draw_mask(int64_t piece) { MaskBits::draw(shared_.mask, a_.dropconnect, recurrent_elements(s_), piece); }
 
   void pack_recurrent_weights() {
+    if (a_.packed != nullptr) return;
     const DroppedWeight<E> hh{a_.weight_hh, s_.output, mask(), scratch_.dropped};
     const Range packing = slice_.packing(panels_.first, panels_.last);
     for (int64_t p = packing.first; p < packing.last; ++p)
-      pack_gate_panel(gate_panel(shared_.packed_hh, p, s_.output), hh, s_.hidden, p * kLanes<E>);
+      pack_gate_panel(gate_panel<E>(shared_.panels.recurrent, p, s_.output), hh, s_.hidden, p * kLanes<E>);
     if (!s_.projected) return;
     const PanelSet<E> set = output_panels();
     const Range output_packing = slice_.packing(0, set.count());
     for (int64_t p = output_packing.first; p < output_packing.last; ++p)
-      pack_transposed_panel(set.panel(p), {{a_.weight_hr, nullptr}, s_.hidden, {}, nullptr}, s_.output, set.column(p));
+      pack_projection_panel(set, p, a_.weight_hr, s_);
   }
 
   int64_t panels() const { return panels_.count(); }
 
-  // Whether `step` is the first of a chunk.
-  bool begins_chunk(int64_t step) const { return step == chunk_begin_; }
-
-  // Before the pieces of a step and after them.
-  void begin_step(int64_t step) {
-    if (step < chunk_end_) return;
-    int64_t count = 0;
-    for (chunk_begin_ = chunk_end_; chunk_end_ < s_.steps; ++chunk_end_) {
-      count += step_rows(chunk_end_).count();
-      if (count > own_.chunk_rows) break;
-    }
-    chunk_row_ = 0;
-  }
-  void end_step(int64_t step) { chunk_row_ += step_rows(step).count(); }
+  ChunkOfSteps& chunk() { return chunk_; }
+  void begin_step(int64_t step) { chunk_.begin_step(step, s_, slice_, own_.chunk_rows); }
 
   // A piece of the chunk that begins: a = x W_ih^T + b for its panels first .. last.
   void project(int64_t first, int64_t last) {
     int64_t count = 0;
-    for (int64_t step = chunk_begin_; step < chunk_end_; ++step) {
+    for (int64_t step = chunk_.begin(); step < chunk_.end(); ++step) {
       const Range rows = step_rows(step);
       for (int64_t r = rows.first; r < rows.last; ++r)
         scratch_.rows[count++] = a_.input + (s_.offsets[s_.step(step)] + r) * s_.input;
@@ -184,11 +171,11 @@ class ForwardSlice {
     for (int64_t r = rows.first; r < rows.last; ++r) scratch_.rows[r - rows.first] = previous_output(step, r);
     const int64_t ending = first_ending_row(s_, step);
     for (int64_t p = panels_.first + first; p < panels_.first + last; ++p) {
-      Acc* gates = chunk_gates(p) + chunk_row_ * 4 * kLanes<E>;
+      Acc* gates = chunk_gates(p) + chunk_.row() * 4 * kLanes<E>;
       Prefetch prefetch = {scratch_.lines, rows.count() * ForwardScratch<E>::kLinesPerRow};
       for (int64_t r = rows.first; r < rows.last; ++r) prefetch_cell(prefetch, p, step, r);
       multiply_panel<E>(gates, {gates, 4 * kLanes<E>}, {scratch_.rows, rows.count()},
-                        gate_panel(shared_.packed_hh, p, s_.output), prefetch);
+                        gate_panel<E>(shared_.panels.recurrent, p, s_.output), prefetch);
       for (int64_t r = 0; r < rows.count(); ++r) activate_gates(gates + r * 4 * kLanes<E>);
       for (int64_t r = rows.first; r < rows.last; ++r)
         update_cell(p, step, r, gates + (r - rows.first) * 4 * kLanes<E>, r >= ending);
@@ -203,7 +190,8 @@ class ForwardSlice {
       scratch_.rows[r - rows.first] = shared_.cell_output + r * s_.hidden;
     const int64_t ending = larger(first_ending_row(s_, step), rows.first);
     const PanelSet<E> set = output_panels();
-    for (int64_t p = 0; p < set.count(); ++p) {
+    const Range own = a_.packed != nullptr ? slice_.columns(set.count()) : Range(set.count(), 0, 1);
+    for (int64_t p = own.first; p < own.last; ++p) {
       const Panel<E> panel = set.panel(p);
       multiply_panel<E>(scratch_.tile, zeros<E>(), {scratch_.rows, rows.count()}, panel);
       store_tile(a_.output + (first_row + rows.first) * s_.output, s_.output, set.column(p), scratch_.tile,
@@ -215,18 +203,17 @@ class ForwardSlice {
 
  private:
   MaskBits mask() const { return recurrent_mask(shared_.mask, a_.dropconnect); }
-  Range step_rows(int64_t step) const { return slice_.rows(s_.batch_sizes[s_.step(step)]); }
+  Range step_rows(int64_t step) const { return slice_.step_rows(s_, step); }
 
+  // Of W_hr: all, cut as they were packed for whatever grid, or those that the slice packs for itself.
   PanelSet<E> output_panels() const {
-    const Range columns = slice_.columns(column_vectors<E>(s_.output));
-    return {shared_.packed_hr, s_.hidden, columns.first, columns.last};
-  }
-  Panel<E> gate_panel(Word<E>* packed, int64_t p, int64_t depth) const {
-    return {packed + packed_words<E>(4 * p, depth), 4, depth};
+    const int64_t vectors = column_vectors<E>(s_.output);
+    const Range columns = a_.packed != nullptr ? Range(vectors, 0, 1) : slice_.columns(vectors);
+    return {shared_.panels.projection, s_.hidden, columns.first, columns.last};
   }
   // Kept, or packed now where this thread's next one will be.
   Panel<E> packed_input_panel(int64_t p) const {
-    if (keeps_input_panels(s_, a_.grid)) return gate_panel(shared_.packed_ih, p, s_.input);
+    if (keeps_input_panels(a_)) return gate_panel<E>(shared_.panels.input, p, s_.input);
     const Panel<E> panel{scratch_.input_panel, 4, s_.input, /*alone=*/true};
     pack_input_weights(panel, p);
     return panel;
@@ -298,8 +285,7 @@ class ForwardSlice {
   ForwardShared<E> shared_;
   ForwardOwn<E> own_;
   ForwardScratch<E> scratch_;
-  int64_t chunk_begin_ = 0, chunk_end_ = 0;  // steps that are projected
-  int64_t chunk_row_ = 0;                    // where the step's rows stand in the chunk
+  ChunkOfSteps chunk_;  // steps that are projected
 };
 
 template <typename E>
@@ -323,11 +309,11 @@ void forward(const LstmForward<E>& args, Member member) {
     bool begins = false;
     for (ForwardSlice<E>& slice : slices) {
       slice.begin_step(step);
-      begins = begins || slice.begins_chunk(step);
+      begins = begins || slice.chunk().begins(step);
     }
     member.wait();  // the step before is complete, or what precedes the first
     if (begins) {
-      member.steal([&](int64_t slice) { return slices[slice].begins_chunk(step) ? slices[slice].panels() : 0; },
+      member.steal([&](int64_t slice) { return slices[slice].chunk().begins(step) ? slices[slice].panels() : 0; },
                    [&](int64_t slice, int64_t first, int64_t last) { slices[slice].project(first, last); });
       // Late, to find them in the caches.
       if (step == 0) for_own([](ForwardSlice<E>& slice) { slice.pack_recurrent_weights(); });
@@ -335,7 +321,7 @@ void forward(const LstmForward<E>& args, Member member) {
     }
     member.steal([&](int64_t slice) { return slices[slice].panels(); },
                  [&](int64_t slice, int64_t first, int64_t last) { slices[slice].run_step(step, first, last); });
-    for (ForwardSlice<E>& slice : slices) slice.end_step(step);
+    for (ForwardSlice<E>& slice : slices) slice.chunk().end_step();
     if (!args.sizes.projected) continue;
     member.wait();
     for_own([&](ForwardSlice<E>& slice) { slice.project_step(step); });
@@ -346,8 +332,9 @@ void forward(const LstmForward<E>& args, Member member) {
 }
 
 template <typename E>
-constexpr LstmKernels<E> kernels = {kLanes<E>,           kTileRows,  forward_scratch<E>,
-                                    backward_scratch<E>, forward<E>, backward<E>};
+constexpr LstmKernels<E> kernels = {kLanes<E>,           kTileRows,       forward_scratch<E>,
+                                    backward_scratch<E>, forward<E>,      backward<E>,
+                                    packed_bytes<E>,     pack_scratch<E>, pack<E>};
 
 }  // namespace
 

@@ -59,6 +59,7 @@ struct LstmForward {
   Weight<E> weight_ih;         // [4H, F]
   Weight<E> weight_hh;         // [4H, P]
   const E* weight_hr;          // [P, H] or null
+  const std::byte* packed;     // what `pack` made of the weights, which are then not read; or null
   const Accumulator<E>* bias;  // [4H], both biases summed
   E* output;                   // [N, P]   written
   E* h_n;                      // [B, P]   written: each row's h after its last step of computation
@@ -66,6 +67,18 @@ struct LstmForward {
   Accumulator<E>* cells;       // [N, H]   written, or null
   Accumulator<E>* c;           // [B, H] holds c0; on return each row's last cell state
   std::byte* scratch;          // forward_scratch(...) bytes, 64-byte aligned
+};
+
+// Weights into panels for any number of calls of `forward`. Of the sizes it reads input, hidden, output and projected.
+template <typename E>
+struct LstmPack {
+  LstmSizes sizes;
+  int64_t slices;       // of the team
+  Weight<E> weight_ih;  // [4H, F]
+  Weight<E> weight_hh;  // [4H, P]
+  const E* weight_hr;   // [P, H] or null
+  std::byte* packed;    // packed_bytes(...) bytes, 64-byte aligned, written
+  std::byte* scratch;   // pack_scratch(...) bytes, 64-byte aligned
 };
 
 // `sizes` may be of a regrouped batch (chunks.h): row n of it stands at storage[n] of the arrays of N rows.
@@ -107,6 +120,9 @@ struct LstmKernels {
   int64_t (*backward_scratch)(const LstmBackward<E>&);
   void (*forward)(const LstmForward<E>&, Member);
   void (*backward)(const LstmBackward<E>&, Member);
+  int64_t (*packed_bytes)(const LstmSizes&);
+  int64_t (*pack_scratch)(const LstmPack<E>&);
+  void (*pack)(const LstmPack<E>&, Member);
 };
 
 // The kernels of the instruction set in use.

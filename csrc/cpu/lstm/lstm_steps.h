@@ -23,6 +23,7 @@ struct Slice {
     range.last = smaller(range.last * kTileRows, count);
     return range;
   }
+  Range step_rows(const LstmSizes& sizes, int64_t step) const { return rows(sizes.batch_sizes[sizes.step(step)]); }
   // Its share of `count` panels or column vectors. Slices that differ in rows alone have the same...
   Range columns(int64_t count) const { return Range(count, column_part, column_parts); }
   // ...and divide the packing of its panels first .. last among themselves.
@@ -44,6 +45,39 @@ static inline int64_t most_rows(const Grid& grid, int64_t count) {
 static inline int64_t most_columns(const Grid& grid, int64_t count) {
   return (count + grid.column_parts - 1) / grid.column_parts;
 }
+
+constexpr int64_t kChunkRows = 512;  // rows whose projection a slice holds at a time; one step's at least
+
+// The most rows of one chunk of a slice.
+static inline int64_t most_chunk_rows(const LstmSizes& sizes, const Grid& grid) {
+  return larger(smaller(kChunkRows, sizes.rows), most_rows(grid, sizes.batch));
+}
+
+// The steps whose inputs a slice holds projected.
+class ChunkOfSteps {
+ public:
+  // Before the pieces of a step and after them.
+  void begin_step(int64_t step, const LstmSizes& sizes, const Slice& slice, int64_t chunk_rows) {
+    if (step >= end_) {
+      int64_t count = 0;
+      for (begin_ = end_; end_ < sizes.steps; ++end_) {
+        count += slice.step_rows(sizes, end_).count();
+        if (count > chunk_rows) break;
+      }
+      row_ = 0;
+    }
+    step_rows_ = slice.step_rows(sizes, step).count();
+  }
+  void end_step() { row_ += step_rows_; }
+
+  bool begins(int64_t step) const { return step == begin_; }
+  int64_t begin() const { return begin_; }
+  int64_t end() const { return end_; }
+  int64_t row() const { return row_; }  // where the step's rows stand in the chunk
+
+ private:
+  int64_t begin_ = 0, end_ = 0, row_ = 0, step_rows_ = 0;
+};
 
 // Rows of `step` (in order of computation) that were already running in the step before it.
 static inline int64_t continuing_rows(const LstmSizes& sizes, int64_t step) {
@@ -72,5 +106,13 @@ template <typename E>
 int64_t backward_scratch(const LstmBackward<E>& args);
 template <typename E>
 void backward(const LstmBackward<E>& args, Member member);
+
+// lstm_pack_kernel.cpp
+template <typename E>
+int64_t packed_bytes(const LstmSizes& sizes);
+template <typename E>
+int64_t pack_scratch(const LstmPack<E>& args);
+template <typename E>
+void pack(const LstmPack<E>& args, Member member);
 
 }  // namespace ulmfit_fast::ULMFIT_ISA

@@ -3,7 +3,8 @@
 
 namespace ulmfit_fast {
 
-enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+// Those with VNNI have their own int8 kernels, and for the rest the kernels of the one before.
+enum class Isa { kPortable, kAvx2, kAvx2Vnni, kAvx512, kAvx512Vnni, kAvx512Bf16 };
 
 // Decided once a process. An ULMFIT_FAST_ISA that is unknown or that this processor lacks is an error
 // (std::runtime_error).

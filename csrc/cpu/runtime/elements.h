@@ -1,9 +1,7 @@
 // A tensor's elements as the kernels know them.
 #pragma once
 
-#include <ATen/Dispatch.h>
-#include <ATen/core/Tensor.h>
-
+#include "../../check.h"
 #include "../gemm/weight.h"
 
 namespace ulmfit_fast {
@@ -13,45 +11,62 @@ struct ElementOf {
   using type = T;
 };
 template <>
-struct ElementOf<at::BFloat16> {
+struct ElementOf<torch::headeronly::BFloat16> {
   using type = Bfloat16;
 };
 
-// Calls the lambda with scalar_t for `dtype`; `function` is the op's name for messages.
-#define ULMFIT_DISPATCH(function, dtype, ...)                                                                        \
-  [&] {                                                                                                              \
-    TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16, function,                \
-                     ": on CPU input must be float32, float64 or bfloat16, got ", dtype, "; convert it");            \
-    return AT_DISPATCH_SWITCH(                                                                                       \
-        dtype, function, AT_DISPATCH_CASE_FLOATING_TYPES(__VA_ARGS__) AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__)); \
-  }()
-
-template <typename E>
-const E* elements(const at::Tensor& tensor) {
-  return tensor.defined() ? static_cast<const E*>(tensor.const_data_ptr()) : nullptr;
+// work.template operator()<T>() for the type T of `dtype`'s elements; `function` is the op's name for messages.
+template <typename Work>
+auto for_dtype(const char* function, ScalarType dtype, const Work& work) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return work.template operator()<float>();
+    case ScalarType::Double:
+      return work.template operator()<double>();
+    case ScalarType::BFloat16:
+      return work.template operator()<torch::headeronly::BFloat16>();
+    default:
+      fail<TypeError>(function, ": on CPU input must be float32, float64 or bfloat16, got ", dtype, "; convert it");
+  }
 }
 
 template <typename E>
-E* mutable_elements(const at::Tensor& tensor) {
-  return tensor.defined() ? static_cast<E*>(tensor.mutable_data_ptr()) : nullptr;
+const E* elements(const Tensor& tensor) {
+  return static_cast<const E*>(tensor.const_data_ptr());
+}
+
+template <typename E>
+E* mutable_elements(const Tensor& tensor) {
+  return static_cast<E*>(tensor.mutable_data_ptr());
+}
+
+// Of an optional tensor that is none: null.
+template <typename E>
+const E* elements(const OptionalTensor& tensor) {
+  return tensor.has_value() ? elements<E>(*tensor) : nullptr;
+}
+
+template <typename E>
+E* mutable_elements(const OptionalTensor& tensor) {
+  return tensor.has_value() ? mutable_elements<E>(*tensor) : nullptr;
 }
 
 // A parameter has the elements' type or, as a master weight, the accumulator's.
 template <typename E>
-bool is_own(const at::Tensor& tensor) {
+bool is_own(const Tensor& tensor) {
   return tensor.element_size() == sizeof(E);  // else of the accumulator's type
 }
 
 template <typename E>
-Weight<E> weight_elements(const at::Tensor& weight) {
+Weight<E> weight_elements(const Tensor& weight) {
   if (is_own<E>(weight)) return {elements<E>(weight), nullptr};
   return {nullptr, elements<Accumulator<E>>(weight)};
 }
 
 template <typename E>
-WeightGradient<E> gradient_elements(const at::Tensor& gradient) {
-  if (!gradient.defined()) return {};
-  if (is_own<E>(gradient)) return {mutable_elements<E>(gradient), nullptr};
+WeightGradient<E> gradient_elements(const OptionalTensor& gradient) {
+  if (!gradient.has_value()) return {};
+  if (is_own<E>(*gradient)) return {mutable_elements<E>(gradient), nullptr};
   return {nullptr, mutable_elements<Accumulator<E>>(gradient)};
 }
 

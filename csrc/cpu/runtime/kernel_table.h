@@ -6,6 +6,7 @@
 #include "../lstm/dropconnect_kernel.h"
 #include "../lstm/locked_dropout_kernel.h"
 #include "../lstm/lstm_kernel.h"
+#include "../lstm/lstm_quantized_kernel.h"
 
 namespace ulmfit_fast {
 

@@ -1,35 +1,53 @@
 #include "memory.h"
 
-#include <ATen/EmptyTensor.h>
-#include <ATen/Functions.h>
+#include <memory>
 
 #include "workspace.h"
 
 namespace ulmfit_fast {
 namespace {
 
-class KeptMemory final : public at::Allocator {
- public:
-  at::DataPtr allocate(size_t bytes) override {
-    auto* workspace = new Workspace(static_cast<int64_t>(bytes), Workspace::Use::kResult);
-    return {workspace->data(), workspace, &release, at::Device(at::kCPU)};
-  }
-  at::DeleterFnPtr raw_deleter() const override { return nullptr; }
-  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+constexpr int kNan = 0xFF;  // in every byte
 
- private:
-  static void release(void* workspace) { delete static_cast<Workspace*>(workspace); }
-};
+void release(void* /*data*/, void* workspace) {
+  delete static_cast<Workspace*>(workspace);
+}
+
+Tensor allocated(Shape shape, ScalarType dtype) {
+  constexpr int64_t kSmall = 1 << 20;  // malloc reuses these by itself
+  const int32_t code = code_of(dtype), cpu = aoti_torch_device_type_cpu();
+  const auto bytes = elements_of(shape) * static_cast<int64_t>(aoti_torch_dtype_element_size(code));
+  const auto dimensions = static_cast<int64_t>(shape.size());
+  const Strides strides(shape);
+  AtenTensorHandle handle = nullptr;
+  if (bytes < kSmall) {
+    TORCH_ERROR_CODE_CHECK(
+        aoti_torch_empty_strided(dimensions, shape.data(), strides.data(), code, cpu, /*device_index=*/-1, &handle));
+    return Tensor(handle);
+  }
+  auto workspace = std::make_unique<Workspace>(bytes, Workspace::Use::kResult);
+  TORCH_ERROR_CODE_CHECK(torch_from_blob(workspace->data(), dimensions, shape.data(), strides.data(),
+                                         /*storage_offset=*/0, code, cpu, /*device_index=*/-1, &handle,
+                                         aoti_torch_layout_strided(), /*opaque_metadata=*/nullptr,
+                                         /*opaque_metadata_size=*/0, &release, workspace.get()));
+  workspace.release();  // the tensor's from here on
+  return Tensor(handle);
+}
+
+void fill(const Tensor& tensor, int byte) {
+  if (tensor.numel() > 0) std::memset(tensor.mutable_data_ptr(), byte, tensor.numel() * tensor.element_size());
+}
 
 }  // namespace
 
-at::Tensor new_tensor(at::IntArrayRef shape, const at::TensorOptions& options) {
-  static KeptMemory kept_memory;
-  constexpr int64_t kSmall = 1 << 20;  // malloc reuses these by itself
-  const auto bytes = c10::multiply_integers(shape) * static_cast<int64_t>(options.dtype().itemsize());
-  if (bytes < kSmall) return at::empty(shape, options);
-  return at::detail::empty_generic(shape, &kept_memory, c10::DispatchKeySet(c10::DispatchKey::CPU),
-                                   c10::typeMetaToScalarType(options.dtype()), std::nullopt);
+Tensor new_tensor(Shape shape, ScalarType dtype) {
+  const Tensor tensor = allocated(shape, dtype);
+  if (fill_new_memory.load(std::memory_order_relaxed)) fill(tensor, kNan);
+  return tensor;
+}
+
+void clear(const Tensor& tensor) {
+  fill(tensor, 0);
 }
 
 }  // namespace ulmfit_fast

@@ -1,10 +1,19 @@
 // Tensors in memory that is kept for the next call (workspace.h).
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <atomic>
+
+#include "../../tensor.h"
 
 namespace ulmfit_fast {
 
-at::Tensor new_tensor(at::IntArrayRef shape, const at::TensorOptions& options);
+// For tests: what nobody has written holds NaN, as torch does it for its own tensors on request.
+inline std::atomic<bool> fill_new_memory{false};
+
+// On the CPU, contents unspecified.
+Tensor new_tensor(Shape shape, ScalarType dtype);
+
+// All bytes zero.
+void clear(const Tensor& tensor);
 
 }  // namespace ulmfit_fast

@@ -5,9 +5,8 @@
 // Threads run one after the other. A kernel that waits for others is run on fibers, each with a stack of its own.
 #pragma once
 
-#include <ATen/core/Tensor.h>
 #include <math.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <cstring>
 #include <functional>
@@ -27,8 +26,12 @@ struct dim3 {
   unsigned x;
 };
 
-using cudaError_t = int;
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
 using cudaStream_t = void*;
+
+inline const char* cudaGetErrorString(cudaError_t) {
+  return "no such launch";
+}
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -50,23 +53,12 @@ T __shfl_xor_sync(unsigned, T value, int other) {
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
-  TORCH_CHECK(config->gridDim.x > 0 && config->blockDim.x > 0 && config->blockDim.x <= 1024, "no such launch");
+  if (config->gridDim.x == 0 || config->blockDim.x == 0 || config->blockDim.x > 1024) return cudaErrorInvalidValue;
   for (blockIdx.x = 0; blockIdx.x < config->gridDim.x; ++blockIdx.x)
     cuda_on_host::Fibers::only().run_block(config->blockDim.x, [&] { kernel(arguments...); });
-  return 0;
+  return cudaSuccess;
 }
-
-namespace c10::cuda {
-struct CUDAGuard {
-  explicit CUDAGuard(c10::Device) {}
-};
-inline cudaStream_t getCurrentCUDAStream() {
-  return nullptr;
-}
-}  // namespace c10::cuda
-
-#define C10_CUDA_CHECK(call) TORCH_CHECK((call) == 0, "a launch failed")
 
 // All registrations are for the CPU.
-#undef TORCH_LIBRARY_IMPL
-#define TORCH_LIBRARY_IMPL(library, key, m) _TORCH_LIBRARY_IMPL(library, CPU, m, C10_UID)
+#undef STABLE_TORCH_LIBRARY_IMPL
+#define STABLE_TORCH_LIBRARY_IMPL(library, key, m) _STABLE_TORCH_LIBRARY_IMPL(library, CPU, m, C10_UID)
