@@ -37,7 +37,7 @@ from ulmfit_fast.training.trained import TrainedLanguageModel
 LABELS_PER_TOPIC = 10
 _MARK = ".ulmfit-fast-demo"  # of a folder that a demo may write to again
 
-FINETUNE = FinetuneLMConfig(epochs=2, batch_size=16, lr=1e-3, drop_mult=0.3, new_vocabulary=False)
+FINETUNE = FinetuneLMConfig(epochs=1, batch_size=16, lr=1e-3, drop_mult=0.3, new_vocabulary=False)
 CLASSIFY = ClassifierConfig(epochs=16, batch_size=20, lr=1e-2, drop_mult=0.5)
 # From scratch there is nothing to protect and more to learn: all layers at one rate, more epochs, every word.
 FROM_SCRATCH = ClassifierConfig(
