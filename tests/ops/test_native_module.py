@@ -33,11 +33,16 @@ def test_on_a_torch_without_openmp() -> None:
     expected = ops.lstm(**arguments)
     weight, target = torch.randn(500, 40), torch.arange(64)
     loss = ops.linear_cross_entropy(torch.ones(64, 40), weight, target)
+    weights = torch.randn(4 * 96, 70), torch.randn(4 * 96, 96)
+    rows = [ops.quantize_rows(each) for each in weights]
+    packed, quantized = ops.lstm_pack(*weights, dtype=torch.float32), ops.lstm_quantized_pack(*rows)
     _C.allow_teams(False)
     try:
         for mine, other in zip(ops.lstm(**arguments), expected, strict=True):
             assert torch.equal(mine, other)
         assert torch.equal(ops.linear_cross_entropy(torch.ones(64, 40), weight, target), loss)
+        assert torch.equal(ops.lstm_pack(*weights, dtype=torch.float32), packed)
+        assert torch.equal(ops.lstm_quantized_pack(*rows), quantized)
     finally:
         _C.allow_teams(True)
 
@@ -74,6 +79,18 @@ def test_gradients_beside_a_torch_without_its_private_functions(tmp_path: Path) 
         assert finished.returncode == 0, finished.stderr
     pairs = zip(torch.load(tmp_path / "with"), torch.load(tmp_path / "without"), strict=True)
     assert all(torch.equal(mine, other) for mine, other in pairs)
+
+
+def test_functions_that_are_no_ops_refuse_bad_arguments() -> None:
+    sizes = (48, 64, 64, False)  # of whole vectors
+    assert _C.lstm_packed_bytes("float64", *sizes) == 2 * _C.lstm_packed_bytes("float32", *sizes)
+    with pytest.raises(ValueError, match="dtype must be float32, float64, bfloat16 or int8, got float16"):
+        _C.lstm_packed_bytes("float16", *sizes)
+    with pytest.raises(TypeError):
+        _C.lstm_packed_bytes("float32", 48, 64)  # type: ignore[call-arg]
+    assert _C.measure_read_bandwidth(1 << 20, seconds=0.01) > 1e8
+    with pytest.raises(ValueError, match="at least 4096 a thread"):
+        _C.measure_read_bandwidth(100)
 
 
 @pytest.mark.parametrize("bytes_of", [1000, 3 << 20], ids=["small", "kept"])
