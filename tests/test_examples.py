@@ -71,6 +71,6 @@ def test_readmes_code_prints_about_what_readme_says(tmp_path: Path) -> None:
     for code, said in blocks:
         output = run(["-c", code], tmp_path)
         if said:
-            accuracies = [number(r"accuracy ([\d.]+)", text) for text in (output, said)]
+            accuracies = [number(r"right: ([\d.]+)", text) for text in (output, said)]
             assert accuracies[0] == pytest.approx(accuracies[1], abs=0.08)
             assert re.findall(r"\['\w+' '\w+'\]", output) == re.findall(r"\['\w+' '\w+'\]", said)

@@ -32,8 +32,13 @@ def run(*command: str | Path) -> None:
     """With the tools of this Python's environment, activated or not."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     variables = os.environ | {"PATH": path, "ULMFIT_FAST_CUDA": "0"}
-    if subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode:
-        raise WheelError(f"this failed: {' '.join(map(str, command))}")
+    failed = f"this failed: {' '.join(map(str, command))}"
+    try:
+        status = subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
+    except FileNotFoundError:
+        raise WheelError(f"{failed} ({command[0]} is not installed; `make wheel` brings it)") from None
+    if status:
+        raise WheelError(failed)
 
 
 def repair(wheel: Path, folder: Path) -> None:

@@ -143,8 +143,8 @@ def run_ours(row: Row, options: argparse.Namespace, seed: int) -> dict[str, floa
     trained = finetune_classifier(texts, labels, options.lm, config, progress=False)
 
     def predict(own: Sequence[str]) -> list[str]:
-        probabilities = predict_probabilities(trained.model, trained.tokenizer, list(own))
-        return [str(trained.labels[i]) for i in probabilities.argmax(1)]
+        activated = predict_probabilities(trained.model, trained.tokenizer, trained.task, list(own))
+        return [str(label) for label in trained.task.decode(activated)]
 
     return scores("accuracy", parts, predict)
 

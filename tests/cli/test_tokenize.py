@@ -44,16 +44,19 @@ def test_a_test_text_is_read_as_the_corpus_was(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_finetuning_tokenizes_into_its_output(models: Path, texts: Path, tmp_path: Path) -> None:
-    """By default over the new texts' vocabulary, else the model's; a corpus tokenized before gives the same model."""
+    """By default over the new texts' and the model's words, else the model's; a corpus of its own brings its words."""
     language_model, rest = str(models / "lm"), [*SMALL, "--min-frequency", "1"]
     assert main(["finetune-lm", str(texts), "--model", language_model, "--output", str(tmp_path / "a"), *rest]) == 0
     corpus = Corpus.load(tmp_path / "a" / "corpus")
     assert corpus.valid is not None
     assert Tokenizer.load(tmp_path / "a" / "tokenizer.json").vocabulary == corpus.tokenizer.vocabulary
 
-    assert main(["tokenize", str(texts), "--output", str(tmp_path / "c"), "--min-frequency", "1"]) == 0
-    arguments = ["finetune-lm", str(tmp_path / "c"), "--model", language_model, "--output", str(tmp_path / "b")]
-    assert main([*arguments, *SMALL]) == 0
+    own = Tokenizer.load(models / "lm" / "tokenizer.json").vocabulary
+    of_texts = Tokenizer.train_words(iterate_texts(texts), min_frequency=1).vocabulary
+    assert corpus.tokenizer.vocabulary == list(dict.fromkeys([*of_texts, *own]))
+
+    arguments = ["finetune-lm", str(tmp_path / "a" / "corpus"), "--model", language_model]
+    assert main([*arguments, "--output", str(tmp_path / "b"), *SMALL]) == 0
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
 

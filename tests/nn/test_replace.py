@@ -303,3 +303,11 @@ def test_a_freshly_scripted_model_after_going_back() -> None:
         script = torch.jit.script(model)
     torch.testing.assert_close(script(x), model(x))
     assert b"ulmfit" not in pickle.dumps(model)
+
+
+def test_packed_weights_stay_with_their_layer() -> None:
+    layer = WeightDropLSTM(400, 128).eval()
+    with torch.no_grad():
+        layer(torch.randn(1, 1, 400))
+    assert layer._packed.nbytes > 0
+    assert "_packed" not in vars(to_nn_lstm(layer))

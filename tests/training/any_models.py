@@ -49,9 +49,10 @@ class MiniLMClassifier(nn.Module):
 
     def __init__(self, classes: int = 2) -> None:
         super().__init__()
+        folder = minilm_folder()
         from transformers import BertModel
 
-        self.bert = BertModel.from_pretrained(minilm_folder(), add_pooling_layer=False)
+        self.bert = BertModel.from_pretrained(folder, add_pooling_layer=False)
         self.classifier = nn.Linear(384, classes)
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ulmfit_fast.cli import options
+from ulmfit_fast.cli.device import device_option
 
 
 @click.command("demo")
@@ -17,7 +17,7 @@ from ulmfit_fast.cli import options
     "--pretrained", default="en", show_default=True, help="language model: a folder, or the name of an installed one"
 )
 @click.option("--draws", default=3, type=click.IntRange(min=1), show_default=True, help="draws of the labels")
-@options.device
+@device_option
 def demo_command(output: Path, pretrained: str, draws: int, device: str) -> None:
     """Run the three stages on texts that are here already.
 

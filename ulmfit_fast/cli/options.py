@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ulmfit_fast.core.device import DEVICES
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.files import Documents, read_documents, used_options
 from ulmfit_fast.text.inputs import read_once
@@ -148,9 +147,6 @@ processes = click.option(
     default=available_processes(),
     type=click.IntRange(min=1),
     help="processes that tokenize  [default: cores]",
-)
-device = click.option(
-    "--device", default="auto", type=click.Choice(DEVICES), show_default=True, help="auto: a GPU where there is one"
 )
 batch_size = click.option(
     "--batch-size",

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.cli.device import device_option
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.device import PRECISIONS, choose_device
 from ulmfit_fast.core.errors import InputError
@@ -40,7 +41,7 @@ _precision = click.option(
 
 def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        options.sample_seed, options.device, _precision, options.max_tokens, options.batch_size, options.max_texts,
+        options.sample_seed, device_option, _precision, options.max_tokens, options.batch_size, options.max_texts,
     ):  # fmt: skip
         command = option(command)
     return command

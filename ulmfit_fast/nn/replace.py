@@ -29,7 +29,7 @@ _STATE_DICT_HOOKS = (
     "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 )  # fmt: skip
 # Attributes of an instance that the new layer has of its own.
-_OWN = {"flatten_parameters", "qconfig", "_qconfig", "weight_dropout", "_parameters"}
+_OWN = {"flatten_parameters", "qconfig", "_qconfig", "weight_dropout", "_parameters", "_packed"}
 # What a subclass may define and still be nothing but an nn.LSTM once it is made.
 _HARMLESS = {
     "__init__", "__doc__", "__module__", "__qualname__", "__annotations__", "__annotate_func__", "__firstlineno__",
