@@ -66,7 +66,7 @@ def test_minilm_on_cola(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         *rows,
     ]
     assert main(command) == 0
-    check(tmp_path / "r" / "cola.jsonl", rows, ["MCC, dev", "MCC, dev in domain", "MCC, dev out of domain"], capsys)
+    check(tmp_path / "r", "cola", rows, ["MCC, dev", "MCC, dev in domain", "MCC, dev out of domain"], capsys)
     assert main(command) == 0
     assert capsys.readouterr().out.count(": known") == 8
 
@@ -75,7 +75,7 @@ def test_ours_on_chnsenticorp(data: Path, tmp_path: Path, capsys: pytest.Capture
     pretrain_lm(make_task(200, 2)[0], PRETRAIN, output=tmp_path / "lm", progress=False)
     command = ["chnsenticorp", "--lm", str(tmp_path / "lm"), "--epochs", "1", "--seeds", "2", "--results"]
     assert main([*command, str(tmp_path / "r")]) == 0
-    check(tmp_path / "r" / "chnsenticorp.jsonl", list(ROWS), ["accuracy, dev", "accuracy, test"], capsys)
+    check(tmp_path / "r", "chnsenticorp", list(ROWS), ["accuracy, dev", "accuracy, test"], capsys)
     lines = [json.loads(line) for line in (tmp_path / "r" / "chnsenticorp.jsonl").read_text().splitlines()]
     assert str(tmp_path) not in json.dumps(lines)
 
