@@ -36,8 +36,11 @@ def test_ops_with_a_forced_instruction_set(isa: str) -> None:
 
 
 def test_fma_probe_measures_what_a_processor_can_do() -> None:
-    """A loop that the compiler saw through would report petaflops."""
+    """A loop that the compiler saw through would report petaflops.
+
+    A core does at most 128 operations a cycle in bfloat16 (two instructions of 32 multiply-adds), and 6 GHz.
+    """
     for dtype in ("float32", "bfloat16"):
-        assert 1e8 < measure_fma_peak(dtype, 0.02) < 512e9 * (os.cpu_count() or 1)
+        assert 1e8 < measure_fma_peak(dtype, 0.02) < 128 * 6e9 * (os.cpu_count() or 1)
     with pytest.raises(ValueError, match="dtype must be float32 or bfloat16, got int8"):
         measure_fma_peak("int8")
