@@ -33,7 +33,7 @@ from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.callbacks import Callback, EpochCallback, OnEpoch
-from ulmfit_fast.training.classifier import ClassifierTrainer
+from ulmfit_fast.training.classifier import ClassifierTrainer, check_base
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
 from ulmfit_fast.training.language_model import LanguageModelTrainer
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
@@ -185,7 +185,7 @@ def finetune_classifier(
     config = config or ClassifierConfig()
     options = _options(output, resume, progress, on_epoch, callbacks)
     base = None if language_model is None else _load_encoder(language_model)
-    _check_base(config, base)
+    check_base(config, base)
     generators = Generators(config.seed)
     known = base.task if isinstance(base, TrainedClassifier) else None
     data, task = _data_and_task(
@@ -217,22 +217,6 @@ def finetune_classifier(
         _take_over_head(base, model, rows)
     expects = base.model if isinstance(base, TrainedLanguageModel) else None
     return ClassifierTrainer(model, tokenizer, task, data, config, options, generators, expects).trained()
-
-
-def _check_base(config: ClassifierConfig, base: TrainedLanguageModel | TrainedClassifier | None) -> None:
-    """Raises InputError for options that need a pretrained model which is not there."""
-    if base is None and config.l2_sp:
-        raise InputError(
-            f"finetune_classifier: l2_sp={config.l2_sp} pulls towards a pretrained model's weights, and there is none; "
-            "give language_model, or leave l2_sp 0"
-        )
-    by_language_model = config.replace_by == "language-model"
-    if config.word_replace and (base is None or (by_language_model and isinstance(base, TrainedClassifier))):
-        raise InputError(
-            f"finetune_classifier: word_replace={config.word_replace} with replace_by={config.replace_by!r} needs a "
-            f"language model{'' if by_language_model else ' or a classifier to go on with'}; give language_model, or "
-            "leave word_replace 0"
-        )
 
 
 LANGUAGE_MODEL = "language_model"  # of an output folder: the subfolder with the fine-tuned language model

@@ -37,7 +37,8 @@ def find_pretrained(source: str | Path) -> Path:
         known = f"installed: {', '.join(sorted(models))}" if models else "no model package is installed"
         raise InputError(
             f"{name}: no such model folder, and no installed package brings a model of that name ({known}); give a "
-            "folder that pretrain-lm, finetune-lm or import-lm has written"
+            "folder that pretrain-lm, finetune-lm or import-lm has written, or install one: pip install ./models/en "
+            "in the source folder brings en"
         )
     spec = importlib.util.find_spec(models[name])
     if spec is None or spec.origin is None:

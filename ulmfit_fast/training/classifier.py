@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.candidates import likely_words, near_words
 from ulmfit_fast.inference.prediction import classifier_logits
@@ -31,7 +32,7 @@ from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.config import ClassifierConfig
 from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import Loop, StepLoss, best_record, diverged
-from ulmfit_fast.training.trained import TrainedClassifier
+from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 from ulmfit_fast.training.trainer import RunOptions, Trainer
 
 _SAMPLE = 4  # training texts that every epoch is checked with
@@ -167,3 +168,19 @@ class ClassifierTrainer(Trainer):
         if self._weights is not None:
             facts = (*facts, self._weights.tolist())
         return zlib.crc32(repr(facts).encode(), corpus.checksum())
+
+
+def check_base(config: ClassifierConfig, base: TrainedLanguageModel | TrainedClassifier | None) -> None:
+    """Raises InputError for options that need a pretrained model which is not there."""
+    if base is None and config.l2_sp:
+        raise InputError(
+            f"finetune_classifier: l2_sp={config.l2_sp} pulls towards a pretrained model's weights, and there is none; "
+            "give language_model, or leave l2_sp 0"
+        )
+    by_language_model = config.replace_by == "language-model"
+    if config.word_replace and (base is None or (by_language_model and isinstance(base, TrainedClassifier))):
+        raise InputError(
+            f"finetune_classifier: word_replace={config.word_replace} with replace_by={config.replace_by!r} needs a "
+            f"language model{'' if by_language_model else ' or a classifier to go on with'}; give language_model, or "
+            "leave word_replace 0"
+        )
