@@ -12,7 +12,7 @@ struct QrnnRun {
   int64_t chunks;  // into which its steps are cut, each with its own threads; 1: none
   bool output_gate;
 
-  int64_t columns() const { return rows * hidden; }
+  constexpr int64_t columns() const { return rows * hidden; }
 };
 
 template <typename E>
