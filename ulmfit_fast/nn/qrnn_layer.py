@@ -63,7 +63,7 @@ class QRNNLayer(nn.Module):
             self.bias.uniform_(-bound, bound, generator=generator)
 
     def initial_state(self, batch: int) -> LayerState:
-        """Zeros for ``batch`` sequences: c [B, H] in float32 (float64 with float64), with window 2 the last x [B, F]."""
+        """Zeros for ``batch`` sequences: c [B, H] in float32 or float64; with window 2 the last x [B, F], too."""
         weight = self.weight
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         c = weight.new_zeros(batch, self.hidden_size, dtype=dtype)
@@ -90,11 +90,10 @@ class QRNNLayer(nn.Module):
         Raises:
             ValueError, TypeError: shapes or dtypes that do not fit, with the ops' messages.
         """
-        packed = isinstance(input, PackedSequence)
-        if not packed and input.dim() != 3:
-            raise ValueError(f"QRNNLayer: input must be [T, B, F] or a PackedSequence, got shape {list(input.shape)}")
-        if packed:
+        if isinstance(input, PackedSequence):
             x, sizes = input.data, input.batch_sizes
+        elif input.dim() != 3:
+            raise ValueError(f"QRNNLayer: input must be [T, B, F] or a PackedSequence, got shape {list(input.shape)}")
         else:
             x = input.flatten(0, 1)
             sizes = torch.full((len(input),), input.shape[1], dtype=torch.int64, device="cpu")
@@ -104,7 +103,7 @@ class QRNNLayer(nn.Module):
         p = self.weight_dropout if self.training else 0.0
         weight = dropped_weight(self.weight, p, seed)
         result = run_layer(x, sizes, state, weight, self.bias, self.window, output_gate=self.output_gate)
-        if packed:
+        if isinstance(input, PackedSequence):
             return PackedSequence(result.output, sizes, input.sorted_indices, input.unsorted_indices), result.state
         return result.output.view(*input.shape[:2], self.hidden_size), result.state
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ulmfit_fast import ops
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import current_generator
-from ulmfit_fast.nn.encoder import on_device
+from ulmfit_fast.nn.encoder import LayerState, on_device
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class StackConfig:
         for name, p in dropouts.items():
             if not 0 <= p * drop_mult < 1:
                 raise InputError(f"drop_mult={drop_mult:g} makes {name} {p * drop_mult:g}; dropouts must be in [0, 1)")
-        return replace(self, **{name: p * drop_mult for name, p in dropouts.items()})
+        changed: dict[str, Any] = {name: p * drop_mult for name, p in dropouts.items()}
+        return replace(self, **changed)
 
     def to_dict(self) -> dict[str, float | int]:
         return asdict(self)
@@ -165,6 +166,26 @@ class StackedEncoder(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Rows of the embedding, [..., E], by calling its module: hooks run. Nothing is dropped."""
         return self.encoder(tokens)
+
+    # What each kind of encoder does in its own way (``nn.encoder.Encoder``).
+
+    def initial_state(self, batch: int) -> list[LayerState]:
+        raise NotImplementedError
+
+    def weights(self) -> Any:
+        raise NotImplementedError
+
+    def calls_modules(self) -> bool:
+        raise NotImplementedError
+
+    def activation_bytes(self) -> int:
+        raise NotImplementedError
+
+    def pool(
+        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, pooled: ops.PooledState, *,
+        weights: Any = None, bptt: int = 0, boundary_rows: Tensor | None = None,
+    ) -> tuple[ops.PooledState, list[LayerState], list[LayerState]]:  # fmt: skip
+        raise NotImplementedError
 
     def simple_embedding(self) -> bool:
         """Whether the embedding is what ``embedded_rows`` computes, apart from hooks."""
