@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.command_line import run
+from tests.cli.command_line import SIZES, SMALL, assert_one_line, write_task
 from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN, make_task
 from ulmfit_fast import QRNN, finetune_classifier, finetune_lm, pretrain_lm
+from ulmfit_fast.cli.main import main
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model
@@ -54,6 +55,8 @@ def test_from_scratch_and_on_with_a_classifier(tmp_path: Path) -> None:
     texts, labels = make_task(40)
     config = replace(CLASSIFY, encoder="qrnn", epochs=1)
     first = finetune_classifier(texts, labels, None, config, output=tmp_path / "clf", progress=False)
+    with pytest.raises(InputError, match="encoder is 'qrnn', but the given model's is 'awd_lstm'"):
+        finetune_classifier(texts, labels, pretrain_lm(texts, PRETRAIN, progress=False), config, progress=False)
     again = finetune_classifier(texts, labels, tmp_path / "clf", config, progress=False)
     assert isinstance(again.model.bpt3c.encoder, QRNN)
     assert not torch.equal(first.model.head[6].weight, again.model.head[6].weight)  # type: ignore[arg-type]
@@ -77,22 +80,20 @@ def test_damaged_and_foreign_folders(tmp_path: Path) -> None:
         replace(CLASSIFY, encoder="gru")
 
 
-def test_the_command_line(tmp_path: Path) -> None:
-    texts, labels = make_task(60)
-    (tmp_path / "texts.txt").write_text("\n\n".join(texts))
-    rows = "\n".join(f"{label},{text}" for text, label in zip(texts, labels, strict=True))
-    (tmp_path / "train.csv").write_text(f"label,text\n{rows}\n")
-    sizes = ["--embedding-size", "12", "--hidden-size", "16", "--num-layers", "2", "--min-frequency", "1"]
-    small = ["--batch-size", "4", "--bptt", "10"]
-    source, lm, clf = (str(tmp_path / name) for name in ("texts.txt", "lm", "clf"))
-    run("pretrain-lm", source, "--output", lm, "--encoder", "qrnn", *sizes, *small)
-    assert json.loads((tmp_path / "lm" / "config.json").read_text())["encoder_type"] == "qrnn"
-    table = str(tmp_path / "train.csv")
-    run("train", table, "--model", lm, "--output", clf, "--epochs", "1", *small)
-    assert "encoder: qrnn" in run("info", clf).output
-    refused = run("train", table, "--model", lm, "--output", clf + "2", "--encoder", "qrnn", status=2)
-    assert "--encoder does nothing here" in refused.output
-    refused = run("evaluate", table, "--model", clf, "--precision", "int8", status=2)
-    assert "a QRNN has no int8 form" in refused.output
-    refused = run("convert", clf, "--to", "onnx", "--output", str(tmp_path / "m.onnx"), status=2)
-    assert "a QRNN cannot be exported" in refused.output
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "texts.txt").write_text("\n\n".join(make_task(60)[0]))
+    table = str(write_task(tmp_path / "train.csv"))
+    source, lm, clf, small = (str(tmp_path / name) for name in ("texts.txt", "lm", "clf", "small"))
+    assert main(["pretrain-lm", source, "--output", lm, "--encoder", "qrnn", *SIZES, *SMALL]) == 0
+    assert main(["train", table, "--model", lm, "--output", clf, "--epochs", "1", *SMALL]) == 0
+    assert main(["convert", clf, "--to", "int8", "--output", small]) == 0
+    for folder in (clf, small):
+        capsys.readouterr()
+        assert main(["info", folder]) == 0
+        assert "encoder: qrnn\n" in capsys.readouterr().out
+        assert main(["evaluate", table, "--model", folder]) == 0
+    capsys.readouterr()
+    assert main(["train", table, "--model", lm, "--output", small + "2", "--encoder", "qrnn"]) == 2
+    assert_one_line(capsys, "--encoder does nothing here")
+    assert main(["evaluate", table, "--model", clf, "--precision", "int8"]) == 2
+    assert_one_line(capsys, "a QRNN has no int8 form")

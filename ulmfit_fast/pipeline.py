@@ -18,7 +18,7 @@ from ulmfit_fast.core.random import Generators
 from ulmfit_fast.nn.bpt3c import BPT3CConfig
 from ulmfit_fast.nn.build import new_module
 from ulmfit_fast.nn.classifier import TextClassifier
-from ulmfit_fast.nn.encoders import DEFAULT_ENCODER, encoder_type, make_encoder
+from ulmfit_fast.nn.encoders import make_encoder
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.nn.stacked import CLASSIFIER_DROPOUTS, StackedEncoder
@@ -34,7 +34,7 @@ from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.callbacks import Callback, EpochCallback, OnEpoch
-from ulmfit_fast.training.classifier import ClassifierTrainer, check_base
+from ulmfit_fast.training.classifier import ClassifierTrainer, check_base, with_encoder_of
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
 from ulmfit_fast.training.language_model import LanguageModelTrainer
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
@@ -203,7 +203,7 @@ def finetune_classifier(
     else:
         tokenizer = base.tokenizer
         config = _in_direction_of(tokenizer, config, "finetune_classifier", "the language model reads")
-        config = _with_encoder_of(base, config)
+        config = with_encoder_of(config, _encoder_of(base))
         sizes = _encoder_of(base).config
     sizes = sizes.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult)
     reading = BPT3CConfig(
@@ -370,14 +370,6 @@ def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> StackedEncode
     if isinstance(base, TrainedLanguageModel):
         return base.model.encoder
     return cast(StackedEncoder, base.model.bpt3c.encoder)
-
-
-def _with_encoder_of(base: TrainedLanguageModel | TrainedClassifier, config: ClassifierConfig) -> ClassifierConfig:
-    """The configuration with the kind of encoder that is settled, for the record. InputError if it asks for another."""
-    kind = encoder_type(_encoder_of(base))
-    if config.encoder not in (kind, DEFAULT_ENCODER):
-        raise InputError(f"finetune_classifier: encoder is {config.encoder!r}, but the given model's is {kind!r}")
-    return replace(config, encoder=kind)
 
 
 def _take_over_head(base: TrainedClassifier, model: TextClassifier, rows: Sequence[int | None]) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 pytest.importorskip("sentencepiece")
 
+from tests import fastai_1
+from tests.fastai_1 import needs_fastai_1
 from tests.nn.plain_qrnn import MultiFiT
 from tests.text.test_sentencepiece import train_like_fastai
 from tests.tiny import make_task
@@ -62,6 +64,35 @@ def test_the_logits_are_the_same(checkpoint: Path, vocabulary: bool) -> None:
         torch.testing.assert_close(logits(trained, ids), expected.detach(), atol=1e-5, rtol=1e-5)
 
 
+@needs_fastai_1
+def test_the_logits_are_those_of_fastai_1_itself(checkpoint: Path, tmp_path: Path) -> None:
+    fastai, count = fastai_1.models(), len(pickle.loads((checkpoint / "itos.pkl").read_bytes()))
+    encoder = fastai.AWD_LSTM(count, *SIZES[:2], SIZES[2], pad_token=1, qrnn=True)
+    decoder = fastai.LinearDecoder(count, SIZES[0], 0.1, tie_encoder=encoder.encoder, bias=True)
+    theirs = fastai.SequentialRNN(encoder, decoder).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(0, 0.3)
+        decoder.decoder.weight = encoder.encoder.weight
+        for rnn in encoder.rnns:  # kept from the last forward pass, and not what counts
+            rnn.layers[0].linear.module.weight.data.zero_()
+    torch.save({"model": theirs.state_dict(), "opt": {}}, tmp_path / "lm_best.pth")
+    trained = import_multifit(tmp_path / "lm_best.pth", checkpoint / "spm.model", checkpoint / "itos.pkl")
+    assert trained.model.state_dict().keys() == {
+        "encoder.encoder.weight",
+        "decoder_bias",
+        *(f"encoder.rnns.{i}.{part}" for i in range(4) for part in ("weight", "bias")),
+    }
+    tokens, state = torch.randint(count, (40, 3)), None
+    theirs.reset()
+    with torch.no_grad():
+        for chunk in tokens.split([13, 1, 26]):  # both go on where they ended
+            output = trained.model(chunk, state)
+            state = output.state
+            expected = theirs(chunk.t())[0].transpose(0, 1)
+            torch.testing.assert_close(trained.model.logits(output), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_an_encoder_alone_and_other_spellings(checkpoint: Path, tmp_path: Path) -> None:
     trained = import_multifit(checkpoint / "enc_best.pth", checkpoint / "spm.model")
     assert not trained.model.decoder_bias.any()
@@ -80,7 +111,9 @@ def test_it_fine_tunes_predicts_and_loads_again(checkpoint: Path, tmp_path: Path
     config = FinetuneLMConfig(batch_size=4, bptt=10)
     tuned = finetune_lm(texts, base, config, output=tmp_path / "lm", progress=False)
     assert tuned.tokenizer.vocabulary == base.tokenizer.vocabulary
-    config = ClassifierConfig(epochs=6, batch_size=16, bptt=10, lr=0.03, drop_mult=0.1, discriminative_factor=1.0)
+    config = ClassifierConfig(
+        epochs=12, batch_size=16, bptt=10, lr=0.03, drop_mult=0.1, discriminative_factor=1.0, unfreezing="all"
+    )
     classifier = finetune_classifier(texts, labels, tmp_path / "lm", config, output=tmp_path / "clf", progress=False)
     loaded = TrainedClassifier.load(tmp_path / "clf")
     probabilities = predict_probabilities(*parts(classifier), texts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import sys
 import types
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import fastai_1
 from tests.tiny import make_task
 from ulmfit_fast import Tokenizer
 from ulmfit_fast.core.errors import InputError
@@ -78,17 +78,10 @@ def test_rules_of_fastai_1(text: str, expected: str) -> None:
     assert prepare(text, mark_field=True) == f"xxbos xxfld 1 {expected}"
 
 
-@pytest.mark.skipif("ULMFIT_FAST_FASTAI1" not in os.environ, reason="needs ULMFIT_FAST_FASTAI1, a folder with fastai 1")
-def test_rules_are_those_of_fastai_1_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Path(os.environ["ULMFIT_FAST_FASTAI1"], "fastai", "text", "transform.py").read_text(encoding="utf-8")
-    spacy = types.ModuleType("spacy")
-    spacy.symbols = types.ModuleType("spacy.symbols")  # type: ignore[attr-defined]
-    spacy.symbols.ORTH = 0  # type: ignore[attr-defined]
-    for module in (spacy, spacy.symbols):  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    names: dict[str, Any] = {"defaults": types.SimpleNamespace()}
-    source = source.replace("from ..torch_core import *", "import re, html\nfrom typing import *\nListRules = Any")
-    exec(source, names)
+@fastai_1.needs_fastai_1
+def test_rules_are_those_of_fastai_1_itself() -> None:
+    names: dict[str, Any] = {"defaults": types.SimpleNamespace(), "ORTH": None, "spacy": None}
+    exec("import re, html\nfrom typing import *\nListRules = Any\n" + fastai_1.source("transform.py"), names)
     defaults = names["defaults"]
 
     def theirs(text: str) -> str:

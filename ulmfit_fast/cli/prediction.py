@@ -21,8 +21,8 @@ from ulmfit_fast.core.device import PRECISIONS, choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
 from ulmfit_fast.nn.classifier import TextClassifier
-from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.nn.encoders import DEFAULT_ENCODER
+from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
