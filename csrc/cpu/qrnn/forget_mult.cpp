@@ -11,22 +11,28 @@
 namespace ulmfit_fast {
 namespace {
 
-constexpr int64_t kUnits = 256, kRows = 32;      // of a piece of work, at most; the running states stay in L2
+constexpr int64_t kStateBytes = 256 << 10;       // of a piece's running states, which stay in L2
+constexpr int64_t kLeastUnits = 64;              // of a piece: shorter runs of memory are read slowly
+constexpr int64_t kPiecesPerThread = 3;          // cores are not always equally fast
 constexpr int64_t kElementsPerThread = 1 << 14;  // below this a thread costs more than it saves
 
 int64_t parts(int64_t count, int64_t size) {
   return (count + size - 1) / size;
 }
 
-// work(piece) for pieces that together are all columns, on whichever thread is free.
+// work(piece) for pieces that together are all columns, on whichever thread is free. Whole rows where there are enough
+// of them: a thread then reads memory in one stream.
 template <typename Work>
-void for_columns(const ForgetMultSizes& s, int64_t rows, int64_t lanes, const Work& work) {
+void for_columns(const ForgetMultSizes& s, int64_t rows, int64_t lanes, int64_t state_bytes, const Work& work) {
   if (rows == 0) return;
-  const int64_t vectors = parts(s.hidden, lanes), unit_parts = parts(s.hidden, kUnits),
-                row_parts = parts(s.batch, kRows);
+  int64_t threads = std::min(team_threads(), std::max<int64_t>(1, rows * s.hidden / kElementsPerThread));
+  const int64_t wanted = threads == 1 ? 1 : threads * kPiecesPerThread;
+  const int64_t fitting = std::max<int64_t>(1, kStateBytes / (s.hidden * state_bytes));
+  const int64_t row_parts = std::min(s.batch, std::max(parts(s.batch, fitting), wanted));
+  const int64_t vectors = parts(s.hidden, lanes);
+  const int64_t unit_parts = std::max<int64_t>(1, std::min(parts(wanted, row_parts), s.hidden / kLeastUnits));
   const int64_t pieces = unit_parts * row_parts;
-  const int64_t threads =
-      std::min({team_threads(), pieces, std::max<int64_t>(1, rows * s.hidden / kElementsPerThread)});
+  threads = std::min(threads, pieces);
   std::atomic<int64_t> taken{0};
   parallel_for(threads, 1, [&](int64_t, int64_t) {
     for (int64_t i; (i = taken.fetch_add(1, std::memory_order_relaxed)) < pieces;) {
@@ -70,7 +76,8 @@ ForgetMultResult forward(const ForgetMultInputs& a, const PoolInputs* pool, Forg
                  mutable_elements<int32_t>(pooled.argmax), elements<int64_t>(count), elements<int64_t>(pool_from)};
   }
   const ForgetMultKernels<E>& kernels = forget_mult_kernels<E>();
-  for_columns(args.sizes, a.rows(), kernels.lanes, [&](const Columns& piece) { kernels.forward(args, piece); });
+  for_columns(args.sizes, a.rows(), kernels.lanes, sizeof(Acc),
+              [&](const Columns& piece) { kernels.forward(args, piece); });
   return {output, h_n, converted(c, dtype_of(a.c0)), cells, pooled.total, pooled.maximum, pooled.argmax};
 }
 
@@ -107,7 +114,8 @@ std::tuple<Tensor, Tensor> backward(const ForgetMultGradients& grads, const Forg
                  document.data(),      elements<int64_t>(count), elements<int64_t>(pool_from)};
   }
   const ForgetMultKernels<E>& kernels = forget_mult_kernels<E>();
-  for_columns(args.sizes, a.rows(), kernels.lanes, [&](const Columns& piece) { kernels.backward(args, piece); });
+  for_columns(args.sizes, a.rows(), kernels.lanes, sizeof(Acc),
+              [&](const Columns& piece) { kernels.backward(args, piece); });
   return {needs[0] ? grad_gates : new_tensor({0}, dtype),
           needs[1] ? converted(grad_c, dtype_of(a.c0)) : new_tensor({0}, dtype_of(a.c0))};
 }
