@@ -12,10 +12,10 @@ from ulmfit_fast.core.random import current_generator
 class SampledSoftmax:
     """Cross-entropy over the frequent words, the step's own targets and some of the other words.
 
-    A step's words are the ``frequent`` most frequent ones, about ``drawn`` of the others, each with the same chance, and
-    all targets of the step. A word is among them with probability pi even where a given row has another target. The
-    loss takes log pi from each word's logit, so that what it teaches is the distribution of the whole softmax, which
-    can be used afterwards.
+    A step's words are the ``frequent`` most frequent ones, about ``drawn`` of the others, each with the same chance,
+    and all targets of the step. A word is among them with probability pi even where a given row has another target.
+    The loss takes log pi from each word's logit, so that what it teaches is the distribution of the whole softmax,
+    which can be used afterwards.
 
     Args:
         counts: [V], how often each word occurs in the training text; zeros are allowed.
