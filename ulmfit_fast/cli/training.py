@@ -30,8 +30,8 @@ from ulmfit_fast.training.trained import TrainedLanguageModel
 # What may be set of the language model's fine-tuning where it is a part of train.
 _OF_THE_LANGUAGE_MODEL = (
     "epochs", "batch_size", "lr", "drop_mult", "discriminative_factor", "new_vocabulary", "vocab_size", "min_frequency",
-    "gradient_threshold", "precision", "early_stopping", "schedule", "cut_frac", "ratio", "end_frac", "lr_lowest",
-    "dis_blocks", "unfreezing", "frz_blocks", "unfreeze_every", "weight_decay_factor", "l2_sp",
+    "gradient_threshold", "sampled_softmax", "precision", "early_stopping", "schedule", "cut_frac", "ratio", "end_frac",
+    "lr_lowest", "dis_blocks", "unfreezing", "frz_blocks", "unfreeze_every", "weight_decay_factor", "l2_sp",
 )  # fmt: skip
 
 # What a corpus folder has settled; the second are also how --eval is read.

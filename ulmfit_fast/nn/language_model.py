@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ulmfit_fast import ops
 from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.encoder import LayerState, refuse_tracing
+from ulmfit_fast.nn.sampled_softmax import SampledSoftmax
 from ulmfit_fast.nn.stacked import StackedEncoder, scaled_mask
 
 
@@ -88,6 +89,7 @@ def language_model_loss(
     alpha: float = 0.0,
     beta: float = 0.0,
     gradient_threshold: float = 0.0,
+    sampled: SampledSoftmax | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy, and the loss to train on: with AR and TAR added. The logits are never held all at once.
 
@@ -98,15 +100,21 @@ def language_model_loss(
         alpha: weight of activation regularisation, the mean square of the dropped output.
         beta: weight of temporal activation regularisation, the mean square of the raw output's change a step.
         gradient_threshold: as in ``ops.linear_cross_entropy``.
+        sampled: the words of the softmax; None: all.
 
     Returns:
         (cross-entropy in nats a token, training loss), both [].
 
     Source: Merity et al., arXiv 1708.02182, section 4 (AR, TAR).
     """
-    cross_entropy = ops.linear_cross_entropy(
-        output.dropped, model.decoder_weight, targets, model.decoder_bias, gradient_threshold=gradient_threshold
-    )
+    if sampled is None:
+        cross_entropy = ops.linear_cross_entropy(
+            output.dropped, model.decoder_weight, targets, model.decoder_bias, gradient_threshold=gradient_threshold
+        )
+    else:
+        cross_entropy = sampled.loss(
+            output.dropped, model.decoder_weight, model.decoder_bias, targets, gradient_threshold
+        )
     if not alpha and not beta:
         return cross_entropy, cross_entropy
     penalty: Tensor = _ActivationRegularization.apply(output.raw, output.dropped, alpha, beta)

@@ -39,6 +39,18 @@ class TokenCorpus(Protocol):
         """Ids start .. stop of all documents' ids."""
 
 
+def token_counts(corpus: TokenCorpus, vocab_size: int, most_tokens: int = 20_000_000) -> np.ndarray:
+    """How often each id occurs in ``corpus``, int64 [vocab_size]; of a large corpus in pieces spread evenly over it."""
+    tokens, piece = int(corpus.offsets[-1]), 1_000_000
+    counts = np.zeros(vocab_size, np.int64)
+    pieces = max(1, -(-min(tokens, most_tokens) // piece))
+    for i in range(pieces):
+        start = tokens * i // pieces
+        ids = corpus.read(start, min(start + piece, tokens * (i + 1) // pieces))
+        counts += np.bincount(ids, minlength=vocab_size)
+    return counts
+
+
 class TokenArray:
     """A corpus in memory.
 

@@ -223,6 +223,11 @@ class LanguageModelConfig(TrainingConfig):
         "(CPU only)",
         at_least=0, at_most=0.1,
     )  # fmt: skip
+    sampled_softmax: int = setting(
+        0, "train with a softmax over so many words a step, half of them the most frequent ones and half drawn, beside "
+        "the step's own; much faster with a large vocabulary; 0: all words",
+        at_least=0,
+    )  # fmt: skip
     embed_p: float = setting(0.02, "dropout of words of the embedding", at_least=0)
     input_p: float = setting(0.25, "dropout of the embedded text", at_least=0)
     hidden_p: float = setting(0.15, "dropout between layers", at_least=0)
@@ -237,6 +242,8 @@ class LanguageModelConfig(TrainingConfig):
             raise InputError(f"{type(self).__name__}: ntasgd has an average of its own; leave ema_decay 0")
         if self.optimizer == "ntasgd" and self.schedule not in (type(self).schedule, "constant"):
             raise InputError(f"{type(self).__name__}: ntasgd keeps its rate constant; leave schedule out")
+        if self.sampled_softmax == 1:
+            raise InputError(f"{type(self).__name__}: sampled_softmax must be 0 or at least 2, got 1")
 
     @property
     def dropouts(self) -> dict[str, float]:

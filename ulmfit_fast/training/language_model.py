@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -16,9 +17,11 @@ from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.prediction import evaluate_language_model
 from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
+from ulmfit_fast.nn.sampled_softmax import SampledSoftmax
 from ulmfit_fast.storage.model_folder import save_model
 from ulmfit_fast.text.batching import LanguageModelStream
 from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.token_file import token_counts
 from ulmfit_fast.training.config import FinetuneLMConfig, LanguageModelConfig
 from ulmfit_fast.training.history import Record
 from ulmfit_fast.training.loop import Loop, StepLoss
@@ -59,7 +62,13 @@ class LanguageModelTrainer(Trainer):
         self._stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
         self.random, self.tokens = self._stream.random, self._stream.tokens
         self.expected_batches, self.checksum = self._stream.expected_batches(), corpus.checksum()
+        self.sampled = self._sampled_softmax() if config.sampled_softmax else None
         self._next_state: list[LayerState] = []
+
+    def _sampled_softmax(self) -> SampledSoftmax:
+        words = self.config.sampled_softmax
+        counts = torch.from_numpy(token_counts(self.corpus.train, self.model.encoder.config.vocab_size))
+        return SampledSoftmax(counts, frequent=words - words // 2, drawn=words // 2)
 
     def batches(self, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
         return self._stream.epoch(skip)
@@ -69,7 +78,7 @@ class LanguageModelTrainer(Trainer):
         config, output = self.config, self.model(tokens, self.carried or None)
         self._next_state = [tuple(x.detach() for x in layer) for layer in output.state]
         cross_entropy, loss = language_model_loss(
-            self.model, output, targets, config.alpha, config.beta, config.gradient_threshold
+            self.model, output, targets, config.alpha, config.beta, config.gradient_threshold, self.sampled
         )
         return StepLoss(cross_entropy, loss, targets.numel(), len(tokens) / config.bptt)
 
