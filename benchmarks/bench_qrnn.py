@@ -169,9 +169,9 @@ def rows(smoke: bool) -> Iterator[Row]:
     for training in (False, True):
         for steps, batch, hidden in sizes:
             yield recurrence(steps, batch, hidden, training)
-        for inputs, window, batch in [(24, 2, 2)] if smoke else [(400, 2, 64), (1550, 1, 64), (1550, 1, 1)]:
+        for inputs, window, batch in [(24, 2, 2)] if smoke else [(400, 2, 16), (1550, 1, 16), (1550, 1, 1)]:
             yield layer(inputs, 24 if smoke else 1550, window, 5 if smoke else 70, batch, training)
-    yield language_model(5 if smoke else 70, 2 if smoke else 16, 50 if smoke else 15_000, smoke)
+    yield language_model(5 if smoke else 70, 2 if smoke else 8, 50 if smoke else 15_000, smoke)
 
 
 def test_qrnn(benchmark: Any) -> None:
