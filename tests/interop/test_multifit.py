@@ -15,11 +15,13 @@ from torch import Tensor
 pytest.importorskip("sentencepiece")
 
 from tests import fastai_1
+from tests.cli.command_line import assert_one_line
 from tests.fastai_1 import needs_fastai_1
 from tests.nn.plain_qrnn import MultiFiT
 from tests.text.test_sentencepiece import train_like_fastai
 from tests.tiny import make_task
 from ulmfit_fast import ClassifierConfig, FinetuneLMConfig, finetune_classifier, finetune_lm, import_language_model
+from ulmfit_fast.cli.main import main
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.interop.multifit import import_multifit
@@ -103,6 +105,24 @@ def test_an_encoder_alone_and_other_spellings(checkpoint: Path, tmp_path: Path) 
     again = import_multifit(tmp_path / "old.pth", checkpoint / "spm.model")
     assert torch.equal(again.model.encoder.rnns[0].weight, trained.model.encoder.rnns[0].weight)
     assert again.model.decoder_bias.any()
+
+
+def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, spm, out = str(checkpoint / "lm_best.pth"), str(checkpoint / "spm.model"), str(tmp_path / "lm")
+    itos = str(checkpoint / "itos.pkl")
+    assert main(["import-lm", weights, "--sentencepiece", spm, "--vocabulary", itos, "--output", out]) == 0
+    assert "4 layers, embedding 12, hidden 20" in capsys.readouterr().out
+    trained = TrainedLanguageModel.load(out)
+    direct = import_multifit(weights, spm)
+    for name, value in direct.model.state_dict().items():
+        assert torch.equal(trained.model.state_dict()[name], value)
+    assert trained.tokenizer.to_json() == direct.tokenizer.to_json()
+    assert main(["import-lm", weights, "--output", out + "2"]) == 2
+    assert_one_line(capsys, "--vocabulary is needed, or --sentencepiece")
+    assert main(["import-lm", weights, "--sentencepiece", spm, "--tokenizer", "word", "--output", out + "2"]) == 2
+    assert_one_line(capsys, "--tokenizer does nothing here")
+    assert main(["import-lm", weights, "--vocabulary", itos, "--output", out + "2"]) == 2
+    assert_one_line(capsys, "belongs to a QRNN")
 
 
 def test_it_fine_tunes_predicts_and_loads_again(checkpoint: Path, tmp_path: Path) -> None:
