@@ -15,12 +15,13 @@ from ulmfit_fast.training.config import ClassifierConfig, TrainingConfig
 from ulmfit_fast.training.lr_finder import find_lr
 from ulmfit_fast.training.lr_range import draw_finding
 from ulmfit_fast.training.schedule_plot import draw_curves, rate_curves
+from ulmfit_fast.training.schedules import NUMBERS
 from ulmfit_fast.training.tuning import prepare_config
 
 # What the curves of a schedule depend on.
 _OF_A_SCHEDULE = (
-    "epochs", "lr", "schedule", "cut_frac", "ratio", "end_frac", "discriminative_factor", "lr_lowest", "dis_blocks",
-    "unfreezing", "frz_blocks", "unfreeze_every", "optimizer",
+    "epochs", "lr", "schedule", *NUMBERS, "discriminative_factor", "lr_lowest", "dis_blocks", "unfreezing",
+    "frz_blocks", "unfreeze_every", "optimizer",
 )  # fmt: skip
 _NOT_OF_A_TEST = ("epochs", "early_stopping", "checkpoint_minutes", "lr")  # one step after another, no epochs
 
