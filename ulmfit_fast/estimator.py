@@ -24,7 +24,7 @@ from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
 from ulmfit_fast.tasks.label_sets import is_table
 from ulmfit_fast.tasks.labels import Label
-from ulmfit_fast.tasks.regression import Regression
+from ulmfit_fast.tasks.task import TASKS
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import History
@@ -39,7 +39,7 @@ _CONFIGURATIONS: dict[str, type[PretrainConfig | FinetuneLMConfig | ClassifierCo
 def _has_probabilities(estimator: ULMFiTClassifier) -> bool:
     """Whether there are any, for a method that exists only then. Raises AttributeError where not."""
     if estimator._predicts_numbers():
-        raise AttributeError(f"{_NAME}: the task regression predicts numbers, which have no probabilities")
+        raise AttributeError(f"{_NAME}: this task predicts numbers, which have no probabilities")
     return True
 
 
@@ -320,9 +320,9 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
 
     def _predicts_numbers(self) -> bool:
         if hasattr(self, "task_"):
-            return not self.task_.labels
+            return self.task_.predicts_numbers
         asked = getattr(self.classifier_config, "task", None) if self.task is None else self.task
-        return bool(asked == Regression.type)
+        return asked in TASKS and TASKS[asked].predicts_numbers
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -193,6 +193,7 @@ def finetune_classifier(
         "finetune_classifier", texts, labels, config, class_weight, known, weights=sample_weight,
         valid_texts=valid_texts, valid_labels=valid_labels,
     )  # fmt: skip
+    config = config.for_texts(len(data.texts))
     rows = None if known is None else task.rows_of(known)
     if rows is not None and isinstance(base, TrainedClassifier):
         config = replace(config, head_size=int(base.model.head[2].out_features))  # type: ignore[arg-type]

@@ -193,9 +193,9 @@ def refuse_unused_rates(config: TrainingConfig, prefix: str = "") -> None:
     ``prefix`` as in ``config_options``.
     """
     from ulmfit_fast.training.config import FinetuningConfig  # with torch, which what reads text alone starts without
-    from ulmfit_fast.training.schedules import USES
+    from ulmfit_fast.training.schedules import NUMBERS, USES
 
-    unused = [name for name in ("cut_frac", "ratio", "end_frac") if name not in USES[config.schedule]]
+    unused = [name for name in NUMBERS if name not in USES[config.schedule]]
     refuse_given([_parameter(prefix, name) for name in unused], f"the schedule {config.schedule} does not use it")
     if isinstance(config, FinetuningConfig):
         if config.dis_blocks == 0:

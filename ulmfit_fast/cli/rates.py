@@ -11,16 +11,17 @@ from ulmfit_fast.cli import options, stages
 from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.console import say
 from ulmfit_fast.text.reading import ReadOptions
-from ulmfit_fast.training.config import TrainingConfig
+from ulmfit_fast.training.config import ClassifierConfig, TrainingConfig
 from ulmfit_fast.training.lr_finder import find_lr
 from ulmfit_fast.training.lr_range import draw_finding
 from ulmfit_fast.training.schedule_plot import draw_curves, rate_curves
+from ulmfit_fast.training.schedules import NUMBERS
 from ulmfit_fast.training.tuning import prepare_config
 
 # What the curves of a schedule depend on.
 _OF_A_SCHEDULE = (
-    "epochs", "lr", "schedule", "cut_frac", "ratio", "end_frac", "discriminative_factor", "lr_lowest", "dis_blocks",
-    "unfreezing", "frz_blocks", "unfreeze_every", "optimizer",
+    "epochs", "lr", "schedule", *NUMBERS, "discriminative_factor", "lr_lowest", "dis_blocks", "unfreezing",
+    "frz_blocks", "unfreeze_every", "optimizer",
 )  # fmt: skip
 _NOT_OF_A_TEST = ("epochs", "early_stopping", "checkpoint_minutes", "lr")  # one step after another, no epochs
 
@@ -40,6 +41,8 @@ def schedule_command(
     highest and last rates are printed. Nothing is trained.
     """
     stages.check_picture(output, overwrite)
+    if isinstance(config, ClassifierConfig):
+        config = config.for_texts(steps * config.batch_size)
     lstm = [f"LSTM {i}" for i in range(1, num_layers + 1)]
     names = ["embedding", *lstm, "head"] if stage == "classifier" else [*lstm, "embedding"]
     curves = rate_curves(partial(prepare_config, config), config.epochs, steps, len(names))

@@ -25,12 +25,13 @@ from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.training.callbacks import SayDuration
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import Record
+from ulmfit_fast.training.schedules import NUMBERS
 from ulmfit_fast.training.trained import TrainedLanguageModel
 
 # What may be set of the language model's fine-tuning where it is a part of train.
 _OF_THE_LANGUAGE_MODEL = (
     "epochs", "batch_size", "lr", "drop_mult", "discriminative_factor", "new_vocabulary", "vocab_size", "min_frequency",
-    "gradient_threshold", "sampled_softmax", "precision", "early_stopping", "schedule", "cut_frac", "ratio", "end_frac",
+    "gradient_threshold", "sampled_softmax", "precision", "early_stopping", "schedule", *NUMBERS,
     "lr_lowest", "dis_blocks", "unfreezing", "frz_blocks", "unfreeze_every", "weight_decay_factor", "l2_sp",
 )  # fmt: skip
 

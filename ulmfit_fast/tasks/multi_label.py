@@ -34,6 +34,7 @@ class MultiLabel:
     """
 
     type: ClassVar[str] = "multi_label"
+    predicts_numbers: ClassVar[bool] = False
     scores: ClassVar[tuple[str, ...]] = ("f1_macro", "f1_micro")
     known_scores: ClassVar[Collection[str]] = tuple(OF_LABEL_SETS)
 

@@ -31,6 +31,7 @@ class OneLabel(ABC):
     """
 
     type: ClassVar[str]
+    predicts_numbers: ClassVar[bool] = False
     takes_new_labels: ClassVar[bool] = False  # whether a trained head can get outputs for further labels
     scores: ClassVar[tuple[str, ...]] = ("accuracy",)
     known_scores: ClassVar[Collection[str]] = tuple(OF_CLASSES)

@@ -28,6 +28,7 @@ class Regression:
     """
 
     type: ClassVar[str] = "regression"
+    predicts_numbers: ClassVar[bool] = True
     scores: ClassVar[tuple[str, ...]] = ("r2", "mae")
     known_scores: ClassVar[Collection[str]] = tuple(OF_NUMBERS)
     label_delimiter: str | None = None

@@ -25,13 +25,15 @@ from ulmfit_fast.tasks.single_label import SingleLabel
 class Task(Protocol):
     """What a classifier predicts, from labels as users write them to scores as they read them.
 
-    A new objective is a class with these members, and a line in ``TASKS``. What ``activate`` gives is called
+    A new objective is a class with these members, and a line in ``TASKS``. A label belongs to one text: what compares
+    texts with each other, such as a ranking of pairs, needs another interface. What ``activate`` gives is called
     *activated* everywhere: float32 [texts, ...], a row for each text. Several models are one by its mean.
     """
 
     type: ClassVar[str]  # its name in config.json and among options
     scores: ClassVar[tuple[str, ...]]  # the metrics that are shown beside the loss, the first on the curves, too
     known_scores: ClassVar[Collection[str]]  # all that can be asked for, of ``metrics.METRICS``
+    predicts_numbers: ClassVar[bool]  # without labels, probabilities and confidence
     labels: list[Label]  # in the order of what is activated
 
     @classmethod

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -274,7 +274,11 @@ class FinetuneLMConfig(LanguageModelConfig, FinetuningConfig):
 class ClassifierConfig(FinetuningConfig, NewModelConfig):
     """Training and head of ``finetune_classifier``. A language model settles sizes, vocabulary and direction."""
 
-    epochs: int = setting(6, "passes over the texts", at_least=1)
+    EPOCHS: ClassVar = (6, 30, 96)  # of many texts, of few ones, and the steps in between that are enough
+
+    epochs: int = setting(
+        0, "passes over the texts; 0: 6, or of few texts so many that there are about 100 steps, at most 30", at_least=0
+    )
     batch_size: int = setting(32, "texts in a batch; BatchNorm needs two", at_least=2)
     lr: float = setting(1e-2, "highest learning rate, of the head", above=0)
     drop_mult: float = setting(0.5, "factor on all dropout probabilities", at_least=0)
@@ -355,6 +359,14 @@ class ClassifierConfig(FinetuningConfig, NewModelConfig):
         super().__post_init__()
         if not self.label_delimiter:
             raise InputError("ClassifierConfig: label_delimiter must not be empty")
+
+    def for_texts(self, number: int) -> ClassifierConfig:
+        """This configuration with the epochs that it means for so many texts to train on."""
+        if self.epochs:
+            return self
+        steps = -(-number // self.batch_size)
+        few, most, wanted = type(self).EPOCHS
+        return replace(self, epochs=min(most, max(few, -(-wanted // steps))))
 
     @property
     def task_options(self) -> TaskOptions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch.optim import Optimizer
@@ -264,7 +264,8 @@ _RATES: dict[str, Callable[[Schedule, int, int], float]] = {
     "constant": lambda s, step, total: 1.0,
 }
 SCHEDULES = tuple(_RATES)
-# Which of a schedule's numbers it uses.
+# A schedule's numbers, each a field of the configurations, too; and which of them each schedule uses.
+NUMBERS = tuple(f.name for f in fields(Schedule) if f.name != "name")
 USES = {
     "slanted-triangular": ("cut_frac", "ratio"), "linear": ("cut_frac", "end_frac"), "cosine": ("end_frac",),
     "reverse-annealing": ("cut_frac", "end_frac"), "one-cycle": (), "one-cycle-torch": (),

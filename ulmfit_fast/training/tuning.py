@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW
 from ulmfit_fast.training.config import FinetuningConfig, TrainingConfig
 from ulmfit_fast.training.optim import L2SP
 from ulmfit_fast.training.rates import discriminative_param_groups
-from ulmfit_fast.training.schedules import Schedule, ScheduledLR
+from ulmfit_fast.training.schedules import NUMBERS, Schedule, ScheduledLR
 from ulmfit_fast.training.strategy import Strategy
 from ulmfit_fast.training.unfreezing import Unfreezing, depth_blocks, layer_groups, named_unfreezing
 
@@ -22,7 +22,7 @@ def schedule_of(config: TrainingConfig) -> Schedule:
     """The schedule of the learning rate."""
     if getattr(config, "optimizer", None) == "ntasgd":
         return Schedule("constant")
-    return Schedule(config.schedule, config.cut_frac, config.ratio, config.end_frac)
+    return Schedule(config.schedule, **{name: getattr(config, name) for name in NUMBERS})
 
 
 def param_groups_of(config: TrainingConfig, groups: Sequence[nn.Module]) -> list[dict[str, Any]]:
