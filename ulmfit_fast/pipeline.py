@@ -368,9 +368,8 @@ def _load_encoder(
 
 
 def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> StackedEncoder:
-    if isinstance(base, TrainedLanguageModel):
-        return base.model.encoder
-    return cast(StackedEncoder, base.model.bpt3c.encoder)
+    encoder = base.model.encoder if isinstance(base, TrainedLanguageModel) else base.model.bpt3c.encoder
+    return cast(StackedEncoder, encoder)
 
 
 def _take_over_head(base: TrainedClassifier, model: TextClassifier, rows: Sequence[int | None]) -> None:
