@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, TextClassifier
-from ulmfit_fast.nn.awd_lstm import CLASSIFIER_DROPOUTS
+from ulmfit_fast.nn.stacked import CLASSIFIER_DROPOUTS
 from ulmfit_fast.text.batching import pack_documents
 
 PAD = 1

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel
-from ulmfit_fast.nn.awd_lstm import LM_DROPOUTS, LayerState
+from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import language_model_loss
+from ulmfit_fast.nn.stacked import LM_DROPOUTS
 
 ALPHA, BETA, LR = 2.0, 1.0, 1e-3
 

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from ulmfit_fast import _C, AWDLSTM, AWDLSTMConfig, LanguageModel, SlantedTriangularLR, ops
 from ulmfit_fast.core.atomic_write import write_atomically
-from ulmfit_fast.nn.awd_lstm import scaled_mask
 from ulmfit_fast.nn.language_model import language_model_loss
+from ulmfit_fast.nn.stacked import scaled_mask
 from ulmfit_fast.text.batching import LanguageModelStream
 
 ALPHA, BETA = 2.0, 1.0

@@ -15,6 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.bench_lstm_small import TITLES
+from benchmarks.bench_qrnn import TITLES as TITLES_OF_QRNN
 from benchmarks.bench_single import TITLES as TITLES_OF_SINGLE
 from benchmarks.layers import DROPPED, OURS, REFERENCE, TORCH
 
@@ -140,6 +141,11 @@ def single_markdown(row: dict[str, Any]) -> str:
     return "## Single documents and streams\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
+def qrnn_markdown(row: dict[str, Any]) -> str:
+    lines = [TITLES_OF_QRNN, ["---"] * len(TITLES_OF_QRNN), *row["cells"]]
+    return "## QRNN\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
 def small_markdown(rows: list[Row]) -> str:
     """Small calls, call by call beside nn.LSTM."""
     cells = [cells for row in rows for cells in row["cells"]]
@@ -194,6 +200,7 @@ def main() -> None:
         parts.append(markdown(layers, picture.name))
     if small:
         parts.append(small_markdown(small))
+    parts += [qrnn_markdown(row) for row in rows if row.get("kind") == "qrnn"]
     parts += [single_markdown(row) for row in rows if row.get("kind") == "single documents"]
     if steps:
         parts.append(classifier_markdown(steps))

@@ -9,6 +9,18 @@ STABLE_TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("embedding(Tensor tokens, Tensor weight, Tensor? mask) -> Tensor");
   m.def("embedding_backward(Tensor grad, Tensor tokens, Tensor? mask, int vocabulary) -> Tensor");
   m.def("locked_dropout(Tensor input, Tensor mask, Tensor batch_sizes) -> Tensor");
+  m.def("linear(Tensor input, Tensor weight, Tensor? bias, bool transposed) -> Tensor");
+  // keep: 0 what is asked for, 1 also each step's cells and, where h is pooled, output; 2 cells alone.
+  m.def(
+      "forget_mult(Tensor gates, Tensor batch_sizes, Tensor c0, Tensor? total, Tensor? maximum, Tensor? argmax, "
+      "Tensor? count, Tensor? pool_from, bool output_gate, int bptt, int keep) -> (Tensor output, Tensor h_n, "
+      "Tensor c_n, Tensor cells, Tensor total_n, Tensor maximum_n, Tensor argmax_n)");
+  // needs: gates, c0.
+  m.def(
+      "forget_mult_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor? grad_total_n, "
+      "Tensor? grad_maximum_n, Tensor gates, Tensor batch_sizes, Tensor c0, Tensor? argmax_n, Tensor? count, "
+      "Tensor? pool_from, bool output_gate, int bptt, Tensor cells, bool[2] needs) -> (Tensor grad_gates, "
+      "Tensor grad_c0)");
   // loss of each row, and result = sum of row_weight * loss with its gradients; those nobody needs (input, weight,
   // bias) come back empty. Without row_weight the losses alone.
   m.def(

@@ -34,7 +34,8 @@ struct LstmInputs {
   int64_t output_size() const { return h0.size(1); }
 };
 
-inline void check_batch_sizes(const char* function, const Tensor& batch_sizes, int64_t rows) {
+inline void check_batch_sizes(const char* function, const Tensor& batch_sizes, int64_t rows,
+                              const char* input_name = "input") {
   ULMFIT_CHECK_TYPE(dtype_of(batch_sizes) == ScalarType::Long, function, ": batch_sizes must be int64, got ",
                     dtype_of(batch_sizes));
   ULMFIT_CHECK_VALUE(batch_sizes.is_cpu(), function, ": batch_sizes must be on CPU (as in PackedSequence), got ",
@@ -51,7 +52,8 @@ inline void check_batch_sizes(const char* function, const Tensor& batch_sizes, i
                        " then ", size[t], " at step ", t, "; sort the sequences longest first");
     total += size[t];
   }
-  ULMFIT_CHECK_VALUE(total == rows, function, ": batch_sizes must sum to the rows of input (", rows, "), got ", total);
+  ULMFIT_CHECK_VALUE(total == rows, function, ": batch_sizes must sum to the rows of ", input_name, " (", rows,
+                     "), got ", total);
 }
 
 // Where each step's rows begin.

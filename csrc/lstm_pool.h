@@ -30,23 +30,29 @@ inline PooledState copied_pool(const PoolInputs& pool, ScalarType state_dtype) {
           copied(pool.argmax, ScalarType::Int)};
 }
 
-inline void check_pool(const char* function, const PoolInputs& pool, const LstmInputs& a, bool backward) {
+// `width` is that of the states, `input` the op's first argument, by its name.
+inline void check_pool(const char* function, const PoolInputs& pool, int64_t batch, int64_t width,
+                       const char* input_name, const Tensor& input, bool backward) {
   const int64_t documents = pool.count.dim() == 1 ? pool.count.size(0) : 0;
-  ULMFIT_CHECK_VALUE(documents >= a.batch(), function, ": count must be [documents], one for each of the ", a.batch(),
+  ULMFIT_CHECK_VALUE(documents >= batch, function, ": count must be [documents], one for each of the ", batch,
                      " rows or more, got shape ", pool.count.sizes());
   const auto check = [&](const char* name, const Tensor& tensor, Shape shape, ScalarType dtype) {
     check_shape(function, name, tensor, shape);
     ULMFIT_CHECK_TYPE(dtype_of(tensor) == dtype, function, ": ", name, " must be ", dtype, ", got ", dtype_of(tensor));
-    check_device(function, name, tensor, "input", a.input);
+    check_device(function, name, tensor, input_name, input);
   };
-  const ScalarType state = state_dtype_of(a.input);
-  check(backward ? "argmax_n" : "argmax", pool.argmax, {documents, a.hidden()}, ScalarType::Int);
+  const ScalarType state = state_dtype_of(input);
+  check(backward ? "argmax_n" : "argmax", pool.argmax, {documents, width}, ScalarType::Int);
   check("count", pool.count, {documents}, ScalarType::Long);
   check("pool_from", pool.pool_from, {documents}, ScalarType::Long);
   if (pool.total.has_value())
-    check(backward ? "grad_total_n" : "total", *pool.total, {documents, a.hidden()}, ScalarType::Double);
+    check(backward ? "grad_total_n" : "total", *pool.total, {documents, width}, ScalarType::Double);
   if (pool.maximum.has_value())
-    check(backward ? "grad_maximum_n" : "maximum", *pool.maximum, {documents, a.hidden()}, state);
+    check(backward ? "grad_maximum_n" : "maximum", *pool.maximum, {documents, width}, state);
+}
+
+inline void check_pool(const char* function, const PoolInputs& pool, const LstmInputs& a, bool backward) {
+  check_pool(function, pool, a.batch(), a.hidden(), "input", a.input, backward);
 }
 
 }  // namespace ulmfit_fast

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ulmfit_fast.nn.classifier import DocumentStream, TextClassifier
     from ulmfit_fast.nn.language_model import LanguageModel
     from ulmfit_fast.nn.lstm import WeightDropLSTM
+    from ulmfit_fast.nn.qrnn import QRNN, QRNNConfig
+    from ulmfit_fast.nn.qrnn_layer import QRNNLayer
     from ulmfit_fast.nn.replace import replace_lstm, to_nn_lstm
     from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
     from ulmfit_fast.text.tokenizer import Tokenizer
@@ -79,6 +81,9 @@ _MODULES = {
     "NTASGD": "training.optim",
     "OneCycle": "training.schedules",
     "PretrainConfig": "training.config",
+    "QRNN": "nn.qrnn",
+    "QRNNConfig": "nn.qrnn",
+    "QRNNLayer": "nn.qrnn_layer",
     "Schedule": "training.schedules",
     "ScheduledLR": "training.schedules",
     "ScheduledUnfreezing": "training.unfreezing",
@@ -126,6 +131,7 @@ __all__ = [
     "BPT3C",
     "L2SP",
     "NTASGD",
+    "QRNN",
     "AWDLSTMConfig",
     "AveragedWeights",
     "BPT3CConfig",
@@ -140,6 +146,8 @@ __all__ = [
     "LanguageModel",
     "OneCycle",
     "PretrainConfig",
+    "QRNNConfig",
+    "QRNNLayer",
     "Schedule",
     "ScheduledLR",
     "ScheduledUnfreezing",

@@ -15,12 +15,13 @@ from typing import Any, TypeVar, cast
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.random import Generators
-from ulmfit_fast.nn.awd_lstm import AWDLSTM, CLASSIFIER_DROPOUTS
 from ulmfit_fast.nn.bpt3c import BPT3CConfig
 from ulmfit_fast.nn.build import new_module
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.encoders import make_encoder
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.nn.quantized import is_quantized
+from ulmfit_fast.nn.stacked import CLASSIFIER_DROPOUTS, StackedEncoder
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import read_config, remap_vocabulary, writes_output
 from ulmfit_fast.tasks.dataset import Dataset
@@ -33,7 +34,7 @@ from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.callbacks import Callback, EpochCallback, OnEpoch
-from ulmfit_fast.training.classifier import ClassifierTrainer, check_base
+from ulmfit_fast.training.classifier import ClassifierTrainer, check_base, with_encoder_of
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
 from ulmfit_fast.training.language_model import LanguageModelTrainer
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
@@ -87,7 +88,7 @@ def pretrain_lm(
         data = Dataset.unlabelled("pretrain_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
         corpus = _in_memory("pretrain_lm", config.train_tokenizer(data.texts), data)
     sizes = config.encoder_config(corpus.tokenizer).with_dropouts(config.dropouts, config.drop_mult)
-    model = new_module(lambda: LanguageModel(AWDLSTM(sizes)), generators.of("cpu"))
+    model = new_module(lambda: LanguageModel(make_encoder(sizes)), generators.of("cpu"))
     return LanguageModelTrainer("pretrain LM", model, corpus, config, options, generators).trained()
 
 
@@ -203,6 +204,7 @@ def finetune_classifier(
     else:
         tokenizer = base.tokenizer
         config = _in_direction_of(tokenizer, config, "finetune_classifier", "the language model reads")
+        config = with_encoder_of(config, _encoder_of(base))
         sizes = _encoder_of(base).config
     sizes = sizes.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult)
     reading = BPT3CConfig(
@@ -210,7 +212,7 @@ def finetune_classifier(
         config.memory_budget_mb << 20, config.pool_window or None,
     )  # fmt: skip
     model = new_module(
-        lambda: TextClassifier(AWDLSTM(sizes), task.outputs, config.head_size, 0.1, reading), generators.of("cpu")
+        lambda: TextClassifier(make_encoder(sizes), task.outputs, config.head_size, 0.1, reading), generators.of("cpu")
     )
     if base is not None:
         model.bpt3c.encoder.load_state_dict(_encoder_of(base).state_dict())  # type: ignore[attr-defined]
@@ -365,8 +367,9 @@ def _load_encoder(
     return base
 
 
-def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> AWDLSTM:
-    return base.model.encoder if isinstance(base, TrainedLanguageModel) else cast(AWDLSTM, base.model.bpt3c.encoder)
+def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> StackedEncoder:
+    encoder = base.model.encoder if isinstance(base, TrainedLanguageModel) else base.model.bpt3c.encoder
+    return cast(StackedEncoder, encoder)
 
 
 def _take_over_head(base: TrainedClassifier, model: TextClassifier, rows: Sequence[int | None]) -> None:

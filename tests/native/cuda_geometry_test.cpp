@@ -35,6 +35,16 @@ void check_cuda_geometry() {
       require(rows == cuda::kMostRows || (rows + 1) * classes * bytes > cuda::kLogitBytes, "no row fewer", classes);
     }
   }
+  for (const int64_t columns : {int64_t{1}, int64_t{1550}, int64_t{99'200}, int64_t{1} << 33}) {
+    for (const int64_t steps : {1, 31, 63, 64, 5'000, 1'000'000}) {
+      const int64_t chunks = cuda::scan_chunks(columns, steps);
+      require(chunks >= 1, "a chunk", steps);
+      require(chunks == 1 || steps / chunks >= cuda::kLeastScanSteps, "no short chunk", steps);
+      require(chunks == 1 || chunks * columns <= cuda::kScanThreads, "no more threads than wanted", columns);
+    }
+  }
+  require(cuda::scan_chunks(1550, 5'000) == 42, "as many chunks as fill the device", 1550);
+  require(cuda::scan_chunks(400, 1'000'000) == 163, "as many chunks as fill the device", 400);
 }
 
 }  // namespace ulmfit_fast

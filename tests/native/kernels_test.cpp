@@ -257,6 +257,7 @@ int main() {
   check_cross_entropy();
   check_cuda_geometry();
   check_quantized();
+  check_qrnn();
   const Problem problems[] = {
       {{1}, 1, 1, 0, false, 0.0, {1, 1}, 1},
       {{9, 8}, 1, 1, 0, false, 0.5, {1, 1}, 1},  // half a group of bfloat16, several tiles of rows

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, LanguageModel
-from ulmfit_fast.nn.awd_lstm import LM_DROPOUTS
 from ulmfit_fast.nn.language_model import language_model_loss
+from ulmfit_fast.nn.stacked import LM_DROPOUTS
 
 CONFIG = AWDLSTMConfig(40, 8, 12, 3)
 

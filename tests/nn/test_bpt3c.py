@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, TextClassifier, ops
-from ulmfit_fast.nn.awd_lstm import DropoutMasks
+from ulmfit_fast.nn.stacked import DropoutMasks
 from ulmfit_fast.nn.two_pass import Block, Plan, encode, masks_of_seed
 from ulmfit_fast.ops import reference
 from ulmfit_fast.text.batching import pack_documents

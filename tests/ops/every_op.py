@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.ops.cases import Case
+from tests.ops.test_forget_mult import Case as RecurrenceCase
 from tests.ops.test_lstm_pool import pool_arguments
 
 native = torch.ops.ulmfit_fast
@@ -47,6 +48,23 @@ def _quantized(inputs: int, hidden: int) -> dict[str, Tensor]:
     return {"weight_ih": ih, "scale_ih": scale, "weight_hh": hh, "scale_hh": scale.clone()}
 
 
+def _forget_mult(op: str, lengths: tuple[int, ...], dtype: torch.dtype) -> dict[str, Any]:
+    case = RecurrenceCase("every op", lengths or (1, 1), 7)
+    arguments = case.arguments(dtype, pooled=True, grad=False) | {"bptt": 0, "keep": 1}
+    arguments |= arguments.pop("state")._asdict()
+    arguments.pop("last")
+    if not lengths:
+        arguments["batch_sizes"] = torch.zeros(2, dtype=torch.int64)
+        arguments |= {name: arguments[name][:0] for name in ("gates", "c0")}
+    if op == "forget_mult":
+        return arguments
+    results = dict(
+        zip((r.name for r in overload("forget_mult")._schema.returns), call("forget_mult", arguments), strict=True)
+    )
+    given = {name: torch.ones_like(results[name.removeprefix("grad_")]) for name in tensors_of(op) if "grad_" in name}
+    return _taken(op, arguments | results | given | {"needs": [True] * 2})
+
+
 def arguments_of(
     op: str, lengths: tuple[int, ...] = (3, 2, 1), dtype: torch.dtype = torch.float32, projection: int = 3
 ) -> dict[str, Any]:
@@ -76,6 +94,13 @@ def arguments_of(
             return {"grad": x, "tokens": tokens, "mask": torch.ones(known, dtype=state), "vocabulary": known}
         case "locked_dropout":
             return {"input": x, "mask": torch.ones(3, 5, dtype=state), "batch_sizes": arguments["batch_sizes"]}
+        case "linear":
+            return {
+                "input": x, "weight": torch.randn(known, 5, dtype=dtype), "bias": torch.randn(known, dtype=dtype),
+                "transposed": False,
+            }  # fmt: skip
+        case "forget_mult" | "forget_mult_backward":
+            return _forget_mult(op, lengths, dtype)
         case "linear_cross_entropy":
             return {
                 "input": x, "weight": torch.randn(known, 5, dtype=dtype), "bias": torch.randn(known, dtype=dtype),

@@ -15,7 +15,7 @@ from ulmfit_fast import ops
 
 ARGUMENTS = [(op, name) for op in OPS for name in tensors_of(op)]
 WITH_ROWS = [op for op in OPS if op not in ("dropconnect_mask", "lstm_pack", "lstm_quantized_pack")]
-BACKWARDS = ["lstm_backward", "lstm_pool_backward", "linear_cross_entropy"]
+BACKWARDS = ["lstm_backward", "lstm_pool_backward", "linear_cross_entropy", "forget_mult_backward"]
 each_argument = pytest.mark.parametrize(("op", "name"), [a for a in ARGUMENTS if a != ("dropconnect_mask", "seed")])
 
 
@@ -94,7 +94,9 @@ def _same_as_with_all(op: str, arguments: dict[str, Any]) -> None:
     """Each subset of ``needs`` gives those gradients that all of them together have, the others empty."""
     first = 2 if op == "linear_cross_entropy" else 0
     all_of_them = call(op, arguments)[first:]
-    index = [0, 1, 2] if first else [0, 1, 1, 2, 3, 4, 5]  # of each gradient in needs; h0 and c0 share one
+    index = list(range(len(arguments["needs"])))  # of each gradient in needs
+    if op.startswith("lstm"):
+        index = [0, 1, 1, 2, 3, 4, 5]  # h0 and c0 share one
     for needs in itertools.product((False, True), repeat=len(arguments["needs"])):
         given = arguments | {"needs": list(needs)}
         results = call(op, given)
@@ -131,7 +133,11 @@ def test_without_rows(op: str) -> None:
     names = [result.name for result in overload(op)._schema.returns]
     for name, result in zip(names, call(op, arguments), strict=True):
         kept = name.removesuffix("_n")
-        if op in ("lstm_pool", "lstm_pool_packed", "lstm_pool_quantized") and kept in ("total", "maximum", "argmax"):
+        if op in ("lstm_pool", "lstm_pool_packed", "lstm_pool_quantized", "forget_mult") and kept in (
+            "total",
+            "maximum",
+            "argmax",
+        ):
             assert torch.equal(result, arguments[kept])
             assert not torch._C._is_alias_of(result, arguments[kept])
         else:

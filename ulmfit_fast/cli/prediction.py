@@ -21,6 +21,7 @@ from ulmfit_fast.core.device import PRECISIONS, choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.encoders import DEFAULT_ENCODER
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.storage.both_directions import members
@@ -225,6 +226,7 @@ def info_command(folder: Path) -> None:
 def _show(folder: Path) -> None:
     config, tokenizer = read_config(folder), Tokenizer.load(folder / "tokenizer.json")
     say(f"{folder}: {config['kind'].replace('_', ' ')}")
+    say(f"  encoder: {config.get('encoder_type', DEFAULT_ENCODER)}")
     for section in ("encoder", "head"):
         for name, value in config.get(section, {}).items():
             say(f"  {section}.{name}: {value}")

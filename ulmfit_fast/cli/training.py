@@ -160,7 +160,7 @@ def train_command(
     trained on top of it. The options that begin with --lm- belong to the language model. With --model, stage three
     alone.
 
-    Without --valid or --valid-fraction the last epoch's weights are kept. --embedding-size, --hidden-size,
+    Without --valid or --valid-fraction the last epoch's weights are kept. --encoder, --embedding-size, --hidden-size,
     --num-layers, --tokenizer, --vocab-size, --min-frequency and --direction are for training from scratch, without
     --model and --pretrained.
     """

@@ -67,9 +67,9 @@ def import_language_model(
         InputError: files that are missing, damaged, hold objects that would have to be unpickled, or are of another
             model: a QRNN, a classifier, an LSTM without tied weights, another vocabulary.
     """
-    tensors = _Tensors.find(str(weights), _read_weights(Path(weights)))
+    tensors = _Tensors.find(str(weights), read_weights(Path(weights)))
     source = "vocabulary" if not isinstance(vocabulary, str | Path) else str(vocabulary)
-    words = _read_vocabulary(Path(vocabulary)) if isinstance(vocabulary, str | Path) else _as_words(source, vocabulary)
+    words = read_vocabulary(Path(vocabulary)) if isinstance(vocabulary, str | Path) else _as_words(source, vocabulary)
     rows = len(tensors.embedding)
     if len(words) != rows:
         raise InputError(
@@ -124,7 +124,10 @@ class _Tensors(NamedTuple):
                 if match[3] or match[2] not in layer:  # the raw weight is the one that was trained
                     layer[match[2]] = tensor
             elif _QRNN.fullmatch(name):
-                raise InputError(f"{source}: {name} belongs to a QRNN; only LSTMs can be imported")
+                raise InputError(
+                    f"{source}: {name} belongs to a QRNN, as MultiFiT's; import it with its SentencePiece model "
+                    "(--sentencepiece, ulmfit_fast.interop.multifit)"
+                )
             else:
                 raise InputError(f"{source}: an AWD-LSTM language model has no tensor {name}")
         if embedding is None or embedding.dim() != 2:
@@ -161,7 +164,8 @@ _OF_THE_OPTIMIZER = (
 )  # fmt: skip
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A file's state dict by the names of the model itself, floating-point. Raises InputError; runs nothing."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -215,7 +219,8 @@ class _PlainUnpickler(pickle.Unpickler):
         raise _ForeignObjectError(f"it refers to {module}.{name}")
 
 
-def _read_vocabulary(path: Path) -> list[str]:
+def read_vocabulary(path: Path) -> list[str]:
+    """A file's tokens in the order of their rows. Raises InputError; runs nothing."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:

@@ -10,6 +10,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.nn.qrnn_layer import QRNNLayer
 from ulmfit_fast.nn.quantized import is_quantized
 
 _TOKENS, _BATCH = 7, 3  # of the example that is traced; not 1, which torch.export would hold on to
@@ -73,7 +74,12 @@ def language_model_example(
 
 
 def check_exportable(name: str, model: nn.Module) -> None:
-    """InputError for a model in training mode or in int8."""
+    """InputError for a model in training mode, in int8, or with QRNN layers."""
+    if any(isinstance(module, QRNNLayer) for module in model.modules()):
+        raise InputError(
+            f"{name}: a QRNN cannot be exported, as its scan over time has no form outside of this package; export a "
+            "model with encoder awd_lstm"
+        )
     if is_quantized(model):
         raise InputError(f"{name}: the model is int8, in a form of this processor's; export the float32 model instead")
     if any(module.training for module in model.modules()):

@@ -1,99 +1,37 @@
 """The AWD-LSTM encoder and its dropouts (Merity et al., arXiv 1708.02182).
 
-The encoder works on packed rows (see ``ops.lstm``), and its dropout masks are explicit: given the same ``DropoutMasks``
-it computes the same thing again, which is how BPT3C recomputes a chunk.
+Embedding, dropouts and masks are those of every encoder (``nn.stacked``).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
-from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
 from ulmfit_fast.nn.lstm import WeightDropLSTM, drops
+from ulmfit_fast.nn.stacked import (
+    DropoutMasks,
+    StackConfig,
+    StackedEncoder,
+    computes,
+    embedded_rows,
+    layer_input,
+    weight_drop,
+)
 
 
 @dataclass(frozen=True)
-class AWDLSTMConfig:
+class AWDLSTMConfig(StackConfig):
     """Sizes and dropout probabilities. The defaults are the paper's sizes (1152 for 1150) and fastai's LM dropouts.
 
-    Args:
-        vocab_size: tokens V of the embedding.
-        embedding_size: features of a token, and of the last layer's output.
-        hidden_size: features of the other layers' states.
-        num_layers: LSTM layers.
-        pad_id: the padding token's id.
-        embed_p: dropout of whole words of the embedding, in [0, 1) like all of these.
-        input_p: dropout of the embedded text.
-        hidden_p: dropout between layers.
-        weight_p: dropout of recurrent weights (DropConnect).
-        output_p: dropout after the last layer.
-
-    Raises:
-        ValueError: a size that is not a positive whole number, a probability outside [0, 1).
+    ``weight_p`` drops recurrent weights (DropConnect). The fields are those of ``StackConfig``.
     """
-
-    vocab_size: int
-    embedding_size: int = 400
-    hidden_size: int = 1152
-    num_layers: int = 3
-    pad_id: int = 1
-    embed_p: float = 0.02
-    input_p: float = 0.25
-    hidden_p: float = 0.15
-    weight_p: float = 0.2
-    output_p: float = 0.1
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("_p") and not 0 <= value < 1:
-                raise ValueError(f"AWDLSTMConfig: {field.name} must be in [0, 1), got {value}")
-        if not all(isinstance(getattr(self, f.name), int) for f in fields(self) if not f.name.endswith("_p")):
-            raise ValueError(f"AWDLSTMConfig: sizes and num_layers must be whole numbers, got {self}")
-        if min(self.vocab_size, self.embedding_size, self.hidden_size, self.num_layers) < 1:
-            raise ValueError(f"AWDLSTMConfig: sizes and num_layers must be positive, got {self}")
-
-    def with_dropouts(self, dropouts: dict[str, float], drop_mult: float) -> AWDLSTMConfig:
-        """The same sizes with other probabilities, each times ``drop_mult``."""
-        for name, p in dropouts.items():
-            if not 0 <= p * drop_mult < 1:
-                raise InputError(f"drop_mult={drop_mult:g} makes {name} {p * drop_mult:g}; dropouts must be in [0, 1)")
-        return AWDLSTMConfig(**asdict(self) | {name: p * drop_mult for name, p in dropouts.items()})
-
-    def to_dict(self) -> dict[str, float | int]:
-        return asdict(self)
-
-
-# fastai 2.8's dropouts for the two tasks (its awd_lstm_lm_config and awd_lstm_clas_config).
-LM_DROPOUTS = {"embed_p": 0.02, "input_p": 0.25, "hidden_p": 0.15, "weight_p": 0.2, "output_p": 0.1}
-CLASSIFIER_DROPOUTS = {"embed_p": 0.05, "input_p": 0.4, "hidden_p": 0.3, "weight_p": 0.5, "output_p": 0.4}
-
-
-class DropoutMasks(NamedTuple):
-    """All that is random in one pass of the encoder; masks are scaled by 1 / (1 - p)."""
-
-    embedding: Tensor | None  # [V]: whole rows of the embedding
-    locked: list[Tensor | None]  # per layer: [B, its input size], the same at every step
-    seeds: list[Tensor]  # per layer: DropConnect seed of its recurrent weight
-    weight_p: float  # DropConnect's probability
-
-    def of_rows(self, rows: Tensor) -> DropoutMasks:
-        """The masks of a batch whose sequence i was sequence ``rows[i]``."""
-        masks = [None if mask is None else mask.index_select(0, on_device(rows, mask.device)) for mask in self.locked]
-        return self._replace(locked=masks)
-
-    def first(self, batch: int) -> DropoutMasks:
-        """The masks of the first sequences."""
-        return self._replace(locked=[None if m is None else m[:batch] for m in self.locked])
 
 
 class AWDLSTMWeights(NamedTuple):
@@ -123,7 +61,7 @@ class AWDLSTMWeights(NamedTuple):
         return AWDLSTMWeights(leaf(self.embedding), layers, self.packed)  # type: ignore[arg-type]
 
 
-class AWDLSTM(nn.Module):
+class AWDLSTM(StackedEncoder):
     """Embedding and a stack of weight-dropped LSTMs; the last layer's output has the embedding's size.
 
     The layers hold the parameters; what is dropped is a call's ``DropoutMasks``, drawn by ``config``.
@@ -132,63 +70,15 @@ class AWDLSTM(nn.Module):
         config: sizes and dropout probabilities.
     """
 
+    config: AWDLSTMConfig
+
     def __init__(self, config: AWDLSTMConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=None)
-        nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
-        sizes = [config.embedding_size, *[config.hidden_size] * (config.num_layers - 1), config.embedding_size]
-        self.rnns = nn.ModuleList(
-            WeightDropLSTM(sizes[layer], sizes[layer + 1], weight_dropout=config.weight_p)
-            for layer in range(config.num_layers)
-        )
-
-    @property
-    def output_size(self) -> int:
-        return self.config.embedding_size
-
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
-
-    @property
-    def output_p(self) -> float:
-        return self.config.output_p
-
-    def layer_groups(self) -> list[nn.Module]:
-        """[embedding], [first LSTM], ..., [last LSTM]."""
-        return [self.encoder, *self.rnns]
-
-    @property
-    def _like(self) -> Tensor:
-        """Has the weights' device and dtype; ``encoder.weight`` may be computed anew each time it is read."""
-        return next(self.encoder.parameters())
+        sizes = config.layer_sizes()
+        super().__init__(config, lambda i: WeightDropLSTM(sizes[i], sizes[i + 1], weight_dropout=config.weight_p))
 
     @property
     def _layers(self) -> list[WeightDropLSTM]:
         return cast(list[WeightDropLSTM], list(self.rnns))
-
-    def set_dropouts(self, config: AWDLSTMConfig) -> None:
-        """Take over the probabilities of ``config`` (its sizes must be this encoder's)."""
-        self.config = config
-        for rnn in self._layers:
-            rnn.weight_dropout = config.weight_p
-
-    def draw_masks(self, batch: int) -> DropoutMasks | None:
-        """Masks for ``batch`` sequences, from torch's generator or the run's; None in eval mode."""
-        return self.new_masks(batch, current_generator(self.encoder.weight.device)) if self.training else None
-
-    def new_masks(self, batch: int, generator: torch.Generator | None = None) -> DropoutMasks:
-        """Masks for ``batch`` sequences in either mode, from ``generator`` if one is given."""
-        config, weight = self.config, self._like
-        embedding = scaled_mask((config.vocab_size,), config.embed_p, weight, generator)
-        probabilities = [config.input_p, *[config.hidden_p] * (config.num_layers - 1)]
-        locked = [
-            scaled_mask((batch, rnn.input_size), p, weight, generator)
-            for p, rnn in zip(probabilities, self._layers, strict=True)
-        ]
-        seeds = [ops.draw_seed(weight.device, generator) for _ in self.rnns]
-        return DropoutMasks(embedding, locked, seeds, config.weight_p)
 
     def initial_state(self, batch: int) -> list[LayerState]:
         """Zero (h, c) for ``batch`` sequences; cell states are float32 (float64 with float64 weights)."""
@@ -230,12 +120,13 @@ class AWDLSTM(nn.Module):
         if embedded is not None or self.calls_modules():
             return self._call_modules(tokens, batch_sizes, state, masks, embedded)
         weights = self.weights()
-        x = _embed(tokens, weights.embedding, masks)
+        x = embedded_rows(tokens, weights.embedding, masks)
         new_state: list[LayerState] = []
         for layer, (h, c) in enumerate(state):
-            x, h = _layer_input(layer, x, h, batch_sizes, masks)
+            x = layer_input(layer, x, batch_sizes, masks)
+            h = h.to(x.dtype)
             x, h_n, c_n = ops.lstm(
-                x, batch_sizes, h, c, *weights.layers[layer], **_weight_drop(layer, masks), packed=weights.packed[layer]
+                x, batch_sizes, h, c, *weights.layers[layer], **weight_drop(layer, masks), packed=weights.packed[layer]
             )
             new_state.append((h_n, c_n))
         return x, new_state
@@ -253,7 +144,8 @@ class AWDLSTM(nn.Module):
             x = x * masks.embedding[tokens].unsqueeze(1).to(x.dtype)
         new_state: list[LayerState] = []
         for layer, (rnn, (h, c)) in enumerate(zip(self._layers, state, strict=True)):
-            x, h = _layer_input(layer, x, h, batch_sizes, masks)
+            x = layer_input(layer, x, batch_sizes, masks)
+            h = h.to(x.dtype)
             seed = None if masks is None else masks.seeds[layer]
             with drops(rnn, 0.0 if masks is None else masks.weight_p):
                 seeds = {"seeds": [seed]} if seed is not None and isinstance(rnn, WeightDropLSTM) else {}
@@ -267,17 +159,11 @@ class AWDLSTM(nn.Module):
 
         Otherwise the ops are called on the layers' weights, which needs less memory.
         """
-        embedding = self.encoder
-        known = embedding.max_norm is None and embedding.padding_idx is None and not embedding.scale_grad_by_freq
         return (
-            not (known and _computes(embedding, nn.Embedding))
-            or not all(_computes(rnn, WeightDropLSTM) and _is_simple(rnn) for rnn in self._layers)
-            or any(has_hooks(module) for module in (self, embedding, *self.rnns))
+            not self.simple_embedding()
+            or not all(computes(rnn, WeightDropLSTM) and _is_simple(rnn) for rnn in self._layers)
+            or any(has_hooks(module) for module in (self, self.encoder, *self.rnns))
         )
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Rows of the embedding, [..., E], by calling its module: hooks run. Nothing is dropped."""
-        return self.encoder(tokens)
 
     def pool(
         self,
@@ -306,14 +192,15 @@ class AWDLSTM(nn.Module):
         """
         sparse = weights is not None and not tokens.is_cuda  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
-        x = _embed(tokens, weights.embedding, masks, sparse)
+        x = embedded_rows(tokens, weights.embedding, masks, sparse)
         new_state: list[LayerState] = []
         boundaries: list[LayerState] = []
         rows = None if boundary_rows is None else on_device(boundary_rows, x.device)
         for layer, (h, c) in enumerate(state):
-            x, h = _layer_input(layer, x, h, batch_sizes, masks)
+            x = layer_input(layer, x, batch_sizes, masks)
+            h = h.to(x.dtype)
             arguments = (x, batch_sizes, h, c, *weights.layers[layer])
-            drop = _weight_drop(layer, masks) | {"packed": weights.packed[layer]}
+            drop = weight_drop(layer, masks) | {"packed": weights.packed[layer]}
             if layer + 1 == len(state):
                 result = ops.lstm_pool(*arguments, pooled, **drop, bptt=bptt, keep_states=rows is not None)
                 pooled, h_n, c_n, x, cells = result
@@ -348,44 +235,5 @@ class AWDLSTM(nn.Module):
         return sum((5 * r.hidden_size + r.input_size) * item + r.hidden_size * cell for r in self._layers)
 
 
-def _computes(module: nn.Module, as_class: type[nn.Module]) -> bool:
-    """Whether calling ``module`` does what ``as_class`` does: no subclass's or wrapper's forward."""
-    return type(module).forward is as_class.forward and "forward" not in vars(module)
-
-
 def _is_simple(rnn: WeightDropLSTM) -> bool:
     return bool(rnn.bias) and rnn.num_layers == 1 and not rnn.bidirectional and not rnn.proj_size
-
-
-def _embed(tokens: Tensor, embedding: Tensor, masks: DropoutMasks | None, sparse: bool = False) -> Tensor:
-    mask = None if masks is None else masks.embedding
-    if not sparse:
-        return ops.embedding(tokens, embedding, mask)
-    x = F.embedding(tokens, embedding, sparse=True)
-    return x if mask is None else x * mask[tokens].unsqueeze(1).to(x.dtype)
-
-
-def _layer_input(
-    layer: int, x: Tensor, h: Tensor, batch_sizes: Tensor, masks: DropoutMasks | None
-) -> tuple[Tensor, Tensor]:
-    """A layer's input after dropout, and its state in the same dtype."""
-    mask = None if masks is None else masks.locked[layer]
-    if mask is not None:
-        x = ops.locked_dropout(x, mask, batch_sizes)
-    return x, h.to(x.dtype)
-
-
-def _weight_drop(layer: int, masks: DropoutMasks | None) -> dict[str, Any]:
-    if masks is None:
-        return {"weight_dropout": 0.0, "seed": None}
-    return {"weight_dropout": masks.weight_p, "seed": masks.seeds[layer]}
-
-
-def scaled_mask(
-    shape: tuple[int, ...], p: float, like: Tensor, generator: torch.Generator | None = None
-) -> Tensor | None:
-    """0 or 1 / (1 - p), float32 (float64 beside float64) on the device of ``like``; None where nothing is dropped."""
-    if p == 0:
-        return None
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return torch.empty(shape, dtype=dtype, device=like.device).bernoulli_(1 - p, generator=generator).div_(1 - p)

@@ -9,10 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ulmfit_fast.nn.awd_lstm import AWDLSTM
 from ulmfit_fast.nn.bpt3c import BPT3C
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.nn.qrnn_layer import QRNNLayer
+from ulmfit_fast.nn.stacked import StackedEncoder
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -42,12 +43,14 @@ def load_copies(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _draw(part: nn.Module, generator: torch.Generator) -> None:
-    if isinstance(part, nn.Embedding):  # AWD-LSTM's
+    if isinstance(part, nn.Embedding):  # the encoders'
         part.weight.uniform_(-0.1, 0.1, generator=generator)
     elif isinstance(part, nn.RNNBase):
         bound = 1 / math.sqrt(part.hidden_size)
         for parameter in part.parameters():
             parameter.uniform_(-bound, bound, generator=generator)
+    elif isinstance(part, QRNNLayer):
+        part.reset_parameters(generator)
     elif isinstance(part, nn.Linear) and part.bias is None:
         bound = 1 / math.sqrt(part.in_features)
         part.weight.uniform_(-bound, bound, generator=generator)
@@ -55,5 +58,5 @@ def _draw(part: nn.Module, generator: torch.Generator) -> None:
         part.reset_parameters()
     elif isinstance(part, LanguageModel):
         part.decoder_bias.zero_()
-    elif not isinstance(part, AWDLSTM | BPT3C | TextClassifier) and list(part.parameters(recurse=False)):
+    elif not isinstance(part, StackedEncoder | BPT3C | TextClassifier) and list(part.parameters(recurse=False)):
         raise TypeError(f"new_module: how to draw the parameters of a {type(part).__name__} is not known")

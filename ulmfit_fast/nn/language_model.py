@@ -1,4 +1,4 @@
-"""The language model on top of the AWD-LSTM encoder, and what it is trained on."""
+"""The language model on top of an encoder, and what it is trained on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ulmfit_fast import ops
 from ulmfit_fast.core.random import current_generator
-from ulmfit_fast.nn.awd_lstm import AWDLSTM, scaled_mask
 from ulmfit_fast.nn.encoder import LayerState, refuse_tracing
 from ulmfit_fast.nn.sampled_softmax import SampledSoftmax
+from ulmfit_fast.nn.stacked import StackedEncoder, scaled_mask
 
 
 class LanguageModelOutput(NamedTuple):
@@ -21,7 +21,7 @@ class LanguageModelOutput(NamedTuple):
     Attributes:
         raw: [T, B, E], the encoder's output.
         dropped: [T, B, E], the same after output dropout, which is what the softmax sees.
-        state: each layer's (h, c), for the next call.
+        state: each layer's state, for the next call.
     """
 
     raw: Tensor
@@ -35,10 +35,10 @@ class LanguageModel(nn.Module):
     ``forward`` stops before the softmax; ``logits`` and ``language_model_loss`` go on from there.
 
     Args:
-        encoder: the AWD-LSTM; its ``output_p`` is the locked dropout before the softmax.
+        encoder: an ``AWDLSTM`` or a ``QRNN``; its ``output_p`` is the locked dropout before the softmax.
     """
 
-    def __init__(self, encoder: AWDLSTM) -> None:
+    def __init__(self, encoder: StackedEncoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder_bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
@@ -49,7 +49,7 @@ class LanguageModel(nn.Module):
         return self.encoder.encoder.weight
 
     def layer_groups(self) -> list[nn.Module]:
-        """[first LSTM], ..., [last LSTM], [embedding and softmax], as fastai groups them."""
+        """[first layer], ..., [last layer], [embedding and softmax], as fastai groups them."""
         top = nn.Module()
         top.encoder, top.decoder_bias = self.encoder.encoder, self.decoder_bias
         return [*self.encoder.rnns, top]

@@ -18,6 +18,8 @@ from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoder import LayerState, has_hooks, refuse_tracing
 from ulmfit_fast.nn.lstm import WeightDropLSTM
+from ulmfit_fast.nn.qrnn import QRNN
+from ulmfit_fast.nn.qrnn_layer import QRNNLayer
 
 _ONLY_PREDICTS = "an int8 model only predicts; train, or differentiate, the float32 model it was made of"
 SCALE = "_scale"  # after the name of an int8 buffer
@@ -221,7 +223,7 @@ def quantize(model: nn.Module) -> Any:
     the head float32: a quarter of the memory. On the CPU.
 
     Raises:
-        InputError: another kind of model; an LSTM with a projection; an encoder with hooks.
+        InputError: another kind of model, a QRNN among them; an LSTM with a projection; an encoder with hooks.
     """
     with torch.no_grad(), torch.inference_mode(False):
         if is_quantized(model):
@@ -236,6 +238,8 @@ def quantize(model: nn.Module) -> Any:
             quantized = copy.deepcopy(model, memo)
             quantized.requires_grad_(False)
             return quantized.cpu().eval()
+    if any(isinstance(module, QRNN | QRNNLayer) for module in model.modules()):
+        raise InputError("quantize: a QRNN has no int8 form; it stays in float32 (bfloat16 where it predicts faster)")
     raise InputError(
         f"quantize: expected a TextClassifier, an AWDLSTM or a WeightDropLSTM, got {type(model).__name__}; a language "
         "model is trained further and stays in float32"

@@ -295,9 +295,10 @@ def gradients(
         first = weights.first_trainable()
         start = flat(graph.start[first:]) if plan.exact else []
         end = flat(graph.end[first:])
-        # Documents that ended in this block have no next one.
-        outputs += [x[: len(g)] for x, g in zip(end, grad_end, strict=False)]
-        grads += [g.to(x.dtype) for x, g in zip(end, grad_end, strict=False)]
+        # Documents that ended in this block have no next one. What is state but not trained has no gradient.
+        followed = [(x, g) for x, g in zip(end, grad_end, strict=False) if x.requires_grad]
+        outputs += [x[: len(g)] for x, g in followed]
+        grads += [g.to(x.dtype) for x, g in followed]
         found = torch.autograd.grad(outputs, [*leaves, *start], grads, allow_unused=True)
         for index, (leaf, grad) in enumerate(zip(leaves, found, strict=False)):
             totals[index] = _add(totals[index], grad, leaf, pooled.last.dtype)

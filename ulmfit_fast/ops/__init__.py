@@ -5,6 +5,8 @@ The only folder that says ``torch.ops.ulmfit_fast``. What each op computes stand
 
 from ulmfit_fast.ops.dropconnect_mask import dropconnect_mask
 from ulmfit_fast.ops.embedding import embedding
+from ulmfit_fast.ops.forget_mult import ForgetMultOutput, forget_mult
+from ulmfit_fast.ops.linear import linear
 from ulmfit_fast.ops.linear_cross_entropy import linear_cross_entropy
 from ulmfit_fast.ops.locked_dropout import locked_dropout
 from ulmfit_fast.ops.lstm import lstm, lstm_with_cells
@@ -20,6 +22,7 @@ from ulmfit_fast.ops.lstm_quantized import (
 from ulmfit_fast.ops.shared import autocast_dtype, build_info, draw_seed, sequence_lengths
 
 __all__ = [
+    "ForgetMultOutput",
     "LSTMPoolOutput",
     "PooledState",
     "QuantizedRows",
@@ -28,6 +31,8 @@ __all__ = [
     "draw_seed",
     "dropconnect_mask",
     "embedding",
+    "forget_mult",
+    "linear",
     "linear_cross_entropy",
     "locked_dropout",
     "lstm",

@@ -128,6 +128,37 @@ def lstm_pool(
         input, batch_sizes, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_dropout=weight_dropout, seed=seed,
         bptt=bptt,
     )  # fmt: skip
+    return h_n, c_n, *pool_states(output, batch_sizes, total, maximum, argmax, count, pool_from)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Each row times the weight."""
+    return (input.unsqueeze(1) * weight).sum(2) + (0 if bias is None else bias)
+
+
+def forget_mult(
+    gates: Tensor, batch_sizes: Tensor, c0: Tensor, *, output_gate: bool = True, bptt: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The recurrence of a QRNN, step by step; see ``ops.forget_mult``. Returns output, h_n, c_n."""
+    sizes = batch_sizes.tolist()
+    c = list(c0)  # each sequence's current state
+    h = list(torch.zeros_like(c0, dtype=gates.dtype))
+    outputs = []
+    for t, rows in enumerate(gates.split(sizes)):
+        here = [x.detach() for x in c[: len(rows)]] if bptt and t and t % bptt == 0 else c[: len(rows)]
+        z, f, *o = rows.chunk(3 if output_gate else 2, dim=1)
+        cell = f.sigmoid() * z.tanh() + (1 - f.sigmoid()) * (torch.stack(here) if here else c0)
+        output = (o[0].sigmoid() * cell if o else cell).to(gates.dtype)
+        outputs.append(output)
+        c[: len(rows)], h[: len(rows)] = list(cell), list(output)
+    return torch.cat(outputs), torch.stack(h) if h else c0, torch.stack(c) if c else c0
+
+
+def pool_states(
+    output: Tensor, batch_sizes: Tensor, total: Tensor, maximum: Tensor, argmax: Tensor, count: Tensor,
+    pool_from: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Running sum, maximum and its step over time of packed states; returns the new total, maximum and argmax."""
     sums, maxima, steps = list(total), list(maximum), list(argmax)
     for t, states in enumerate(output.to(maximum.dtype).split(batch_sizes.tolist())):
         for document, state in enumerate(states):
@@ -137,7 +168,7 @@ def lstm_pool(
             sums[document] = sums[document] + state
             steps[document] = torch.where(state > maxima[document], step, steps[document]).to(argmax.dtype)
             maxima[document] = torch.where(state > maxima[document], state, maxima[document])
-    return h_n, c_n, torch.stack(sums), torch.stack(maxima), torch.stack(steps)
+    return torch.stack(sums), torch.stack(maxima), torch.stack(steps)
 
 
 def linear_cross_entropy(

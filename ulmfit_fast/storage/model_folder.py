@@ -13,6 +13,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,12 +26,14 @@ from ulmfit_fast.core.atomic_write import write_all_atomically
 from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.lock import locked_folder
-from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
+from ulmfit_fast.nn.awd_lstm import AWDLSTMConfig
 from ulmfit_fast.nn.build import empty_module, load_copies
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoder import Encoder
+from ulmfit_fast.nn.encoders import DEFAULT_ENCODER, ENCODERS, encoder_type, make_encoder
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.nn.quantized import QuantizedAWDLSTM, is_quantized
+from ulmfit_fast.nn.stacked import StackConfig
 from ulmfit_fast.storage.compact import compacted, quantized_of_stored, restored, stored_of_quantized
 from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.storage.run_file import CHECKPOINT
@@ -42,7 +45,6 @@ _FORMAT = "ulmfit_fast"
 _VERSION = 1
 MODEL_FORMAT: dict[str, Any] = {"format": _FORMAT, "version": _VERSION}
 _LANGUAGE_MODEL, _CLASSIFIER, BOTH_DIRECTIONS = "language_model", "classifier", "both_directions"
-_AWD_LSTM = "awd_lstm"  # the encoder's type; folders of 0.1.0 name none
 _INT8 = "int8"  # the precision of a quantized model; other folders name none
 _READINGS = 20  # of a folder that is being replaced meanwhile
 _PAUSE_S = 0.1  # between them
@@ -118,7 +120,8 @@ def save_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = MODEL_FORMAT | {"encoder_type": _AWD_LSTM}
+    encoder = model.bpt3c.encoder if isinstance(model, TextClassifier) else model.encoder
+    config = MODEL_FORMAT | {"encoder_type": encoder_type(encoder)}
     if isinstance(model, TextClassifier):
         if task is None:
             raise ValueError("save_model: a classifier is saved with its task")
@@ -127,7 +130,7 @@ def save_model(
             "kind": _CLASSIFIER,
             "task_type": task.type,
             **({"task": task.settings()} if task.settings() else {}),
-            "encoder": bpt3c.encoder.config.to_dict(),
+            "encoder": encoder.config.to_dict(),
             "head": {
                 "classes": task.outputs,
                 "hidden_size": model.head[2].out_features,
@@ -141,7 +144,7 @@ def save_model(
             },
         }
     else:
-        config |= {"kind": _LANGUAGE_MODEL, "encoder": model.encoder.config.to_dict()}
+        config |= {"kind": _LANGUAGE_MODEL, "encoder": encoder.config.to_dict()}
     if is_quantized(model):
         config["precision"] = _INT8
         tensors = stored_of_quantized(model.state_dict())
@@ -190,7 +193,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     is_one = config.get("kind") in (_LANGUAGE_MODEL, _CLASSIFIER) and isinstance(config.get("encoder"), dict)
     if not is_one and config.get("kind") != BOTH_DIRECTIONS:
         raise InputError(f"{folder}: config.json names no kind of model or no encoder; the model folder is damaged")
-    if config.get("encoder_type", _AWD_LSTM) != _AWD_LSTM:
+    if config.get("encoder_type", DEFAULT_ENCODER) not in ENCODERS:  # folders of 0.1.0 name none
         raise InputError(f"{folder}: has an encoder {config['encoder_type']!r}, which this version lacks; update")
     if config.get("precision", _INT8) != _INT8:
         raise InputError(f"{folder}: has precision {config['precision']!r}, which this version lacks; update")
@@ -222,8 +225,8 @@ def _load_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     maker = "a language model (made by pretrain-lm, finetune-lm or import-lm)"
     config = _config_of_kind(folder, _LANGUAGE_MODEL, maker)
     with _wrong_part(folder, "encoder"):
-        encoder = AWDLSTMConfig(**config["encoder"])
-        model = empty_module(lambda: LanguageModel(AWDLSTM(encoder)))
+        sizes = _encoder_config(config)
+        model = empty_module(lambda: LanguageModel(make_encoder(sizes)))
     return model, _load_weights(folder, model, model.encoder)
 
 
@@ -239,9 +242,11 @@ def load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task
 def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Task]:
     config = _config_of_kind(folder, _CLASSIFIER, "a classifier (made by train)")
     with _wrong_part(folder, "encoder"):
-        sizes = AWDLSTMConfig(**config["encoder"])
-        kind = QuantizedAWDLSTM if config.get("precision") == _INT8 else AWDLSTM
-        encoder = empty_module(lambda: kind(sizes))
+        sizes = _encoder_config(config)
+        if config.get("precision") == _INT8 and not isinstance(sizes, AWDLSTMConfig):
+            raise InputError(f"{folder}: config.json names precision int8, which a {config['encoder_type']} has not")
+        quantized = config.get("precision") == _INT8
+        encoder = empty_module(lambda: QuantizedAWDLSTM(sizes) if quantized else make_encoder(sizes))  # type: ignore[arg-type]
     with _wrong_part(folder, "head"):
         model = empty_module(lambda: TextClassifier(encoder, **config["head"]))
     labels = _read_json(Path(folder) / "labels.json")
@@ -257,6 +262,10 @@ def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Tas
     return model, _load_weights(folder, model, model.bpt3c.encoder), task
 
 
+def _encoder_config(config: dict[str, Any]) -> StackConfig:
+    return ENCODERS[config.get("encoder_type", DEFAULT_ENCODER)].config(**config["encoder"])
+
+
 def remap_vocabulary(model: LanguageModel, old: Tokenizer, new: Tokenizer) -> LanguageModel:
     """The same language model over another vocabulary.
 
@@ -270,8 +279,8 @@ def remap_vocabulary(model: LanguageModel, old: Tokenizer, new: Tokenizer) -> La
     state = dict(model.state_dict())
     for name in ("encoder.encoder.weight", "decoder_bias"):
         state[name] = rows_of_tokens(state[name], row_of, new.vocabulary)
-    sizes = model.encoder.config.to_dict() | {"vocab_size": len(new), "pad_id": new.pad_id}
-    remapped = empty_module(lambda: LanguageModel(AWDLSTM(AWDLSTMConfig(**sizes))))  # type: ignore[arg-type]
+    sizes = replace(model.encoder.config, vocab_size=len(new), pad_id=new.pad_id)
+    remapped = empty_module(lambda: LanguageModel(make_encoder(sizes)))
     load_copies(remapped, state)
     return remapped
 

@@ -70,7 +70,7 @@ class _Words:
         self._fixed = self._flags(names, (BOS, EOS, PAD, FLD))
         self._special = self._flags(names, SPECIAL_TOKENS)
         self._goes_on = np.zeros(len(names), bool)
-        if tokenizer.kind == "subword":
+        if tokenizer.kind in ("subword", "sentencepiece"):
             self._goes_on[:] = [bool(_GOES_ON.match(name)) for name in names]
             self._goes_on &= ~self._special
 

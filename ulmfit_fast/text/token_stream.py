@@ -25,6 +25,10 @@ class TokenStream:
             raise InputError(
                 "a backward model reads a text from its end, which has not come yet; predict on the whole text instead"
             )
+        if not tokenizer.takes_parts:
+            raise InputError(
+                "a SentencePiece model reads whole texts, not one that still comes; predict on the whole text instead"
+            )
         self.tokenizer = tokenizer
         self._text = ""
         self._waiting: list[str] = []  # behind it, nothing that could be cut

@@ -34,6 +34,8 @@ class Tokenizer:
     Any str is a text: half a surrogate pair is read as ``?``, by all methods.
     """
 
+    takes_parts = True  # of a text that still comes (``encode_part``)
+
     def __init__(
         self, backend: tokenizers.Tokenizer, direction: str = "forward", rules_version: int = RULES_VERSION
     ) -> None:
@@ -167,11 +169,14 @@ class Tokenizer:
 
         Raises:
             InputError: it is missing, truncated, foreign, or of rules that a later release brought.
+            ImportError: of a SentencePiece model, without the package sentencepiece.
         """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        except ImportError:
+            raise
         except Exception as error:  # the library raises a bare Exception
             raise InputError(f"{path}: not a readable tokenizer.json ({error})") from None
 
@@ -179,6 +184,10 @@ class Tokenizer:
     def from_json(cls, text: str) -> Tokenizer:
         """The inverse of ``to_json``."""
         contents = json.loads(text)
+        if isinstance(contents, dict) and contents.get("type") == "sentencepiece":
+            from ulmfit_fast.text.sentencepiece_tokenizer import SentencePieceTokenizer  # which knows this class
+
+            return SentencePieceTokenizer.of_contents(contents)
         ours = {name: contents.pop(name) for name in ("direction", "rules") if name in contents}
         backend = tokenizers.Tokenizer.from_str(json.dumps(contents) if ours else text)
         return cls(backend, ours.get("direction", "forward"), ours.get("rules", 1))

@@ -45,7 +45,7 @@ class UnknownTokens:
         )
 
     def _advice(self) -> str:
-        if self.tokenizer.kind == "subword":
+        if self.tokenizer.kind in ("subword", "sentencepiece"):
             return "the texts have characters that those behind the vocabulary lacked: make one of texts like these"
         return (
             "text without spaces between words (Chinese, Japanese, Thai), in another language than the model's or with "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.candidates import likely_words, near_words
 from ulmfit_fast.inference.prediction import classifier_logits
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.encoder import Encoder
+from ulmfit_fast.nn.encoders import DEFAULT_ENCODER, encoder_type
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.nn.stacked import StackedEncoder
 from ulmfit_fast.storage.model_folder import save_model
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
@@ -168,6 +172,14 @@ class ClassifierTrainer(Trainer):
         if self._weights is not None:
             facts = (*facts, self._weights.tolist())
         return zlib.crc32(repr(facts).encode(), corpus.checksum())
+
+
+def with_encoder_of(config: ClassifierConfig, encoder: Encoder | StackedEncoder) -> ClassifierConfig:
+    """The configuration with the kind of encoder that is settled, for the record. InputError if it asks for another."""
+    kind = encoder_type(encoder)
+    if config.encoder not in (kind, DEFAULT_ENCODER):
+        raise InputError(f"finetune_classifier: encoder is {config.encoder!r}, but the given model's is {kind!r}")
+    return replace(config, encoder=kind)
 
 
 def check_base(config: ClassifierConfig, base: TrainedLanguageModel | TrainedClassifier | None) -> None:

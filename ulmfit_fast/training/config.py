@@ -11,7 +11,8 @@ import numpy as np
 
 from ulmfit_fast.core.device import DEVICES, PRECISIONS
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.nn.awd_lstm import AWDLSTMConfig
+from ulmfit_fast.nn.encoders import DEFAULT_ENCODER, ENCODERS
+from ulmfit_fast.nn.stacked import StackConfig
 from ulmfit_fast.tasks.class_weights import CLASS_WEIGHTS
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
 from ulmfit_fast.tasks.options import TaskOptions
@@ -121,9 +122,14 @@ class TrainingConfig:
 class NewModelConfig(TrainingConfig):
     """Vocabulary and sizes of a model that is made from nothing."""
 
+    encoder: str = setting(
+        DEFAULT_ENCODER, "kind of layers: awd_lstm, or qrnn, which is faster and was MultiFiT's (there with "
+        "embedding-size 400, hidden-size 1550, num-layers 4)",
+        choices=tuple(ENCODERS),
+    )  # fmt: skip
     embedding_size: int = setting(400, "features of a token", at_least=1)
     hidden_size: int = setting(1152, "features of the inner layers' state", at_least=1)
-    num_layers: int = setting(3, "LSTM layers", at_least=1)
+    num_layers: int = setting(3, "recurrent layers", at_least=1)
     tokenizer: str = setting(
         "word", "word, subword for byte-pair encodings, or whitespace for text that is tokenized already",
         choices=TOKENIZERS,
@@ -139,9 +145,9 @@ class NewModelConfig(TrainingConfig):
         tokenizer = Tokenizer.train(self.tokenizer, texts, self.vocab_size, self.min_frequency)
         return tokenizer.reading(self.direction)
 
-    def encoder_config(self, tokenizer: Tokenizer) -> AWDLSTMConfig:
+    def encoder_config(self, tokenizer: Tokenizer) -> StackConfig:
         sizes = (len(tokenizer), self.embedding_size, self.hidden_size, self.num_layers)
-        return AWDLSTMConfig(*sizes, pad_id=tokenizer.pad_id)
+        return ENCODERS[self.encoder].config(*sizes, pad_id=tokenizer.pad_id)
 
 
 OF_A_NEW_MODEL = tuple(NewModelConfig.__annotations__)  # the fields that a given language model has settled
@@ -225,7 +231,9 @@ class LanguageModelConfig(TrainingConfig):
     embed_p: float = setting(0.02, "dropout of words of the embedding", at_least=0)
     input_p: float = setting(0.25, "dropout of the embedded text", at_least=0)
     hidden_p: float = setting(0.15, "dropout between layers", at_least=0)
-    weight_p: float = setting(0.2, "dropout of recurrent weights (DropConnect)", at_least=0)
+    weight_p: float = setting(
+        0.2, "dropout of recurrent weights (DropConnect); of a QRNN, of all its layers' weights", at_least=0
+    )
     output_p: float = setting(0.1, "dropout before the softmax", at_least=0)
 
     def __post_init__(self) -> None:

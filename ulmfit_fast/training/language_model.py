@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.prediction import evaluate_language_model
+from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.nn.sampled_softmax import SampledSoftmax
 from ulmfit_fast.storage.model_folder import save_model
@@ -62,7 +63,7 @@ class LanguageModelTrainer(Trainer):
         self.random, self.tokens = self._stream.random, self._stream.tokens
         self.expected_batches, self.checksum = self._stream.expected_batches(), corpus.checksum()
         self.sampled = self._sampled_softmax() if config.sampled_softmax else None
-        self._next_state: list[tuple[Tensor, Tensor]] = []
+        self._next_state: list[LayerState] = []
 
     def _sampled_softmax(self) -> SampledSoftmax:
         words = self.config.sampled_softmax
@@ -75,7 +76,7 @@ class LanguageModelTrainer(Trainer):
     def compute_loss(self, batch: tuple[Tensor, Tensor]) -> StepLoss:
         tokens, targets = (x.to(self.device, non_blocking=True) for x in batch)
         config, output = self.config, self.model(tokens, self.carried or None)
-        self._next_state = [(h.detach(), c.detach()) for h, c in output.state]
+        self._next_state = [tuple(x.detach() for x in layer) for layer in output.state]
         cross_entropy, loss = language_model_loss(
             self.model, output, targets, config.alpha, config.beta, config.gradient_threshold, self.sampled
         )

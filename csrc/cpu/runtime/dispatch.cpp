@@ -135,6 +135,14 @@ template <typename E>
 const LinearCrossEntropyKernels<E>& linear_cross_entropy_kernels() {
   return *kernels_of<E>().linear_cross_entropy;
 }
+template <typename E>
+const LinearKernels<E>& linear_kernels() {
+  return *kernels_of<E>().linear;
+}
+template <typename E>
+const ForgetMultKernels<E>& forget_mult_kernels() {
+  return *kernels_of<E>().forget_mult;
+}
 const LstmQuantizedKernels& lstm_quantized_kernels() {
   switch (active_isa()) {
 #ifdef ULMFIT_X86_KERNELS
@@ -169,5 +177,11 @@ template const LockedDropoutKernels<Bfloat16>& locked_dropout_kernels();
 template const LinearCrossEntropyKernels<float>& linear_cross_entropy_kernels();
 template const LinearCrossEntropyKernels<double>& linear_cross_entropy_kernels();
 template const LinearCrossEntropyKernels<Bfloat16>& linear_cross_entropy_kernels();
+template const LinearKernels<float>& linear_kernels();
+template const LinearKernels<double>& linear_kernels();
+template const LinearKernels<Bfloat16>& linear_kernels();
+template const ForgetMultKernels<float>& forget_mult_kernels();
+template const ForgetMultKernels<double>& forget_mult_kernels();
+template const ForgetMultKernels<Bfloat16>& forget_mult_kernels();
 
 }  // namespace ulmfit_fast

@@ -3,10 +3,12 @@
 
 #include "../cross_entropy/linear_cross_entropy_kernel.h"
 #include "../gemm/fma_probe_kernel.h"
+#include "../gemm/linear_kernel.h"
 #include "../lstm/dropconnect_kernel.h"
 #include "../lstm/locked_dropout_kernel.h"
 #include "../lstm/lstm_kernel.h"
 #include "../lstm/lstm_quantized_kernel.h"
+#include "../qrnn/forget_mult_kernel.h"
 
 namespace ulmfit_fast {
 
@@ -16,6 +18,8 @@ struct TypedKernels {
   const LstmKernels<E>* lstm;
   const LockedDropoutKernels<E>* locked_dropout;
   const LinearCrossEntropyKernels<E>* linear_cross_entropy;
+  const LinearKernels<E>* linear;
+  const ForgetMultKernels<E>* forget_mult;
 };
 
 struct KernelTable {
