@@ -17,7 +17,7 @@ from ulmfit_fast.storage.model_folder import load_language_model
 def test_a_classifier_and_a_language_model(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts, _ = make_task(40)
     assert main(["convert", str(models / "clf"), "--to", "int8", "--output", str(tmp_path / "clf")]) == 0
-    assert "MB, before" in capsys.readouterr().out
+    assert "MB, model.safetensors before" in capsys.readouterr().out
     before, after = (ULMFiTClassifier.load(folder) for folder in (models / "clf", tmp_path / "clf"))
     assert np.abs(before.predict_proba(texts) - after.predict_proba(texts)).max() < 0.05
     assert after.get_params(deep=False) == before.get_params(deep=False)
