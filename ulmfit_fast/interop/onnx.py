@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +108,7 @@ def onnx_bytes(
             f"{type(model).__name__}; for a model of your own see ulmfit_fast.interop.onnx.translation_table"
         )
     table = translation_table()
-    with torch.no_grad():
+    with torch.no_grad(), _no_notices():
         program = torch.onnx.export(
             exported, example, dynamo=True, dynamic_shapes=shapes, custom_translation_table=table, input_names=inputs,
             output_names=outputs, opset_version=opset, verbose=False,
@@ -117,6 +120,20 @@ def onnx_bytes(
     if (made := next(each.version for each in proto.opset_import if each.domain == "")) != opset:
         raise InputError(f"export_onnx: opset {opset} cannot be made by this torch and onnxscript, which give {made}")
     return (in_int8(proto) if int8 else proto).SerializeToString()
+
+
+@contextlib.contextmanager
+def _no_notices() -> Iterator[None]:
+    """Without what torch says of itself as it exports: that torchvision is not there, what it will deprecate."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _fold_weights(model: Any) -> None:
