@@ -1,4 +1,4 @@
-"""A classifier that `ulmfit-fast convert --to onnx` or `to_onnx` wrote, without torch: predict_without_torch.py FOLDER TEXT...
+"""A classifier without torch: predict_without_torch.py FOLDER TEXT..., after `ulmfit-fast convert clf/ --to onnx`.
 
 Needs onnxruntime, tokenizers and numpy. The text rules come with the folder, as Python.
 """

@@ -290,9 +290,7 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             if self.history_.records:
                 self.history_.write(Path(folder))
 
-    def to_onnx(
-        self, folder: str | Path, *, int8: bool = False, opset: int = 18, overwrite: bool = False
-    ) -> None:
+    def to_onnx(self, folder: str | Path, *, int8: bool = False, opset: int = 18, overwrite: bool = False) -> None:
         """Write a folder from which onnxruntime predicts without torch and this package; see ``save_onnx``.
 
         Raises:

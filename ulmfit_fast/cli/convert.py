@@ -90,7 +90,10 @@ def convert_command(folder: Path, form: str, output: Path, overwrite: bool) -> N
     the text rules and classifier.json with the labels. Probabilities are those of predict.
     """
     folder = find_pretrained(folder)
-    name = FORMS[form](folder, output, overwrite)
+    try:
+        name = FORMS[form](folder, output, overwrite)
+    except ImportError as error:  # of an extra; it says which
+        raise InputError(f"--to {form}: {error}") from None
     before = sum((member / "model.safetensors").stat().st_size for member in members(folder)) / 1e6
     after = (output / name).stat().st_size / 1e6
     say(f"{output}: {name} of {after:.1f} MB, model.safetensors before {before:.1f} MB")

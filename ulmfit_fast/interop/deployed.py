@@ -1,4 +1,4 @@
-"""Classifiers as they are deployed: from token ids to what the task makes of them, in one module and with no choices."""
+"""Classifiers as they are deployed: from token ids to what the task makes of them, in one module."""
 
 from __future__ import annotations
 

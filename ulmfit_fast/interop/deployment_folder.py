@@ -59,10 +59,8 @@ def save_onnx(
         InputError: the folder cannot be used, and as ``DeployedClassifier`` and ``export_onnx``.
         ImportError: onnx or onnxscript is missing.
     """
-    _save(
-        folder, DeployedClassifier(classifiers, "save_onnx"), "model.onnx", lambda model: onnx_bytes(model, opset, int8),
-        {"precision": "int8" if int8 else "float32"}, overwrite,
-    )  # fmt: skip
+    model, more = DeployedClassifier(classifiers, "save_onnx"), {"precision": "int8" if int8 else "float32"}
+    _save(folder, model, "model.onnx", lambda model: onnx_bytes(model, opset, int8), more, overwrite)
 
 
 def save_aot_inductor(
@@ -81,11 +79,11 @@ def _save(
     more: dict[str, str], overwrite: bool,
 ) -> None:  # fmt: skip
     folder = _check_folder(Path(folder), overwrite)
-    task, tokenizer = model.tasks[0], model.tokenizer
+    task, tokenizer = model.tasks[0], model.tokenizer  # of several directions the first decides, as in predict
     version = tokenizer.rules_version if tokenizer.uses_rules else None
     about = _FORMAT | {
         "graph": graph, **more, "output": model.output_name, "task": task.type, "labels": list(task.labels),
-        **_decision(model), "text_rules": version,
+        **task.decision(), "text_rules": version,
     }  # fmt: skip
     contents: dict[str, str | bytes] = {graph: write(model), "tokenizer.json": tokenizer_json(tokenizer)}
     if version is not None:
@@ -125,18 +123,10 @@ def _remove_export(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _decision(model: DeployedClassifier) -> dict[str, object]:
-    """How a program turns what is computed into a prediction."""
-    decisions = [task.decision() for task in model.tasks]
-    return decisions[0]  # of several directions as predict and evaluate take it: the first's
-
-
 def tokenizer_json(tokenizer: Tokenizer) -> str:
     """A ``tokenizer.json`` for the library alone: it puts ``xxbos`` before each text and pads a batch at its end."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.bos_id)]
-    )
+    backend.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.bos_id)])
     backend.enable_padding(pad_id=tokenizer.pad_id, pad_token=PAD)
     return str(backend.to_str())
 

@@ -15,7 +15,7 @@ _ZERO = 128  # of unsigned bytes
 
 
 def in_int8(model: Any) -> Any:
-    """The same graph with its LSTM weights and embedding in int8, each row with one scale, as ``nn.quantized`` has them.
+    """The same graph, LSTM weights and embedding in int8, each row with one scale, as ``nn.quantized`` has them.
 
     ``LSTM`` becomes onnxruntime's ``DynamicQuantizeLSTM``, which rounds activations as they come, a batch with one
     scale: other texts of the batch, and padding, change a result a little. Weights are stored as unsigned bytes with
@@ -48,7 +48,10 @@ def in_int8(model: Any) -> Any:
             name = names[place]
             values, scale = _rows(numpy_helper.to_array(floats[name])[0])
             names[place] = add(f"{name}_int8", (values.T[None].astype(np.int16) + _ZERO).astype(np.uint8))
-            quantized += [add(f"{name}_scale", scale[None]), add(f"{name}_zero", np.full((1, len(scale)), _ZERO, np.uint8))]
+            quantized += [
+                add(f"{name}_scale", scale[None]),
+                add(f"{name}_zero", np.full((1, len(scale)), _ZERO, np.uint8)),
+            ]
         kept = {x.name: helper.get_attribute_value(x) for x in node.attribute if x.name in ("hidden_size", "direction")}
         return [
             helper.make_node("DynamicQuantizeLSTM", [*names, *quantized], list(node.output), domain=_CONTRIB, **kept)

@@ -6,8 +6,8 @@
 
 namespace ulmfit_fast::ULMFIT_ISA {
 
-// With AVX2 and NEON the innermost loop's instructions stand in the order written: with 15 of 16 registers in use, or 29
-// of 32, GCC 12 reorders loads and spills as soon as groups are unrolled. AddressSanitizer does not see what such
+// With AVX2 and NEON the innermost loop's instructions stand in the order written: with 15 of 16 registers in use, or
+// 29 of 32, GCC 12 reorders loads and spills as soon as groups are unrolled. AddressSanitizer does not see what such
 // instructions read, so its builds do without.
 #if defined(__FMA__) && ULMFIT_VECTOR_BYTES == 32 && !defined(__SANITIZE_ADDRESS__)
 constexpr bool kOrdered = true;

@@ -1,7 +1,7 @@
 // Vectors of the instruction set this file is compiled for: loading, storing, converting, transposing, reducing.
 //
-// Built on the compiler's vector extension: one source serves AVX-512, AVX2, plain SSE2 and NEON. Everything is `static` or
-// inside the instruction set's own namespace, so that no two builds share a symbol (see philox.h).
+// Built on the compiler's vector extension: one source serves AVX-512, AVX2, plain SSE2 and NEON. Everything is
+// `static` or inside the instruction set's own namespace, so that no two builds share a symbol (see philox.h).
 #pragma once
 
 #include <cstdint>
