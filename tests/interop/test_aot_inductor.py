@@ -27,7 +27,8 @@ print("equal")
 
 def test_a_package_of_any_batch_and_length_needs_the_ops(tmp_path: Path) -> None:
     model = make_classifier(pool_window=50)
-    with torch._inductor.config.patch({"aot_inductor.compile_wrapper_opt_level": "O0"}):  # seconds, not a minute
+    quicker = {"aot_inductor.compile_wrapper_opt_level": "O0", "aot_inductor.precompile_headers": False}
+    with torch._inductor.config.patch(quicker):
         package_classifier(model, tmp_path / "model.pt2")
     documents = [make_documents(batch, steps) for batch, steps in ((1, 1), (4, 9), (2, 400))]
     with torch.no_grad():
