@@ -14,10 +14,10 @@ CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
 GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
 
-.PHONY: help build demo test coverage native-test bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
+.PHONY: help build demo test coverage native-test native-test-aarch64 bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 24
 
 $(VENV)/.run: requirements-run.txt
 	@$(PYTHON) $(SETUP) $(VENV) run
@@ -50,6 +50,18 @@ native-test: $(VENV)/.run  ## the kernels alone, without torch, under the saniti
 	    -DULMFIT_FAST_SANITIZE=$$1 -DULMFIT_FAST_PORTABLE_ONLY=$$2 -DCMAKE_CXX_FLAGS_RELEASE=-O1 >/dev/null && \
 	  cmake --build $$build >/dev/null && ctest --test-dir $$build --output-on-failure || exit 1; \
 	done
+
+AARCH64_CXX ?= aarch64-linux-gnu-g++
+AARCH64_RUN ?= qemu-aarch64
+AARCH64_LIBRARIES ?= /usr/aarch64-linux-gnu
+# Without sanitizers, which the emulator does not run.
+native-test-aarch64: $(VENV)/.run  ## the kernels for AArch64 (NEON), cross-compiled, under an emulator
+	@for tool in $(AARCH64_CXX) $(AARCH64_RUN); do command -v $$tool >/dev/null || { \
+	  echo "native-test-aarch64: $$tool is not on PATH; on Debian: apt-get install g++-aarch64-linux-gnu qemu-user" >&2; exit 1; }; done
+	PATH="$(abspath $(BIN)):$$PATH" && cmake -S . -B build/native-test-aarch64 -G Ninja -DULMFIT_FAST_NATIVE_TESTS=ON \
+	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(AARCH64_CXX) \
+	  "-DCMAKE_CROSSCOMPILING_EMULATOR=$(AARCH64_RUN);-L;$(AARCH64_LIBRARIES)" -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null && \
+	  cmake --build build/native-test-aarch64 >/dev/null && ctest --test-dir build/native-test-aarch64 --output-on-failure
 
 BENCH ?= build/bench/results
 bench: build $(VENV)/.dev  ## layer and classifier beside torch.nn.LSTM and fastai, 50 minutes; table and charts in build/bench (or BENCH=path-without-suffix)

@@ -20,7 +20,8 @@ ROWS = [
     {"inference"},
     {"training"},
     {"pipeline"},
-    {"interop", "estimator", "demo"},
+    {"interop"},
+    {"estimator", "demo"},
     {"cli"},
 ]
 ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

@@ -290,6 +290,18 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
             if self.history_.records:
                 self.history_.write(Path(folder))
 
+    def to_onnx(self, folder: str | Path, *, int8: bool = False, opset: int = 18, overwrite: bool = False) -> None:
+        """Write a folder from which onnxruntime predicts without torch and this package; see ``save_onnx``.
+
+        Raises:
+            InputError: the folder cannot be used, the classifier is int8 or has hooks that ONNX cannot have.
+            ImportError: the extra ``onnx`` is missing.
+        """
+        check_is_fitted(self)
+        from ulmfit_fast.interop.deployment_folder import save_onnx  # an extra
+
+        save_onnx(folder, self._trained(), int8=int8, opset=opset, overwrite=overwrite)
+
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> ULMFiTClassifier:
         """Read a model folder, ready to predict on ``device``: "cpu", "cuda", or "auto", a GPU where there is one.

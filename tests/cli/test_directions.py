@@ -94,3 +94,16 @@ def test_what_is_refused(both: Path, models: Path, tmp_path: Path, capsys: pytes
     with pytest.raises(InputError, match="holds models of both directions; give its folder forward, or backward"):
         ULMFiTClassifier.load(both / "clf")
     assert main(["train", data, "--model", str(both / "lm"), "--direction", "both", "--output", output, *QUICK]) == 0
+
+
+def test_both_are_one_graph_of_onnx(both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    assert main(["convert", str(both / "clf"), "--to", "onnx", "--output", str(tmp_path / "out")]) == 0
+    texts, parts = make_task(5, seed=4)[0], [ULMFiTClassifier.load(part) for part in members(both / "clf")]
+    mean = np.mean([part.predict_proba(texts) for part in parts], axis=0)
+    session = ort.InferenceSession(tmp_path / "out" / "model.onnx")
+    for text, expected in zip(texts, mean, strict=True):
+        tokens = np.array(list(parts[0].tokenizer_.encode([text])), np.int64)
+        (found,) = session.run(["probabilities"], {"tokens": tokens, "lengths": np.array([tokens.shape[1]])})
+        np.testing.assert_allclose(found[0], expected, atol=1e-5)

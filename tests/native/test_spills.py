@@ -12,16 +12,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OBJECT = "csrc/cpu/gemm/panel_gemm.cpp.o"
 # The largest tiles of each instruction set: rows and vectors.
-TILES = {"portable": (6, 2), "avx2": (6, 2), "avx512": (6, 4), "avx512_bf16": (6, 4)}
+TILES = {"portable": (6, 2), "avx2": (6, 2), "avx512": (6, 4), "avx512_bf16": (6, 4), "aarch64": (6, 4)}
 # What GCC 12 spills where bfloat16 is converted as it is multiplied (two words a pair), and in SSE2's loop of the rest.
 KNOWN = {("avx512", True): 14, ("portable", True): 25, ("portable", False): 2}
-MULTIPLY_ADD = re.compile(r"\b(vfmadd\w+|vdpbf16ps|mulps|mulpd|addps|addpd)\b")
+MULTIPLY_ADD = re.compile(r"\b(vfmadd\w+|vdpbf16ps|mulps|mulpd|addps|addpd|fmla)\b")
+# Where a jump goes, and a vector on the stack: x86-64's, AArch64's.
+JUMP = re.compile(r"(?:j\w+|b\.\w+|cbn?z\s+\w+,|tbn?z\s+\w+, #\d+,)\s+([0-9a-f]+)\b")
+SPILL = re.compile(r"\(%r[sb]p.*%[xyz]mm|%[xyz]mm.*\(%r[sb]p|\b[qdv]\d+\b.*\[sp")
 
 
 def find_object(isa: str) -> Path:
-    built = sorted(ROOT.glob(f"build/native/CMakeFiles/kernels_{isa}.dir/{OBJECT}"))
+    folder, kernels, target = ("native", isa, "build")
+    if isa == "aarch64":
+        folder, kernels, target = ("native-test-aarch64", "portable", "native-test-aarch64")
+    built = sorted(ROOT.glob(f"build/{folder}/CMakeFiles/kernels_{kernels}.dir/{OBJECT}"))
     if not built:
-        pytest.skip(f"no object file of the {isa} kernels; `make build` leaves one in build/")
+        pytest.skip(f"no object file of the {isa} kernels; `make {target}` leaves one in build/")
     return built[-1]
 
 
@@ -41,7 +47,7 @@ def innermost_loops(instructions: list[tuple[int, str]]) -> list[list[str]]:
     """Bodies that a backward jump repeats, multiply and add, and hold no other such body."""
     spans = []
     for address, text in instructions:
-        jump = re.match(r"j\w+\s+([0-9a-f]+)\b", text)
+        jump = JUMP.match(text)
         if jump and int(jump.group(1), 16) <= address:
             spans.append((int(jump.group(1), 16), address))
     spans = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
@@ -50,14 +56,15 @@ def innermost_loops(instructions: list[tuple[int, str]]) -> list[list[str]]:
 
 
 def spills(body: list[str]) -> list[str]:
-    return [text for text in body if re.search(r"\(%r[sb]p", text) and re.search(r"%[xyz]mm", text)]
+    return [text for text in body if SPILL.search(text)]
 
 
 @pytest.mark.parametrize("isa", TILES)
 def test_the_largest_tiles_spill_nothing(isa: str) -> None:
-    objdump = shutil.which("objdump")
+    tool = "aarch64-linux-gnu-objdump" if isa == "aarch64" else "objdump"
+    objdump = shutil.which(tool)
     if objdump is None:
-        pytest.skip("objdump is not installed (binutils)")
+        pytest.skip(f"{tool} is not installed (binutils)")
     command = [objdump, "-dC", "--no-show-raw-insn", str(find_object(isa))]
     found = functions(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     rows, vectors = TILES[isa]
@@ -76,3 +83,5 @@ def test_the_largest_tiles_spill_nothing(isa: str) -> None:
 def test_a_spill_is_seen() -> None:
     body = ["vfmadd231ps %ymm1,%ymm2,%ymm3", "vmovaps 0x20(%rsp),%ymm4", "mov 0x8(%rsp),%rax"]
     assert spills(body) == ["vmovaps 0x20(%rsp),%ymm4"]
+    body = ["fmla v0.4s, v1.4s, v2.4s", "str\tq8, [sp, #160]", "ldr\tx8, [sp, #160]"]
+    assert spills(body) == ["str\tq8, [sp, #160]"]

@@ -1,7 +1,9 @@
-"""The command that writes a model in another form."""
+"""The command that writes a model in another form: of a model folder, or for programs without this package."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,6 +12,7 @@ from ulmfit_fast.cli import options
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.quantized import is_quantized
+from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.compact import FORMATS
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import (
@@ -20,24 +23,11 @@ from ulmfit_fast.storage.model_folder import (
     read_training_args,
     save_model,
 )
+from ulmfit_fast.training.trained import TrainedClassifier
 
 
-@click.command("convert")
-@click.argument("folder", metavar="MODEL", type=Path)
-@click.option(
-    "--to", "weights", required=True, type=click.Choice(FORMATS),
-    help="float16: half the size; int8: a quarter, each row of a matrix as whole numbers and one scale; float32: as "
-    "training writes it",
-)  # fmt: skip
-@options.output
-@options.overwrite
-def convert_command(folder: Path, weights: str, output: Path, overwrite: bool) -> None:
-    """Store a MODEL folder's weights in fewer bits.
-
-    The result is a model folder like any other. In memory the weights are float32 again, so predictions take the same
-    time (predict --precision int8 computes in int8, too). They differ as far as the stored numbers were rounded.
-    """
-    folder = find_pretrained(folder)
+def _store(folder: Path, output: Path, overwrite: bool, weights: str) -> str:
+    """A model folder; returns the name of the file that has the weights."""
     kind = read_config(folder)["kind"]
     check_output_folder(output, overwrite)
     arguments = read_training_args(folder)
@@ -49,8 +39,64 @@ def convert_command(folder: Path, weights: str, output: Path, overwrite: bool) -
     else:
         language_model, tokenizer = load_language_model(folder)
         save_model(output, language_model, tokenizer, training_args=arguments, weights=weights)
-    before, after = ((each / "model.safetensors").stat().st_size / 1e6 for each in (folder, output))
-    say(f"{output}: weights of {after:.1f} MB, before {before:.1f} MB")
+    return "model.safetensors"
+
+
+def _write_onnx(folder: Path, output: Path, overwrite: bool, int8: bool) -> str:
+    from ulmfit_fast.interop.deployment_folder import save_onnx
+
+    save_onnx(output, _classifiers(folder), int8=int8, overwrite=overwrite)
+    return "model.onnx"
+
+
+def _write_aot_inductor(folder: Path, output: Path, overwrite: bool) -> str:
+    from ulmfit_fast.interop.deployment_folder import save_aot_inductor
+
+    save_aot_inductor(output, _classifiers(folder), overwrite=overwrite)
+    return "model.pt2"
+
+
+def _classifiers(folder: Path) -> list[TrainedClassifier]:
+    return [TrainedClassifier.load(member) for member in members(folder)]
+
+
+# Each writes (folder, output, overwrite) and returns the name of the file with the weights.
+FORMS: dict[str, Callable[[Path, Path, bool], str]] = {
+    **{weights: partial(_store, weights=weights) for weights in FORMATS},
+    "onnx": partial(_write_onnx, int8=False),
+    "onnx-int8": partial(_write_onnx, int8=True),
+    "aot-inductor": _write_aot_inductor,
+}
+
+
+@click.command("convert")
+@click.argument("folder", metavar="MODEL", type=Path)
+@click.option(
+    "--to", "form", required=True, type=click.Choice(list(FORMS)),
+    help="float16: half the size; int8: a quarter, each row of a matrix as whole numbers and one scale; float32: as "
+    "training writes it; onnx: for onnxruntime, without torch and this package; onnx-int8: a quarter of its size, and "
+    "faster; aot-inductor: compiled by torch, for this kind of machine",
+)  # fmt: skip
+@options.output
+@options.overwrite
+def convert_command(folder: Path, form: str, output: Path, overwrite: bool) -> None:
+    """Write a MODEL folder in another form.
+
+    float32, float16, int8: a model folder like any other, its weights stored so. In memory they are float32 again, so
+    predictions take the same time (predict --precision int8 computes in int8, too). They differ as far as the stored
+    numbers were rounded.
+
+    onnx, onnx-int8, aot-inductor: of a classifier, of both directions, too. The folder holds the model, tokenizer.json,
+    the text rules and classifier.json with the labels. Probabilities are those of predict.
+    """
+    folder = find_pretrained(folder)
+    try:
+        name = FORMS[form](folder, output, overwrite)
+    except ImportError as error:  # of an extra; it says which
+        raise InputError(f"--to {form}: {error}") from None
+    before = sum((member / "model.safetensors").stat().st_size for member in members(folder)) / 1e6
+    after = (output / name).stat().st_size / 1e6
+    say(f"{output}: {name} of {after:.1f} MB, model.safetensors before {before:.1f} MB")
 
 
 COMMANDS = {convert_command.name: convert_command}

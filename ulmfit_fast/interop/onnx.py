@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from torch.export import Dim
 
 from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.interop.deployed import DeployedClassifier
+from ulmfit_fast.interop.onnx_int8 import in_int8
 from ulmfit_fast.interop.torch_export import (
     LanguageModelStep,
     check_exportable,
@@ -31,24 +36,51 @@ from ulmfit_fast.ops.shared import native
 _FILLED = ("Expand", "ConstantOfShape")
 
 
-def export_onnx(model: TextClassifier | LanguageModel | WeightDropLSTM, path: str | Path) -> None:
+LOWEST_OPSET = 18
+
+
+def export_onnx(
+    model: TextClassifier | DeployedClassifier | LanguageModel | WeightDropLSTM, path: str | Path, *,
+    opset: int = LOWEST_OPSET, int8: bool = False,
+) -> None:  # fmt: skip
     """Write ``model``, in eval mode, to one ONNX file. Batch and length are dynamic; equal within rounding.
 
-    ============== ============================================== ==============================================
-    model          inputs                                         outputs
-    ============== ============================================== ==============================================
-    TextClassifier tokens int64 [B, T], padded at the end with    logits [B, K]
-                   any id; lengths int64 [B], in [1, T]
-    LanguageModel  tokens int64 [T, B]; h_0, c_0, h_1, ...: each  logits [T, B, V]; next_h_0, next_c_0, ...
-                   layer's state [B, size], zeros to begin with
-    WeightDropLSTM input, as the layer takes dense ones           output, h_n, c_n (from a state of zeros)
-    ============== ============================================== ==============================================
+    ``save_onnx`` and ``ULMFiTClassifier.to_onnx`` write all that a program needs to predict from texts.
+
+    ================== ========================================== ==============================================
+    model              inputs                                     outputs
+    ================== ========================================== ==============================================
+    DeployedClassifier as TextClassifier                          probabilities [B, K], of regression number [B, 1]
+    TextClassifier     tokens int64 [B, T], padded at the end     logits [B, K], without a temperature
+                       with any id; lengths int64 [B], in [1, T]
+    LanguageModel      tokens int64 [T, B]; h_0, c_0, h_1, ...:   logits [T, B, V]; next_h_0, next_c_0, ...
+                       each layer's state [B, size], zeros first
+    WeightDropLSTM     input, as the layer takes dense ones       output, h_n, c_n (from a state of zeros)
+    ================== ========================================== ==============================================
+
+    Args:
+        model: what to write.
+        path: of the file.
+        opset: version of ONNX's operators, 18 or later.
+        int8: of a classifier: weights in int8, a quarter of the size, for onnxruntime alone (``onnx_int8.in_int8``).
 
     Raises:
         InputError: another kind of model, training mode, weights that are not float32, a projection (ONNX's LSTM has
-            none).
+            none), an opset that is too old or not known; int8 of anything but a classifier.
         ImportError: onnx or onnxscript is missing.
     """
+    write_atomically(Path(path), onnx_bytes(model, opset, int8))
+
+
+def onnx_bytes(
+    model: TextClassifier | DeployedClassifier | LanguageModel | WeightDropLSTM, opset: int = LOWEST_OPSET,
+    int8: bool = False,
+) -> bytes:  # fmt: skip
+    """What ``export_onnx`` writes."""
+    if isinstance(opset, bool) or not isinstance(opset, int) or opset < LOWEST_OPSET:
+        raise InputError(f"export_onnx: opset must be a whole number from {LOWEST_OPSET} on, got {opset!r}")
+    if int8 and not isinstance(model, TextClassifier | DeployedClassifier):
+        raise InputError(f"export_onnx: int8 is for classifiers, got {type(model).__name__}; leave int8 out")
     if isinstance(model, WeightDropLSTM) and model.proj_size:
         raise InputError("export_onnx: ONNX's LSTM has no projection; proj_size must be 0")
     check_exportable("export_onnx", model)
@@ -59,6 +91,9 @@ def export_onnx(model: TextClassifier | LanguageModel | WeightDropLSTM, path: st
     if isinstance(model, TextClassifier):
         example, shapes = classifier_example(model)
         inputs, outputs = ["tokens", "lengths"], ["logits"]
+    elif isinstance(model, DeployedClassifier):
+        example, shapes = classifier_example(model)
+        inputs, outputs = ["tokens", "lengths"], [model.output_name]
     elif isinstance(model, LanguageModel):
         exported = LanguageModelStep(model)
         example, shapes = language_model_example(model)  # type: ignore[assignment]
@@ -73,13 +108,41 @@ def export_onnx(model: TextClassifier | LanguageModel | WeightDropLSTM, path: st
             f"{type(model).__name__}; for a model of your own see ulmfit_fast.interop.onnx.translation_table"
         )
     table = translation_table()
-    with torch.no_grad():
+    with torch.no_grad(), _no_notices():
         program = torch.onnx.export(
             exported, example, dynamo=True, dynamic_shapes=shapes, custom_translation_table=table, input_names=inputs,
-            output_names=outputs, verbose=False,
+            output_names=outputs, opset_version=opset, verbose=False,
         )  # fmt: skip
     assert program is not None
-    write_atomically(Path(path), program.model_proto.SerializeToString())
+    if int8:
+        _fold_weights(program.model)
+    proto = program.model_proto
+    if (made := next(each.version for each in proto.opset_import if each.domain == "")) != opset:
+        raise InputError(f"export_onnx: opset {opset} cannot be made by this torch and onnxscript, which give {made}")
+    return (in_int8(proto) if int8 else proto).SerializeToString()
+
+
+@contextlib.contextmanager
+def _no_notices() -> Iterator[None]:
+    """Without what torch says of itself as it exports: that torchvision is not there, what it will deprecate."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _fold_weights(model: Any) -> None:
+    """Put each LSTM's weights into ONNX's order of gates now, not when the file is loaded."""
+    from onnxscript import optimizer
+
+    unlimited = 1 << 40  # bytes
+    optimizer.fold_constants(model, input_size_limit=unlimited, output_size_limit=unlimited)
+    optimizer.remove_unused_nodes(model)
 
 
 def translation_table() -> dict[Callable, Callable]:

@@ -1,4 +1,7 @@
-"""Models for ``torch.export``: any batch, any length. To load a saved program, import ``ulmfit_fast.ops`` first."""
+"""Models for ``torch.export``: any batch, any length. To load a saved program, import ``ulmfit_fast.ops`` first.
+
+A ``TextClassifier`` gives logits; ``DeployedClassifier`` what its task makes of them, probabilities for most tasks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.interop.deployed import DeployedClassifier
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import LanguageModel
@@ -32,11 +36,12 @@ class LanguageModelStep(nn.Module):
         return self.model.logits(output), output.state
 
 
-def export_classifier(model: TextClassifier) -> ExportedProgram:
-    """``model`` as a program: ``program.module()(tokens, lengths) -> logits``.
+def export_classifier(model: TextClassifier | DeployedClassifier) -> ExportedProgram:
+    """``model`` as a program: ``program.module()(tokens, lengths) -> [B, K]``.
 
-    Its inputs are token ids padded at the end with any id, int64 [B, T], and the documents' lengths, int64 [B]; the
-    result is [B, K]. B and T are dynamic. Equal to ``model(tokens, lengths)``.
+    Its inputs are token ids padded at the end with any id, int64 [B, T], and the documents' lengths, int64 [B]. B and T
+    are dynamic. Equal to ``model(tokens, lengths)``: of a ``TextClassifier`` logits without any temperature; of a
+    ``DeployedClassifier`` calibrated probabilities, or the number of a regression.
 
     Raises:
         InputError: the model is in training mode.
@@ -55,7 +60,9 @@ def export_language_model(model: LanguageModel) -> ExportedProgram:
     return _export("export_language_model", LanguageModelStep(model), *language_model_example(model))
 
 
-def classifier_example(model: TextClassifier) -> tuple[tuple[Tensor, Tensor], tuple[dict[int, Dim], ...]]:
+def classifier_example(
+    model: TextClassifier | DeployedClassifier,
+) -> tuple[tuple[Tensor, Tensor], tuple[dict[int, Dim], ...]]:
     """Inputs of a classifier, and which of their dimensions are dynamic."""
     device = next(model.parameters()).device
     tokens = torch.zeros(_BATCH, _TOKENS, dtype=torch.int64, device=device)

@@ -123,6 +123,10 @@ class MultiLabel:
             found[row] = [self.labels[place] for place in np.flatnonzero(has)]
         return found
 
+    def decision(self) -> dict[str, Any]:
+        thresholds = [0.5] * len(self.labels) if self.thresholds is None else self.thresholds.tolist()
+        return {"decision": "thresholds", "thresholds": thresholds}  # a text has the labels that reach theirs
+
     def confidence(self, activated: np.ndarray) -> np.ndarray | None:
         return None
 

@@ -122,6 +122,9 @@ class OneLabel(ABC):
     def decode(self, activated: np.ndarray) -> np.ndarray:
         return np.asarray(self.labels)[self.places(activated)]
 
+    def decision(self) -> dict[str, Any]:
+        return {"decision": "highest"}  # the label with the highest probability
+
     def confidence(self, activated: np.ndarray) -> np.ndarray | None:
         return activated[np.arange(len(activated)), self.places(activated)]
 

@@ -90,6 +90,9 @@ class Regression:
     def decode(self, activated: np.ndarray) -> np.ndarray:
         return activated[:, 0].astype(np.float64)
 
+    def decision(self) -> dict[str, Any]:
+        return {"decision": "number"}
+
     def confidence(self, activated: np.ndarray) -> np.ndarray | None:
         return None
 

@@ -93,6 +93,9 @@ class Task(Protocol):
     def decode(self, activated: np.ndarray) -> np.ndarray:
         """The prediction of each row, as users write labels."""
 
+    def decision(self) -> dict[str, Any]:
+        """How a program that has not this package decodes what is activated, for JSON: "decision" and what it needs."""
+
     def confidence(self, activated: np.ndarray) -> np.ndarray | None:
         """How sure each prediction is, from 0 to 1, [texts]; None where the task has no such thing."""
 

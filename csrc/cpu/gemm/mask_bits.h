@@ -22,6 +22,8 @@ static inline CounterVec multiply_low(CounterVec a, CounterVec b) {
   return bit_cast<CounterVec>(_mm256_mul_epu32(bit_cast<__m256i>(a), bit_cast<__m256i>(b)));
 #elif defined(__SSE2__) && ULMFIT_VECTOR_BYTES == 16
   return bit_cast<CounterVec>(_mm_mul_epu32(bit_cast<__m128i>(a), bit_cast<__m128i>(b)));
+#elif defined(__aarch64__)
+  return bit_cast<CounterVec>(vmull_u32(vmovn_u64(bit_cast<uint64x2_t>(a)), vmovn_u64(bit_cast<uint64x2_t>(b))));
 #else
   return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
 #endif
@@ -91,6 +93,9 @@ static inline uint32_t lanes_above(WordVec words, uint32_t limit) {
   return static_cast<uint32_t>(_mm256_movemask_ps(bit_cast<__m256>(above)));
 #elif defined(__SSE2__) && ULMFIT_VECTOR_BYTES == 16
   return static_cast<uint32_t>(_mm_movemask_ps(bit_cast<__m128>(above)));
+#elif defined(__aarch64__)
+  constexpr WordVec kBits = {1, 2, 4, 8};
+  return vaddvq_u32(bit_cast<uint32x4_t>(bit_cast<WordVec>(above) & kBits));
 #else
   uint32_t bits = 0;
   for (int lane = 0; lane < kLanes<float>; ++lane) bits |= static_cast<uint32_t>(above[lane] & 1) << lane;

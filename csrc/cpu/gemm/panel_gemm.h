@@ -20,7 +20,7 @@ constexpr int kPanelVectors = 4;  // at most, and always in gate layout
 constexpr int kTileRows = 6;
 // 6 x 4 accumulators + 4 weights + 1 broadcast of 32 registers; 6 x 2 + 2 + 1 of 16: a panel is then two tiles wide,
 // one behind the other, but for one or two rows, which take both at once (2 x 4 + 4 + 1).
-constexpr int kTileVectors = ULMFIT_VECTOR_BYTES == 64 ? 4 : 2;
+constexpr int kTileVectors = ULMFIT_VECTOR_REGISTERS == 32 ? 4 : 2;
 
 template <typename E>
 struct PanelFormat {

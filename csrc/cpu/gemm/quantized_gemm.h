@@ -33,7 +33,7 @@ constexpr int64_t kWordDepth = 4 / sizeof(QuantizedElement);
 constexpr int64_t kIntLanes = kLanes<int32_t>;
 constexpr int kGates = 4;  // vectors of a panel: i, f, g, o of the same units
 constexpr int kQuantizedRows = 6;
-constexpr int kQuantizedVectors = ULMFIT_VECTOR_BYTES == 64 ? 4 : 2;  // of a tile; of one or two rows all four
+constexpr int kQuantizedVectors = ULMFIT_VECTOR_REGISTERS == 32 ? 4 : 2;  // of a tile; of one or two rows all four
 
 static inline int64_t quantized_words(int64_t depth) {
   return (depth + kWordDepth - 1) / kWordDepth;
@@ -97,6 +97,8 @@ static inline void load_quantized(QuantizedWeight& weight, const int8_t* from) {
   weight = bit_cast<QuantizedWeight>(_mm512_cvtepi8_epi16(bit_cast<__m256i>(bytes)));
 #elif defined(__AVX2__) && ULMFIT_VECTOR_BYTES == 32
   weight = bit_cast<QuantizedWeight>(_mm256_cvtepi8_epi16(bit_cast<__m128i>(bytes)));
+#elif defined(__aarch64__)
+  weight = bit_cast<QuantizedWeight>(vmovl_s8(bit_cast<int8x8_t>(bytes)));
 #else
   weight = __builtin_convertvector(bytes, QuantizedWeight);
 #endif
@@ -111,6 +113,10 @@ static inline void multiply_add_words(IntVec& sum, IntVec value, QuantizedWeight
   sum += bit_cast<IntVec>(_mm256_madd_epi16(bit_cast<__m256i>(value), bit_cast<__m256i>(weight)));
 #elif defined(__SSE2__) && ULMFIT_VECTOR_BYTES == 16
   sum += bit_cast<IntVec>(_mm_madd_epi16(bit_cast<__m128i>(value), bit_cast<__m128i>(weight)));
+#elif defined(__aarch64__)
+  const auto a = bit_cast<int16x8_t>(value), b = bit_cast<int16x8_t>(weight);
+  const int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b)), high = vmull_high_s16(a, b);
+  sum += bit_cast<IntVec>(vpaddq_s32(low, high));
 #else
   const IntVec pair = bit_cast<IntVec>(weight);
   sum += (value << 16 >> 16) * (pair << 16 >> 16) + (value >> 16) * (pair >> 16);

@@ -1,7 +1,7 @@
 // Vectors of the instruction set this file is compiled for: loading, storing, converting, transposing, reducing.
 //
-// Built on the compiler's vector extension: one source serves AVX-512, AVX2 and plain SSE2. Everything is `static` or
-// inside the instruction set's own namespace, so that no two builds share a symbol (see philox.h).
+// Built on the compiler's vector extension: one source serves AVX-512, AVX2, plain SSE2 and NEON. Everything is
+// `static` or inside the instruction set's own namespace, so that no two builds share a symbol (see philox.h).
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__) || defined(ULMFIT_EMULATE_AVX512) || defined(ULMFIT_EMULATE_AVX512_BF16) || \
@@ -37,6 +39,13 @@
 #define ULMFIT_VECTOR_BYTES 32
 #else
 #define ULMFIT_VECTOR_BYTES 16
+#endif
+
+// AVX-512 and NEON have 32 vector registers, the others 16.
+#if ULMFIT_VECTOR_BYTES == 64 || defined(__aarch64__)
+#define ULMFIT_VECTOR_REGISTERS 32
+#else
+#define ULMFIT_VECTOR_REGISTERS 16
 #endif
 
 // Keeps a vector in a register from here on.

@@ -138,6 +138,8 @@ class Member {
   ULMFIT_ALWAYS_INLINE static void pause() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
 #endif
   }
 
@@ -154,6 +156,22 @@ class FlushDenormals {
 
  private:
   const unsigned saved_;
+#elif defined(__aarch64__)
+  ULMFIT_ALWAYS_INLINE FlushDenormals() : saved_(read()) { write(saved_ | uint64_t{1} << 24); }  // FZ
+  ULMFIT_ALWAYS_INLINE ~FlushDenormals() { write(saved_); }
+
+ private:
+  ULMFIT_ALWAYS_INLINE static uint64_t read() {
+    uint64_t control;
+    asm volatile("mrs %0, fpcr" : "=r"(control));
+    return control;
+  }
+  ULMFIT_ALWAYS_INLINE static void write(uint64_t control) { asm volatile("msr fpcr, %0" : : "r"(control) : "memory"); }
+
+  const uint64_t saved_;
+#else
+ public:
+  ~FlushDenormals() {}  // not trivial: an object of it is a use
 #endif
 };
 
