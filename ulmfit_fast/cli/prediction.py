@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,26 @@ import pandas as pd
 import torch
 
 from ulmfit_fast.cli import options
-from ulmfit_fast.cli.device import device_option
+from ulmfit_fast.cli.device import device_option, precision_option
 from ulmfit_fast.core.console import say
-from ulmfit_fast.core.device import PRECISIONS, choose_device
+from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
-from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
-from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
 from ulmfit_fast.text.reading import ReadingNotice, ReadOptions, shown, shown_names
 from ulmfit_fast.text.table_writer import TableWriter
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 
-_precision = click.option(
-    "--precision", default="float32", type=click.Choice((*PRECISIONS, "int8")), show_default=True,
-    help="bfloat16: faster where the processor has it, by autocast; int8: the fastest, on the CPU alone",
-)  # fmt: skip
-
 
 def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        options.sample_seed, device_option, _precision, options.max_tokens, options.batch_size, options.max_texts,
+        options.sample_seed, device_option, precision_option, options.max_tokens, options.batch_size, options.max_texts,
     ):  # fmt: skip
         command = option(command)
     return command
@@ -85,8 +78,8 @@ def predict_command(
     if writer.output.exists() and not overwrite:
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
     options.refuse_unused_reading(reading, source)
-    classifiers = _load_classifiers(folders, device, precision)
-    task = classifiers[0][2]
+    classifiers = Classifiers.load(folders, device, precision)
+    task = classifiers.task
     examples = task.columns(task.examples(), all_classes)
     added = list(examples)
     if abstain is not None and "confidence" not in added:
@@ -117,8 +110,8 @@ def predict_command(
     writer.expect(pd.DataFrame(examples))
     rows = draw(total, max_texts, seed)
     predicted = predict_documents(
-        classifiers, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
-        max_tokens, _autocast_of(precision),
+        classifiers.members, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
+        max_tokens, classifiers.precision,
     )  # fmt: skip
     with writer, contextlib.closing(predicted):
         for piece, activated in predicted:
@@ -164,54 +157,15 @@ def evaluate_command(
         return
     options.refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
     options.refuse_unused_reading(reading, source)
-    classifiers = _load_classifiers(folders, device, precision)
-    task = classifiers[0][2]
+    classifiers = Classifiers.load(folders, device, precision)
+    task = classifiers.task
     documents = options.read_labelled(source, reading, label_columns, task.label_delimiter, max_texts, seed)
     targets = task.encode_cells(documents.labels or [], str(source), documents.rows)
     activated = [
-        predict_probabilities(*classifier, documents.texts, batch_size, True, max_tokens, _autocast_of(precision))
-        for classifier in classifiers
+        predict_probabilities(*classifier, documents.texts, batch_size, True, max_tokens, classifiers.precision)
+        for classifier in classifiers.members
     ]
     say(task.report(np.mean(activated, axis=0), targets))
-
-
-def _load_classifiers(
-    folders: Sequence[Path], device: str, precision: str
-) -> list[tuple[TextClassifier, Tokenizer, Task]]:
-    """Models with their tokenizers and tasks, which are of one type and have the same labels."""
-    found: list[tuple[TextClassifier, Tokenizer, Task]] = []
-    for folder in (member for given in folders for member in members(find_pretrained(given))):
-        model, tokenizer, task = load_classifier(folder)
-        first = found[0][2] if found else task
-        if task.type != first.type:
-            raise InputError(
-                f"{folder}: has another task than {folders[0]} ({task.type} and {first.type}); only classifiers of one "
-                "task go together"
-            )
-        if [(type(label), label) for label in task.labels] != [(type(label), label) for label in first.labels]:
-            raise InputError(
-                f"{folder}: has other labels than {folders[0]} ({task.labels!r} and {first.labels!r}); only "
-                "classifiers of the same labels go together"
-            )
-        if precision == "int8":
-            model = model.quantize()
-        found.append((model.to(_device_of(model, folder, device, precision)), tokenizer, task))
-    return found
-
-
-def _device_of(model: TextClassifier, folder: Path, device: str, precision: str) -> torch.device:
-    if not is_quantized(model):
-        return choose_device(device)
-    if precision == "bfloat16":
-        raise InputError(f"{folder}: holds an int8 model; --precision bfloat16 needs the float32 model it was made of")
-    if device == "cuda":
-        raise InputError("--device cuda: int8 computes on the CPU alone; leave out --device or --precision")
-    return choose_device("cpu")
-
-
-def _autocast_of(precision: str) -> str:
-    """Int8 is the model's, not a mode of computation."""
-    return "float32" if precision == "int8" else precision
 
 
 @click.command("info")
