@@ -7,14 +7,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.inference.serve.conftest import Client, wait_for
+from tests.inference.serve.conftest import Client, serving, wait_for
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.serve.limits import Limits
+from ulmfit_fast.inference.serve.service import Service
 
 Serve = Callable[..., Client]
 _HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -84,35 +86,30 @@ def test_many_connections(serve: Serve, loaded: Classifiers) -> None:
     wait_for(lambda: client.ask("/health")[0] == 200)
 
 
-def test_a_queue_that_is_full(serve: Serve, loaded: Classifiers, monkeypatch: pytest.MonkeyPatch) -> None:
-    go = threading.Event()
-    run = type(loaded).activated
+def test_a_queue_that_is_full(loaded: Classifiers, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, begun, run = threading.Event(), threading.Event(), type(loaded).activated
 
     def slow(self: Classifiers, texts: Any, *rest: Any) -> Any:
+        begun.set()
         go.wait(30)
         return run(self, texts, *rest)
 
     monkeypatch.setattr(type(loaded), "activated", slow)
-    client = serve({"clf": loaded}, Limits(queue_texts=2))
-    port = client.connection.port
-    answers: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: answers.append(Client(port).ask("/predict", {"texts": ["a", "b"]})[0]))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    wait_for(lambda: len(answers) >= 1)  # at least one had no room
-    assert set(answers) == {503}
-    status, refused, headers = client.ask("/predict", {"texts": "c"})
-    assert (status, headers["retry-after"]) == (503, "1")
-    assert "2 texts wait already" in refused["detail"]
-    assert client.ask("/health")[0] == 200  # a full queue is no failure
-    go.set()
-    for thread in threads:
-        thread.join()
-    assert 200 in answers
-    assert client.ask("/predict", {"texts": "c"})[0] == 200
+    service = Service({"clf": loaded}, Limits(queue_texts=2))
+    with serving(service) as port, ThreadPoolExecutor(2) as pool:
+        computed = pool.submit(lambda: Client(port).ask("/predict", {"texts": "a"})[0])
+        assert begun.wait(30)
+        waiting = pool.submit(lambda: Client(port).ask("/predict", {"texts": ["a", "b"]})[0])
+        wait_for(lambda: service.models["clf"].batcher.waiting == 2)
+        client = Client(port)
+        status, refused, headers = client.ask("/predict", {"texts": "c"})
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "2 texts wait already" in refused["detail"]
+        assert client.ask("/health")[0] == 200  # a full queue is no failure
+        go.set()
+        assert (computed.result(), waiting.result()) == (200, 200)
+        assert client.ask("/predict", {"texts": "c"})[0] == 200
+        client.close()
 
 
 def test_a_limit_must_be_positive() -> None:

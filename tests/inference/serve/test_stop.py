@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.inference.serve.conftest import Client, accepts, wait_for
+from tests.inference.serve.conftest import Client, accepts, serving, wait_for
 from ulmfit_fast.inference.classifiers import Classifiers
+from ulmfit_fast.inference.serve.service import Service
 
 _ENOUGH_S = 120
 _REQUEST = json.dumps({"texts": ["great superb", "awful dull"]})
@@ -28,8 +28,9 @@ _JSON = {"content-type": "application/json"}
 def start(folder: Path, *options: str, fd: int | None = None) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "ulmfit_fast", "serve", str(folder / "clf"), *options],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pass_fds=() if fd is None else (fd,),
+        [sys.executable, "-m", "ulmfit_fast", "serve", str(folder), *options],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        pass_fds=() if fd is None else (fd,),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
@@ -42,11 +43,11 @@ def port_of(process: subprocess.Popen[str]) -> int:
     return port
 
 
-def test_a_restart_loses_nothing(models: Path) -> None:
-    """Six clients ask without a pause while three servers follow each other on one socket: every request is answered."""
+def test_a_restart_loses_nothing(folder: Path) -> None:
+    """Six clients ask without a pause while a server takes over another's socket: every request is answered."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         port, fd = listening.getsockname()[1], listening.fileno()
-        process = start(models, "--fd", str(fd), fd=fd)
+        process = start(folder, "--fd", str(fd), fd=fd)
         done, counts, faults = threading.Event(), [0] * 6, []
 
         def ask(place: int) -> None:
@@ -59,7 +60,7 @@ def test_a_restart_loses_nothing(models: Path) -> None:
                     answer = connection.getresponse()
                     body = json.loads(answer.read())
                     assert answer.status == 200, body
-                    assert [row["prediction"] for row in body["predictions"]] == ["good", "bad"]
+                    assert len(body["predictions"]) == 2
                     counts[place] += 1
                 except Exception as error:
                     faults.append(error)
@@ -69,14 +70,11 @@ def test_a_restart_loses_nothing(models: Path) -> None:
         for thread in threads:
             thread.start()
         try:
-            for _ in range(2):
-                before = sum(counts)
-                wait_for(lambda before=before: sum(counts) > before + 100)  # type: ignore[misc]
-                following = start(models, "--fd", str(fd), fd=fd)
-                process.send_signal(signal.SIGTERM)
-                _, err = process.communicate(timeout=_ENOUGH_S)
-                assert (process.returncode, err) == (0, "")
-                process = following
+            wait_for(lambda: sum(counts) > 100)
+            first, process = process, start(folder, "--fd", str(fd), fd=fd)
+            first.send_signal(signal.SIGTERM)
+            _, err = first.communicate(timeout=_ENOUGH_S)
+            assert (first.returncode, err) == (0, "")
             before = sum(counts)
             wait_for(lambda: sum(counts) > before + 100)
         finally:
@@ -90,8 +88,8 @@ def test_a_restart_loses_nothing(models: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_server_well(number: signal.Signals, models: Path) -> None:
-    process = start(models, "--port", "0")
+def test_a_signal_ends_the_server_well(number: signal.Signals, folder: Path) -> None:
+    process = start(folder, "--port", "0")
     client = Client(port_of(process))
     assert client.ask("/predict", {"texts": "fine"})[0] == 200
     process.send_signal(number)
@@ -105,7 +103,7 @@ def test_a_signal_ends_the_server_well(number: signal.Signals, models: Path) -> 
 
 
 def test_what_is_computed_when_the_server_stops_is_answered(
-    serve: Callable[..., Client], loaded: Classifiers, monkeypatch: pytest.MonkeyPatch
+    loaded: Classifiers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight requests wait for a model that is slow; the server is told to stop; each gets its answer."""
     go, run = threading.Event(), type(loaded).activated
@@ -115,9 +113,6 @@ def test_what_is_computed_when_the_server_stops_is_answered(
         return run(self, texts, *rest)
 
     monkeypatch.setattr(type(loaded), "activated", slow)
-    from tests.inference.serve.conftest import serving
-    from ulmfit_fast.inference.serve.service import Service
-
     service = Service({"clf": loaded})
     answers: list[int] = []
     with serving(service) as port:
