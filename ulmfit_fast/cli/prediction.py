@@ -19,6 +19,8 @@ from ulmfit_fast.cli.device import device_option, precision_option
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.processes import available_processes
+from ulmfit_fast.inference.bulk import BulkOptions, predict_in_processes, processes_for
 from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
 from ulmfit_fast.nn.language_model import LanguageModel
@@ -57,12 +59,16 @@ def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--abstain", type=click.FloatRange(0, 1), metavar="CONFIDENCE",
     help="write no label where the confidence is below; evaluate shows what each confidence costs",
 )  # fmt: skip
+@click.option(
+    "--processes", type=click.IntRange(min=1),
+    help="that predict, each with the models  [default: for much text a core each, at most 8; else 1]",
+)  # fmt: skip
 @options.reading_options()
 @_prediction_options
 def predict_command(
     source: Path, folders: tuple[Path, ...], output: Path, output_format: str | None, overwrite: bool,
-    all_classes: bool, abstain: float | None, reading: ReadOptions, max_texts: int | None, batch_size: int,
-    max_tokens: int, precision: str, device: str, seed: int,
+    all_classes: bool, abstain: float | None, processes: int | None, reading: ReadOptions, max_texts: int | None,
+    batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS.
 
@@ -109,10 +115,16 @@ def predict_command(
         warnings.warn(f"{source}: new columns take the place of its {names}", ReadingNotice, stacklevel=1)
     writer.expect(pd.DataFrame(examples))
     rows = draw(total, max_texts, seed)
-    predicted = predict_documents(
-        classifiers.members, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
-        max_tokens, classifiers.precision,
-    )  # fmt: skip
+    taken, characters = take_documents(pieces(), rows), characters * len(rows) // total
+    processes = processes or processes_for(characters, device)
+    if processes == 1:
+        predicted = predict_documents(
+            classifiers.members, taken, characters, batch_size, True, max_tokens, classifiers.precision
+        )  # fmt: skip
+    else:
+        threads = max(1, available_processes() // processes)
+        each = BulkOptions(folders, device, precision, batch_size, max_tokens, threads)
+        predicted = predict_in_processes(classifiers, each, taken, characters, processes, True)
     with writer, contextlib.closing(predicted):
         for piece, activated in predicted:
             found = pd.DataFrame(task.columns(activated, all_classes))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +17,7 @@ from ulmfit_fast.inference.classifiers import Classifiers
 _NEEDS = ("fastapi", "uvicorn", "prometheus_client", "pydantic", "starlette")
 
 
-def _count(name: str, parameter: str, default: int, text: str) -> object:
+def _count(name: str, parameter: str, default: int, text: str) -> Callable[[Any], Any]:
     return click.option(
         name, parameter, default=default, type=click.IntRange(min=1), show_default=True, metavar="COUNT", help=text
     )

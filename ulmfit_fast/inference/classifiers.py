@@ -21,6 +21,7 @@ from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier
 from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.unknown_tokens import UnknownTokens
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,29 @@ class Classifiers:
         """ "int8" where the models are quantized, else the precision."""
         return "int8" if is_quantized(self.members[0][0]) else self.precision
 
-    def activated(self, texts: Sequence[str], batch_size: int = 64, max_tokens: int = MAX_TOKENS) -> np.ndarray:
+    def activated(
+        self,
+        texts: Sequence[str],
+        batch_size: int = 64,
+        max_tokens: int = MAX_TOKENS,
+        unknown: Sequence[UnknownTokens] | None = None,
+    ) -> np.ndarray:
         """What ``predict`` computes of these texts, to the bit: float32 [len(texts), ...]. Shows nothing.
+
+        Args:
+            texts: at least one.
+            batch_size, max_tokens: of a batch; they do not change the result.
+            unknown: of each member, counts the tokens; None: nobody does.
 
         Raises:
             InputError: a model computes NaN.
         """
+        found = []
         with progress_bar("predict", 0, "tok", enabled=False) as bar:
-            found = [
-                activated_of(model, task, list(tokenizer.encode(texts)), batch_size, max_tokens, self.precision, bar)
-                for model, tokenizer, task in self.members
-            ]
+            for place, (model, tokenizer, task) in enumerate(self.members):
+                encoded = tokenizer.encode(texts)
+                ids = list(encoded if unknown is None else unknown[place].watch(encoded))
+                found.append(activated_of(model, task, ids, batch_size, max_tokens, self.precision, bar))
         return found[0] if len(found) == 1 else np.mean(found, axis=0)
 
     def stream(self) -> TextStream:

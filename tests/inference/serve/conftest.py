@@ -9,23 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from tests.tiny import make_task
-from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.serve.batcher import Batching
 from ulmfit_fast.inference.serve.limits import Limits
 from ulmfit_fast.inference.serve.server import Server, bound_socket
 from ulmfit_fast.inference.serve.service import Service
-from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
-from ulmfit_fast.nn.classifier import TextClassifier
-from ulmfit_fast.storage.model_folder import save_model
-from ulmfit_fast.tasks.single_label import SingleLabel
-from ulmfit_fast.text.tokenizer import Tokenizer
 
 _ENOUGH_S = 60
 
@@ -80,25 +71,6 @@ def accepts(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier's folder. What it predicts has no sense, but is another thing for each text."""
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.train_words(make_task(80)[0], min_frequency=1)
-    encoder = AWDLSTM(AWDLSTMConfig(len(tokenizer), 12, 16, 2, pad_id=tokenizer.pad_id))
-    model = TextClassifier(encoder, 2)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    made = tmp_path_factory.mktemp("served") / "clf"
-    save_model(made, model.eval(), tokenizer, SingleLabel(["bad", "good"]))
-    return made
-
-
-@pytest.fixture(scope="session")
-def loaded(folder: Path) -> Classifiers:
-    return Classifiers.load([folder])
 
 
 @pytest.fixture

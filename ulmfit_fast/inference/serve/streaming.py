@@ -19,7 +19,9 @@ from ulmfit_fast.inference.serve.service import ServedModel, Service
 from ulmfit_fast.inference.stream import TextStream
 
 _WORD = re.compile(r"\s*\S+\s*")
-_EVENTS = {200: {"content": {"text/event-stream": {}}, "description": "an event for each piece, the last named end"}}
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "an event for each piece, the last named end"}
+}
 
 
 def router(service: Service) -> APIRouter:
