@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import pandas as pd
 import torch
 
 from ulmfit_fast.cli import options
@@ -23,15 +21,18 @@ from ulmfit_fast.core.processes import available_processes
 from ulmfit_fast.inference.bulk import BulkOptions, predict_in_processes, processes_for
 from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
+from ulmfit_fast.inference.tables import Wanted, predict_table
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
-from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
-from ulmfit_fast.text.reading import ReadingNotice, ReadOptions, shown, shown_names
+from ulmfit_fast.text.files import Documents, iterate_texts
+from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.table_writer import TableWriter
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
+
+LOCAL, RAY = "local", "ray"  # engines
 
 
 def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,12 +64,16 @@ def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--processes", type=click.IntRange(min=1),
     help="that predict, each with the models  [default: for much text a core each, at most 8; else 1]",
 )  # fmt: skip
+@click.option(
+    "--engine", default=LOCAL, type=click.Choice((LOCAL, RAY)), show_default=True,
+    help="ray: TEXTS is a folder of tables, --output a folder; a file each, on all machines of a Ray cluster",
+)  # fmt: skip
 @options.reading_options()
 @_prediction_options
 def predict_command(
     source: Path, folders: tuple[Path, ...], output: Path, output_format: str | None, overwrite: bool,
-    all_classes: bool, abstain: float | None, processes: int | None, reading: ReadOptions, max_texts: int | None,
-    batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
+    all_classes: bool, abstain: float | None, processes: int | None, engine: str, reading: ReadOptions,
+    max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS.
 
@@ -79,59 +84,47 @@ def predict_command(
 
     About 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found at
     the beginning. The output appears when all is predicted, in UTF-8.
+
+    With --engine ray each table of the folder TEXTS gets an output of its name in the folder --output. Files whose
+    output is there are left out, so the same command goes on with a run that was interrupted.
     """
+    wanted = Wanted(reading, all_classes, abstain, max_texts, seed)
+    each = BulkOptions(folders, device, precision, batch_size, max_tokens)
+    if engine == RAY:
+        options.refuse_given(("output_format", "max_texts", "format", "split"), "--engine ray writes a file for each")
+        _predict_folder(source, output, wanted, each, processes, overwrite)
+        return
+    options.refuse_unused_reading(reading, source)
     writer = TableWriter(output, output_format)
     if writer.output.exists() and not overwrite:
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
-    options.refuse_unused_reading(reading, source)
     classifiers = Classifiers.load(folders, device, precision)
-    task = classifiers.task
-    examples = task.columns(task.examples(), all_classes)
-    added = list(examples)
-    if abstain is not None and "confidence" not in added:
-        raise InputError(f"--abstain: the task {task.type} of {folders[0]} has no confidence; leave it out")
-    if all_classes and not task.labels:
-        raise InputError(f"--probabilities: the task {task.type} of {folders[0]} has none; leave it out")
-    for name in set(added).intersection(reading.text_columns):
-        raise InputError(f"--text-column {shown(name)}: predict writes a column of this name; rename it in {source}")
-    replaced: set[str] = set()
+    wanted.check(classifiers.task, str(folders[0]), str(source))
 
-    def pieces() -> Iterator[Documents]:
-        return iterate_documents(source, reading)
+    def predict(pieces: Iterable[Documents], characters: int) -> Generator[tuple[Documents, np.ndarray], None, None]:
+        count = processes or processes_for(characters, device)
+        if count == 1:
+            return predict_documents(
+                classifiers.members, pieces, characters, batch_size, True, max_tokens, classifiers.precision
+            )
+        divided = replace(each, threads=max(1, available_processes() // count))
+        return predict_in_processes(classifiers, divided, pieces, characters, count, True)
 
-    def columns(piece: Documents) -> pd.DataFrame:
-        table = pd.DataFrame({"text": piece.texts}) if piece.table is None else piece.table
-        return table.drop(columns=added, errors="ignore")
+    rows = predict_table(source, writer, classifiers.task, wanted, predict)
+    say(f"{rows} predictions in {output}", error=writer.output.is_direct)
 
-    total = characters = 0
-    for piece in pieces():
-        if piece.table is not None:
-            replaced.update(set(added).intersection(piece.table.columns))
-        writer.expect(columns(piece))
-        total += len(piece)
-        characters += sum(map(len, piece.texts))
-    if replaced:
-        names = shown_names(sorted(replaced))
-        warnings.warn(f"{source}: new columns take the place of its {names}", ReadingNotice, stacklevel=1)
-    writer.expect(pd.DataFrame(examples))
-    rows = draw(total, max_texts, seed)
-    taken, characters = take_documents(pieces(), rows), characters * len(rows) // total
-    processes = processes or processes_for(characters, device)
-    if processes == 1:
-        predicted = predict_documents(
-            classifiers.members, taken, characters, batch_size, True, max_tokens, classifiers.precision
-        )  # fmt: skip
-    else:
-        threads = max(1, available_processes() // processes)
-        each = BulkOptions(folders, device, precision, batch_size, max_tokens, threads)
-        predicted = predict_in_processes(classifiers, each, taken, characters, processes, True)
-    with writer, contextlib.closing(predicted):
-        for piece, activated in predicted:
-            found = pd.DataFrame(task.columns(activated, all_classes))
-            if abstain is not None:
-                found["prediction"] = found["prediction"].astype(object).where(found["confidence"] >= abstain, None)
-            writer.write(pd.concat([columns(piece), found], axis=1))
-    say(f"{len(rows)} predictions in {output}", error=writer.output.is_direct)
+
+def _predict_folder(
+    source: Path, output: Path, wanted: Wanted, each: BulkOptions, processes: int | None, overwrite: bool
+) -> None:
+    from ulmfit_fast.inference.ray_engine import predict_folder
+
+    done = predict_folder(source, output, wanted, each, processes, overwrite, progress=True)
+    there = f"; {done.skipped} were there" if done.skipped else ""
+    say(f"{done.rows} predictions in {done.files} files in {output}{there}")
+    if done.faults:
+        count = "a file was" if len(done.faults) == 1 else f"{len(done.faults)} files were"
+        raise InputError(f"{count} not predicted; the same command goes on once that is mended: {done.faults[0]}")
 
 
 @click.command("evaluate")
