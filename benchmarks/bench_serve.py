@@ -33,7 +33,8 @@ from benchmarks.conftest import SMOKE, machine_facts
 from benchmarks.served_models import PAPER, made_texts, write_model
 
 CLIENTS = (1, 2) if SMOKE else (1, 8, 32)
-OURS, INT8, SIMPLE = "ulmfit-fast serve", "ulmfit-fast serve, int8", "FastAPI handler, nn.LSTM"
+OURS, INT8 = "ulmfit-fast serve", "ulmfit-fast serve, int8"
+SIMPLE, SERIAL = "FastAPI handler, nn.LSTM", "the same, one request at a time"
 TITLES = ["clients", "server", "requests/s", "p50, ms", "p99, ms", "requests/s over the simple one's", "requests"]
 _START_S = 180
 _HEAD = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
@@ -119,12 +120,13 @@ def free_port() -> int:
 
 
 def commands(folder: Path) -> dict[str, tuple[list[str], int]]:
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(4)]
     serve = ["ulmfit_fast", "serve", str(folder), "--port"]
     return {
         OURS: ([*serve, str(ports[0])], ports[0]),
         INT8: ([*serve, str(ports[1]), "--precision", "int8"], ports[1]),
         SIMPLE: (["benchmarks.simple_server", str(folder), str(ports[2])], ports[2]),
+        SERIAL: (["benchmarks.simple_server", str(folder), str(ports[3]), "serial"], ports[3]),
     }
 
 

@@ -1,6 +1,7 @@
 """The simplest server of a classifier: a FastAPI handler that runs torch's own layers on each request by itself.
 
-`python -m benchmarks.simple_server FOLDER PORT` is what `bench_serve` compares ours with.
+`python -m benchmarks.simple_server FOLDER PORT` is what `bench_serve` compares ours with. FastAPI runs the handler in
+several threads at a time; with a third argument, `serial`, it is a coroutine, and requests take turns.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ class Body(BaseModel):
     texts: str
 
 
-@app.post("/predict")
 def predict(body: Body) -> dict[str, object]:
     probabilities = app.state.model.predict(body.texts)
     best = int(probabilities.argmax())
     return {"prediction": app.state.model.task.labels[best], "confidence": float(probabilities[best])}
+
+
+async def in_turn(body: Body) -> dict[str, object]:
+    return predict(body)
 
 
 @app.get("/health")
@@ -35,6 +39,7 @@ def health() -> str:
 
 def main() -> None:
     app.state.model = PlainClassifier(Path(sys.argv[1]))
+    app.post("/predict")(in_turn if sys.argv[3:] == ["serial"] else predict)
     uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 
 

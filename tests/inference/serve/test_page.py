@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -32,25 +29,6 @@ def expected(loaded: Classifiers) -> str:
     return f"{('bad', 'good')[row.argmax()]} ({round(100 * float(row.max()))} %)"
 
 
-def test_the_page_reads_a_text(
-    serve: Callable[..., Client], loaded: Classifiers, browser_path: str, tmp_path: Path
-) -> None:
-    """A text behind the address's # is read at once; the page as it stands at the end has what the model says."""
-    port = serve({"clf": loaded}).connection.port
-    dumped = subprocess.run(
-        [browser_path, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
-         "--virtual-time-budget=4000", "--dump-dom", f"http://127.0.0.1:{port}/#{quote(TEXT)}"],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
-    said = re.search(r'<div id="said"[^>]*>([^<]*)', dumped)
-    assert said is not None
-    assert said[1] == expected(loaded)
-    path = re.search(r'<polyline[^>]* points="([^"]*)"', dumped)
-    assert path is not None
-    assert len(path[1].split()) == len(TEXT.split())  # a prediction after each word
-    assert dumped.count('<div class="bar">') == 2
-
-
 @pytest.fixture
 def page(browser_path: str) -> Iterator[Any]:
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -65,6 +43,7 @@ def page(browser_path: str) -> Iterator[Any]:
 
 
 def test_a_phone_and_the_keyboard_alone(serve: Callable[..., Client], loaded: Classifiers, page: Any) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
     both = Classifiers(loaded.members * 2)  # which no stream reads: the page asks for the whole
     port = serve({"clf": loaded, "both": both}).connection.port
     outside: list[str] = []
@@ -73,7 +52,8 @@ def test_a_phone_and_the_keyboard_alone(serve: Callable[..., Client], loaded: Cl
     page.wait_for_selector("#choice:not([hidden])")
     assert page.evaluate("document.activeElement.id") == "text"
     page.keyboard.type(TEXT)
-    page.wait_for_function("text => document.getElementById('said').textContent === text", arg=expected(loaded))
+    expect(page.locator("#said")).to_have_text(expected(loaded))
+    expect(page.locator("#chart")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]  # nothing to scroll sideways
     assert page.evaluate("Math.min(...['model', 'again'].map(id => document.getElementById(id).offsetHeight))") >= 44
     page.keyboard.press("Shift+Tab")
@@ -83,14 +63,29 @@ def test_a_phone_and_the_keyboard_alone(serve: Callable[..., Client], loaded: Cl
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "again"
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('model').value === 'both'")
-    page.wait_for_function("text => document.getElementById('said').textContent === text", arg=expected(loaded))
+    expect(page.locator("#model")).to_have_value("both")
+    expect(page.locator("#said")).to_have_text(expected(loaded))
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Control+A")
     page.keyboard.press("Delete")
-    page.wait_for_function("document.getElementById('said').textContent === ''")
+    expect(page.locator("#said")).to_have_text("")
     page.evaluate("document.getElementById('text').value = 'x'.repeat(100001)")
     with page.expect_response(lambda answer: answer.status == 413):
         page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.getElementById('trouble').textContent.includes('at most 100,000')")
+    expect(page.locator("#trouble")).to_contain_text("at most 100,000")
     assert outside == []
+
+
+def test_a_text_behind_the_address_is_read_at_once(
+    serve: Callable[..., Client], loaded: Classifiers, page: Any
+) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    port = serve({"clf": loaded}).connection.port
+    page.goto(f"http://127.0.0.1:{port}/#{quote(TEXT)}")
+    expect(page.locator("#said")).to_have_text(expected(loaded))
+    expect(page.locator("#choice")).to_be_hidden()  # there is one model
+    points = page.locator("#path").get_attribute("points").split()
+    assert len(points) == len(TEXT.split())  # a prediction after each word
+    probability = loaded.activated([TEXT])[0].max()
+    assert float(points[-1].split(",")[1]) == pytest.approx(135 - 130 * probability, abs=1e-3)
+    assert page.locator(".bar").count() == 2
