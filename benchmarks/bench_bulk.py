@@ -80,6 +80,7 @@ def by_fastai(folder: Path, sizes: tuple[int, int, int], texts: list[str], batch
     """Seconds of ``get_preds``, and how far its probabilities are from ours on the first texts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from fastai.callback.rnn import ModelResetter, RNNCallback
         from fastai.data.core import DataLoaders
         from fastai.learner import Learner
         from fastai.losses import CrossEntropyLossFlat
@@ -95,11 +96,10 @@ def by_fastai(folder: Path, sizes: tuple[int, int, int], texts: list[str], batch
     items = [(TensorText(torch.from_numpy(ids).long()), torch.tensor(0)) for ids in tokenizer.encode(texts)]
     pad = partial(pad_input_chunk, pad_idx=1, seq_len=72)
     loader = SortedDL(items, bs=batch_size, num_workers=0, before_batch=pad)
-    learner = Learner(DataLoaders(loader, loader), theirs, loss_func=CrossEntropyLossFlat())
-    with learner.no_bar(), learner.no_logging():
-        start = time.perf_counter()
-        probabilities = learner.get_preds(dl=loader)[0]
-        seconds = time.perf_counter() - start
+    learner = Learner(DataLoaders(loader, loader), theirs, CrossEntropyLossFlat(), cbs=[ModelResetter(), RNNCallback()])
+    start = time.perf_counter()
+    probabilities = learner.get_preds(dl=loader)[0]
+    seconds = time.perf_counter() - start
     ours = classifiers.activated(texts[:64])
     return seconds, float(np.abs(probabilities[:64].numpy() - ours).max())
 

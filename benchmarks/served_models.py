@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ SMALL = (16, 24, 2) if SMOKE else (100, 200, 2)
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
+@cache
 def words() -> list[str]:
     """Words of a made-up language, all different."""
     random = np.random.default_rng(0)
