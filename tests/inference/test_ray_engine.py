@@ -92,7 +92,7 @@ def test_a_file_for_each_and_what_is_there_is_left_out(
     assert main(command(source, output, folder)) == 0
     assert without_ray == ["b.jsonl"]
     assert contents(output) == expected | {"a.csv": b"kept"}
-    assert "20 predictions in 1 files" in capsys.readouterr().out
+    assert "20 predictions in 1 file in" in capsys.readouterr().out
     assert main(command(source, output, folder, "--overwrite")) == 0
     assert contents(output) == expected
 

@@ -121,7 +121,7 @@ def _predict_folder(
 
     done = predict_folder(source, output, wanted, each, processes, overwrite, progress=True)
     there = f"; {done.skipped} were there" if done.skipped else ""
-    say(f"{done.rows} predictions in {done.files} files in {output}{there}")
+    say(f"{done.rows} predictions in {done.files} file{'s' if done.files != 1 else ''} in {output}{there}")
     if done.faults:
         count = "a file was" if len(done.faults) == 1 else f"{len(done.faults)} files were"
         raise InputError(f"{count} not predicted; the same command goes on once that is mended: {done.faults[0]}")

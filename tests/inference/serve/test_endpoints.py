@@ -217,6 +217,8 @@ def test_a_stream_ends_with_the_prediction_of_the_whole(serve: Serve, loaded: Cl
         assert [np.float32(event["probabilities"][label]) for label in ("bad", "good")] == whole.tolist()
     assert found[-1][1]["characters"] == len(text)
     assert events(client.ask("/stream", {"text": ""})[1])[0][0] == "end"
+    status, refused, _ = client.ask("/stream", {"text": "x" * 100_001})
+    assert (status, refused["detail"].split(",")[0]) == (413, "text has 100")
 
 
 def test_streams_are_few(serve: Serve, loaded: Classifiers) -> None:

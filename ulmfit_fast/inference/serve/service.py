@@ -79,18 +79,19 @@ class Service:
             raise RefusedError(404, f"no model {name[:100]!r}; there are {', '.join(self.models)}")
         return self.models[name]
 
-    def check_texts(self, texts: Sequence[str]) -> None:
-        """Raises RefusedError where there are too many, none, or one that is too long."""
+    def check_texts(self, texts: Sequence[str], field: str = "") -> None:
+        """Raises RefusedError where there are too many, none, or one that is too long; ``field`` is that of one."""
         if not texts:
             raise RefusedError(422, "texts is empty; give at least one text")
         if len(texts) > self.limits.texts:
             raise RefusedError(413, f"{len(texts):,} texts in a request, at most {self.limits.texts:,}; send several")
-        longest = max(range(len(texts)), key=lambda place: len(texts[place]))
-        if len(texts[longest]) > self.limits.text_characters:
+        place = max(range(len(texts)), key=lambda place: len(texts[place]))
+        size, most = len(texts[place]), self.limits.text_characters
+        if size > most:
             raise RefusedError(
                 413,
-                f"texts[{longest}] has {len(texts[longest]):,} characters, at most {self.limits.text_characters:,}; "
-                "shorten it, or predict such texts with the command predict",
+                f"{field or f'texts[{place}]'} has {size:,} characters, at most {most:,}; shorten it, or predict such "
+                "texts with the command predict",
             )
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ def router(service: Service) -> APIRouter:
         Each event has the characters read so far and the prediction; the last one equals that of `/predict`.
         """
         model = service.model(body.model)
-        service.check_texts([body.text])
+        service.check_texts([body.text], "text")
         reader = model.stream()
         if service.streaming >= service.limits.streams:
             raise RefusedError(503, f"{service.streaming} texts are streamed already; try again in a moment")
