@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], int]]:
     }
 
 
-def table(seconds: float, rounds: int) -> Iterator[list[str]]:
+def table(seconds: float, rounds: int, numbers: Sequence[int] = CLIENTS) -> Iterator[list[str]]:
     texts = made_texts(20 if SMOKE else 2000)
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         servers = commands(write_model(Path(temporary) / "clf", PAPER))
@@ -142,7 +142,7 @@ def table(seconds: float, rounds: int) -> Iterator[list[str]]:
             stack.enter_context(running(arguments, port))
         for _, port in servers.values():  # warm
             asyncio.run(ask_for(port, texts, 4, min(seconds, 2.0), Load()))
-        for clients in CLIENTS:
+        for clients in numbers:
             loads = {name: [Load() for _ in range(rounds)] for name in servers}
             for number in range(rounds):
                 for name, (_, port) in servers.items():
@@ -193,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_serve", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="for each server, number of clients and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--restart", action="store_true", help="only what becomes of requests at a restart")
     options = parser.parse_args()
     os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[1]))
@@ -200,7 +201,7 @@ def main() -> None:
         print(restart(16, options.seconds * 4))
         return
     print(f"| {' | '.join(TITLES)} |\n|{' --- |' * len(TITLES)}")
-    for row in table(options.seconds, options.rounds):
+    for row in table(options.seconds, options.rounds, options.clients):
         print(f"| {' | '.join(row)} |", flush=True)
 
 
