@@ -63,4 +63,6 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert main(["serve", "x"]) == 2
-    assert_one_line(capsys, "serve needs prometheus_client: pip install 'ulmfit_fast[serve]'")
+    assert_one_line(
+        capsys, "serve needs prometheus_client: in its source folder: pip install --no-build-isolation '.[serve]'"
+    )

@@ -138,7 +138,7 @@ def test_without_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(command(source, tmp_path / "out", folder)) == 2
-    assert_one_line(capsys, "pip install 'ulmfit_fast[ray]'")
+    assert_one_line(capsys, "in its source folder: pip install --no-build-isolation '.[ray]'")
 
 
 def test_tables_of_a_folder(source: Path) -> None:

@@ -67,7 +67,9 @@ def serve_command(
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _NEEDS:
             raise
-        raise InputError(f"serve needs {error.name}: pip install 'ulmfit_fast[serve]'") from None
+        raise InputError(
+            f"serve needs {error.name}: in its source folder: pip install --no-build-isolation '.[serve]'"
+        ) from None
     # Before the models, which take longer.
     listening = bound_socket(host, port) if fd is None else inherited_socket(fd)
     with listening:

@@ -165,5 +165,7 @@ def _ray() -> Any:
         ray = importlib.import_module("ray")
         importlib.import_module("ray.data")
     except ImportError as error:
-        raise InputError(f"--engine ray needs Ray Data ({error}): pip install 'ulmfit_fast[ray]'") from None
+        raise InputError(
+            f"--engine ray needs Ray Data ({error}): in its source folder: pip install --no-build-isolation '.[ray]'"
+        ) from None
     return ray
