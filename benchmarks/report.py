@@ -14,8 +14,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.bench_bulk import TITLES as TITLES_OF_BULK
 from benchmarks.bench_lstm_small import TITLES
 from benchmarks.bench_qrnn import TITLES as TITLES_OF_QRNN
+from benchmarks.bench_serve import TITLES as TITLES_OF_SERVING
 from benchmarks.bench_single import TITLES as TITLES_OF_SINGLE
 from benchmarks.layers import DROPPED, OURS, REFERENCE, TORCH
 
@@ -136,14 +138,19 @@ def language_model_markdown(rows: list[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
-def single_markdown(row: dict[str, Any]) -> str:
-    lines = [TITLES_OF_SINGLE, ["---"] * len(TITLES_OF_SINGLE), *row["cells"]]
-    return "## Single documents and streams\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+# By kind, what is a table already: its heading and titles.
+TABLES = {
+    "single documents": ("Single documents and streams", TITLES_OF_SINGLE),
+    "serving": ("The server under load", TITLES_OF_SERVING),
+    "bulk": ("Many short rows", TITLES_OF_BULK),
+    "qrnn": ("QRNN", TITLES_OF_QRNN),
+}
 
 
-def qrnn_markdown(row: dict[str, Any]) -> str:
-    lines = [TITLES_OF_QRNN, ["---"] * len(TITLES_OF_QRNN), *row["cells"]]
-    return "## QRNN\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+def table_markdown(row: dict[str, Any]) -> str:
+    heading, titles = TABLES[row["kind"]]
+    lines = [titles, ["---"] * len(titles), *row["cells"]]
+    return f"## {heading}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def small_markdown(rows: list[Row]) -> str:
@@ -200,8 +207,7 @@ def main() -> None:
         parts.append(markdown(layers, picture.name))
     if small:
         parts.append(small_markdown(small))
-    parts += [qrnn_markdown(row) for row in rows if row.get("kind") == "qrnn"]
-    parts += [single_markdown(row) for row in rows if row.get("kind") == "single documents"]
+    parts += [table_markdown(row) for row in rows if row.get("kind") in TABLES]
     if steps:
         parts.append(classifier_markdown(steps))
     if language_model_steps:

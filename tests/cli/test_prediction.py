@@ -160,7 +160,7 @@ def test_what_the_output_cannot_hold_is_said_before_the_work(
     (tmp_path / "new.jsonl").write_text(rows)
     output = tmp_path / f"out{suffix}"
     arguments = ["predict", str(tmp_path / "new.jsonl"), "--model", str(models / "clf"), "--output", str(output)]
-    monkeypatch.setattr("ulmfit_fast.inference.prediction._activated", lambda *_: pytest.fail("predicted"))
+    monkeypatch.setattr("ulmfit_fast.inference.prediction.activated_of", lambda *_: pytest.fail("predicted"))
     assert main(arguments) == 2
     assert_one_line(capsys, message)
     assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]

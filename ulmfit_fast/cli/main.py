@@ -82,7 +82,8 @@ class _Group(click.Group):
         "tokenize": "tokenize", "import-lm": "import_lm", "convert": "convert",
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
         "lr-find": "rates", "schedule": "rates", "search": "search",
-        "predict": "prediction", "evaluate": "prediction", "info": "prediction", "demo": "demo",
+        "predict": "prediction", "evaluate": "prediction", "info": "prediction",
+        "serve": "serve", "demo": "demo",
     }  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -14,10 +14,10 @@ import click
 from click.core import ParameterSource
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.processes import available_processes
 from ulmfit_fast.text.files import Documents, read_documents, used_options
 from ulmfit_fast.text.inputs import read_once
 from ulmfit_fast.text.label_columns import LabelColumns
-from ulmfit_fast.text.parallel import available_processes
 from ulmfit_fast.text.reading import SPLITS, ReadOptions
 
 if TYPE_CHECKING:

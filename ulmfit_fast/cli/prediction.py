@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import pandas as pd
 import torch
 
 from ulmfit_fast.cli import options
-from ulmfit_fast.cli.device import device_option
+from ulmfit_fast.cli.device import device_option, precision_option
 from ulmfit_fast.core.console import say
-from ulmfit_fast.core.device import PRECISIONS, choose_device
+from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.processes import available_processes
+from ulmfit_fast.inference.bulk import BulkOptions, predict_in_processes, processes_for
+from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.prediction import evaluate_language_model, predict_documents, predict_probabilities
-from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.inference.tables import Wanted, predict_table
 from ulmfit_fast.nn.encoders import DEFAULT_ENCODER
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
-from ulmfit_fast.tasks.task import Task
-from ulmfit_fast.text.files import Documents, draw, iterate_documents, iterate_texts, take_documents
-from ulmfit_fast.text.reading import ReadingNotice, ReadOptions, shown, shown_names
+from ulmfit_fast.text.files import Documents, iterate_texts
+from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.table_writer import TableWriter
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 
-_precision = click.option(
-    "--precision", default="float32", type=click.Choice((*PRECISIONS, "int8")), show_default=True,
-    help="bfloat16: faster where the processor has it, by autocast; int8: the fastest, on the CPU alone",
-)  # fmt: skip
+LOCAL, RAY = "local", "ray"  # engines
 
 
 def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        options.sample_seed, device_option, _precision, options.max_tokens, options.batch_size, options.max_texts,
+        options.sample_seed, device_option, precision_option, options.max_tokens, options.batch_size, options.max_texts,
     ):  # fmt: skip
         command = option(command)
     return command
@@ -65,12 +61,20 @@ def _prediction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--abstain", type=click.FloatRange(0, 1), metavar="CONFIDENCE",
     help="write no label where the confidence is below; evaluate shows what each confidence costs",
 )  # fmt: skip
+@click.option(
+    "--processes", type=click.IntRange(min=1),
+    help="that predict, each with the models  [default: for much text a core each, at most 8; else 1]",
+)  # fmt: skip
+@click.option(
+    "--engine", default=LOCAL, type=click.Choice((LOCAL, RAY)), show_default=True,
+    help="ray: TEXTS is a folder of tables, --output a folder; a file each, on all machines of a Ray cluster",
+)  # fmt: skip
 @options.reading_options()
 @_prediction_options
 def predict_command(
     source: Path, folders: tuple[Path, ...], output: Path, output_format: str | None, overwrite: bool,
-    all_classes: bool, abstain: float | None, reading: ReadOptions, max_texts: int | None, batch_size: int,
-    max_tokens: int, precision: str, device: str, seed: int,
+    all_classes: bool, abstain: float | None, processes: int | None, engine: str, reading: ReadOptions,
+    max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Predict the label of each of TEXTS.
 
@@ -81,53 +85,47 @@ def predict_command(
 
     About 4,000 rows are held in memory at a time. TEXTS are read through once before, so that a faulty row is found at
     the beginning. The output appears when all is predicted, in UTF-8.
+
+    With --engine ray each table of the folder TEXTS gets an output of its name in the folder --output. Files whose
+    output is there are left out, so the same command goes on with a run that was interrupted.
     """
+    wanted = Wanted(reading, all_classes, abstain, max_texts, seed)
+    each = BulkOptions(folders, device, precision, batch_size, max_tokens)
+    if engine == RAY:
+        options.refuse_given(("output_format", "max_texts", "format", "split"), "--engine ray writes a file for each")
+        _predict_folder(source, output, wanted, each, processes, overwrite)
+        return
+    options.refuse_unused_reading(reading, source)
     writer = TableWriter(output, output_format)
     if writer.output.exists() and not overwrite:
         raise InputError(f"{output}: exists; choose another file or pass --overwrite")
-    options.refuse_unused_reading(reading, source)
-    classifiers = _load_classifiers(folders, device, precision)
-    task = classifiers[0][2]
-    examples = task.columns(task.examples(), all_classes)
-    added = list(examples)
-    if abstain is not None and "confidence" not in added:
-        raise InputError(f"--abstain: the task {task.type} of {folders[0]} has no confidence; leave it out")
-    if all_classes and not task.labels:
-        raise InputError(f"--probabilities: the task {task.type} of {folders[0]} has none; leave it out")
-    for name in set(added).intersection(reading.text_columns):
-        raise InputError(f"--text-column {shown(name)}: predict writes a column of this name; rename it in {source}")
-    replaced: set[str] = set()
+    classifiers = Classifiers.load(folders, device, precision)
+    wanted.check(classifiers.task, str(folders[0]), str(source))
 
-    def pieces() -> Iterator[Documents]:
-        return iterate_documents(source, reading)
+    def predict(pieces: Iterable[Documents], characters: int) -> Generator[tuple[Documents, np.ndarray], None, None]:
+        count = processes or processes_for(characters, device)
+        if count == 1:
+            return predict_documents(
+                classifiers.members, pieces, characters, batch_size, True, max_tokens, classifiers.precision
+            )
+        divided = replace(each, threads=max(1, available_processes() // count))
+        return predict_in_processes(classifiers, divided, pieces, characters, count, True)
 
-    def columns(piece: Documents) -> pd.DataFrame:
-        table = pd.DataFrame({"text": piece.texts}) if piece.table is None else piece.table
-        return table.drop(columns=added, errors="ignore")
+    rows = predict_table(source, writer, classifiers.task, wanted, predict)
+    say(f"{rows} predictions in {output}", error=writer.output.is_direct)
 
-    total = characters = 0
-    for piece in pieces():
-        if piece.table is not None:
-            replaced.update(set(added).intersection(piece.table.columns))
-        writer.expect(columns(piece))
-        total += len(piece)
-        characters += sum(map(len, piece.texts))
-    if replaced:
-        names = shown_names(sorted(replaced))
-        warnings.warn(f"{source}: new columns take the place of its {names}", ReadingNotice, stacklevel=1)
-    writer.expect(pd.DataFrame(examples))
-    rows = draw(total, max_texts, seed)
-    predicted = predict_documents(
-        classifiers, take_documents(pieces(), rows), characters * len(rows) // total, batch_size, True,
-        max_tokens, _autocast_of(precision),
-    )  # fmt: skip
-    with writer, contextlib.closing(predicted):
-        for piece, activated in predicted:
-            found = pd.DataFrame(task.columns(activated, all_classes))
-            if abstain is not None:
-                found["prediction"] = found["prediction"].astype(object).where(found["confidence"] >= abstain, None)
-            writer.write(pd.concat([columns(piece), found], axis=1))
-    say(f"{len(rows)} predictions in {output}", error=writer.output.is_direct)
+
+def _predict_folder(
+    source: Path, output: Path, wanted: Wanted, each: BulkOptions, processes: int | None, overwrite: bool
+) -> None:
+    from ulmfit_fast.inference.ray_engine import predict_folder
+
+    done = predict_folder(source, output, wanted, each, processes, overwrite, progress=True)
+    there = f"; {done.skipped} were there" if done.skipped else ""
+    say(f"{done.rows} predictions in {done.files} file{'s' if done.files != 1 else ''} in {output}{there}")
+    if done.faults:
+        count = "a file was" if len(done.faults) == 1 else f"{len(done.faults)} files were"
+        raise InputError(f"{count} not predicted; the same command goes on once that is mended: {done.faults[0]}")
 
 
 @click.command("evaluate")
@@ -165,54 +163,15 @@ def evaluate_command(
         return
     options.refuse_given(("split",), f"{folder} is a classifier, whose texts are rows of a table")
     options.refuse_unused_reading(reading, source)
-    classifiers = _load_classifiers(folders, device, precision)
-    task = classifiers[0][2]
+    classifiers = Classifiers.load(folders, device, precision)
+    task = classifiers.task
     documents = options.read_labelled(source, reading, label_columns, task.label_delimiter, max_texts, seed)
     targets = task.encode_cells(documents.labels or [], str(source), documents.rows)
     activated = [
-        predict_probabilities(*classifier, documents.texts, batch_size, True, max_tokens, _autocast_of(precision))
-        for classifier in classifiers
+        predict_probabilities(*classifier, documents.texts, batch_size, True, max_tokens, classifiers.precision)
+        for classifier in classifiers.members
     ]
     say(task.report(np.mean(activated, axis=0), targets))
-
-
-def _load_classifiers(
-    folders: Sequence[Path], device: str, precision: str
-) -> list[tuple[TextClassifier, Tokenizer, Task]]:
-    """Models with their tokenizers and tasks, which are of one type and have the same labels."""
-    found: list[tuple[TextClassifier, Tokenizer, Task]] = []
-    for folder in (member for given in folders for member in members(find_pretrained(given))):
-        model, tokenizer, task = load_classifier(folder)
-        first = found[0][2] if found else task
-        if task.type != first.type:
-            raise InputError(
-                f"{folder}: has another task than {folders[0]} ({task.type} and {first.type}); only classifiers of one "
-                "task go together"
-            )
-        if [(type(label), label) for label in task.labels] != [(type(label), label) for label in first.labels]:
-            raise InputError(
-                f"{folder}: has other labels than {folders[0]} ({task.labels!r} and {first.labels!r}); only "
-                "classifiers of the same labels go together"
-            )
-        if precision == "int8":
-            model = model.quantize()
-        found.append((model.to(_device_of(model, folder, device, precision)), tokenizer, task))
-    return found
-
-
-def _device_of(model: TextClassifier, folder: Path, device: str, precision: str) -> torch.device:
-    if not is_quantized(model):
-        return choose_device(device)
-    if precision == "bfloat16":
-        raise InputError(f"{folder}: holds an int8 model; --precision bfloat16 needs the float32 model it was made of")
-    if device == "cuda":
-        raise InputError("--device cuda: int8 computes on the CPU alone; leave out --device or --precision")
-    return choose_device("cpu")
-
-
-def _autocast_of(precision: str) -> str:
-    """Int8 is the model's, not a mode of computation."""
-    return "float32" if precision == "int8" else precision
 
 
 @click.command("info")

@@ -45,7 +45,7 @@ def predict_probabilities(
     ids = list(tokenizer.encode(texts))
     warn_of_unknown("predict", tokenizer, ids)
     with progress_bar("predict", sum(map(len, ids)), "tok", progress) as bar:
-        return _activated(model, task, ids, batch_size, max_tokens, precision, bar)
+        return activated_of(model, task, ids, batch_size, max_tokens, precision, bar)
 
 
 def predict_documents(
@@ -71,7 +71,7 @@ def predict_documents(
             tokens += sum(len(document) for each in ids for document in each)
             bar.total = round(tokens * max(characters / max(read, 1), 1))  # the rest is taken to be as what was read
             found = [
-                _activated(model, task, each, batch_size, max_tokens, precision, bar)
+                activated_of(model, task, each, batch_size, max_tokens, precision, bar)
                 for (model, _, task), each in zip(classifiers, ids, strict=True)
             ]
             yield piece, found[0] if len(found) == 1 else np.mean(found, axis=0)
@@ -130,10 +130,11 @@ def evaluate_language_model(
 
 
 @own_modes(grad=False)
-def _activated(
+def activated_of(
     model: TextClassifier, task: Task, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, precision: str,
     bar: Progress,
 ) -> np.ndarray:  # fmt: skip
+    """``predict_probabilities`` of tokenized texts; ``bar`` is told of the tokens."""
     with autocast(model, precision):
         logits = _logits(model, ids, batch_size, max_tokens, bar)
     activated = task.activate(logits)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
-from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
 
-from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.processes import begin_worker, ordered_map
 from ulmfit_fast.text.piece_table import in_pieces
 from ulmfit_fast.text.token_counts import TokenCounter
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -26,11 +20,6 @@ _SMALL = 16  # so many pieces are not worth starting processes
 
 _State = Tokenizer | TokenCounter
 _state: _State | None = None  # a worker's
-
-
-def available_processes() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def encode(tokenizer: Tokenizer, texts: Iterable[str], processes: int) -> Iterator[np.ndarray]:
@@ -58,45 +47,14 @@ def _map(function: Any, texts: Iterable[str], processes: int, state: _State) -> 
         for piece in chain(first, pieces):
             yield function(piece, state)
         return
-    _start_resource_tracker()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (state,)) as pool:
-        waiting: deque[Future[Any]] = deque(pool.submit(function, piece) for piece in first)
-        try:
-            for piece in pieces:
-                yield waiting.popleft().result()
-                waiting.append(pool.submit(function, piece))
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise InputError(
-                "a process that tokenizes has ended, killed for memory perhaps; try fewer: --processes 1"
-            ) from None
-
-
-def _start_resource_tracker() -> None:
-    """Start multiprocessing's helper so that a closed terminal does not end it: what is blocked is inherited."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    yield from ordered_map(function, chain(first, pieces), processes, _start, (state,), "tokenizes")
 
 
 def _start(state: _State) -> None:
     global _state
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C, a closed terminal: for the one that started this one
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker()
     _state = state
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed says nothing to those that wait for its work."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _encode(texts: list[str], state: _State | None = None) -> list[np.ndarray]:
