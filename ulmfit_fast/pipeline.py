@@ -29,7 +29,6 @@ from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.task import Task, check_metric, task_type
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.corpus import Corpus
-from ulmfit_fast.text.token_counts import count_tokens
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
@@ -131,9 +130,8 @@ def finetune_lm(
     else:
         data = Dataset.unlabelled("finetune_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
         tokenizer = base.tokenizer
-        if config.new_vocabulary and tokenizer.uses_rules:
-            counts = count_tokens(data.texts, tokenizer.rules_version)
-            tokenizer = tokenizer.over(counts, config.vocab_size, config.min_frequency)
+        if config.new_vocabulary and tokenizer.takes_new_words:
+            tokenizer = tokenizer.over(tokenizer.count(data.texts), config.vocab_size, config.min_frequency)
         corpus = _in_memory("finetune_lm", tokenizer, data)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
@@ -211,13 +209,17 @@ def finetune_classifier(
         config.bptt, config.backprop, config.mask_scope, config.variable_bptt, config.memory,
         config.memory_budget_mb << 20, config.pool_window or None,
     )  # fmt: skip
+    biased = rows is not None and isinstance(base, TrainedClassifier) and base.model.head_bias
     model = new_module(
-        lambda: TextClassifier(make_encoder(sizes), task.outputs, config.head_size, 0.1, reading), generators.of("cpu")
-    )
+        lambda: TextClassifier(
+            make_encoder(sizes), task.outputs, config.head_size, 0.1, reading, head_bias=biased
+        ),
+        generators.of("cpu"),
+    )  # fmt: skip
     if base is not None:
         model.bpt3c.encoder.load_state_dict(_encoder_of(base).state_dict())  # type: ignore[attr-defined]
     if rows is not None and isinstance(base, TrainedClassifier):
-        _take_over_head(base, model, rows)
+        model.take_over_head(base.model, rows)
     expects = base.model if isinstance(base, TrainedLanguageModel) else None
     return ClassifierTrainer(model, tokenizer, task, data, config, options, generators, expects).trained()
 
@@ -337,7 +339,7 @@ def _check_corpus_goes_with(model: Tokenizer, corpus: Tokenizer, new_vocabulary:
             f"finetune_lm: the language model reads {model.direction}, the corpus was tokenized {corpus.direction}; "
             f"ulmfit-fast tokenize --direction {model.direction}"
         )
-    both_words = model.uses_rules and corpus.uses_rules
+    both_words = model.takes_new_words and corpus.kind == model.kind
     if not (both_words and new_vocabulary) and corpus.to_json() != model.to_json():
         raise InputError(
             "finetune_lm: the corpus has another vocabulary than the language model; tokenize it with the model's: "
@@ -370,17 +372,6 @@ def _load_encoder(
 def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> StackedEncoder:
     encoder = base.model.encoder if isinstance(base, TrainedLanguageModel) else base.model.bpt3c.encoder
     return cast(StackedEncoder, encoder)
-
-
-def _take_over_head(base: TrainedClassifier, model: TextClassifier, rows: Sequence[int | None]) -> None:
-    """The trained head's weights, output by output; those that it has not begin as the new head drew them."""
-    state = {name: tensor.clone() for name, tensor in base.model.head.state_dict().items()}
-    last = max(name for name in state if state[name].dim() == 2)  # the layer whose rows are the outputs
-    outputs = model.head.state_dict()[last].clone()
-    for place, row in enumerate(rows):
-        if row is not None:
-            outputs[place] = state[last][row]
-    model.head.load_state_dict(state | {last: outputs})
 
 
 def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:

@@ -51,9 +51,10 @@ def _draw(part: nn.Module, generator: torch.Generator) -> None:
             parameter.uniform_(-bound, bound, generator=generator)
     elif isinstance(part, QRNNLayer):
         part.reset_parameters(generator)
-    elif isinstance(part, nn.Linear) and part.bias is None:
+    elif isinstance(part, nn.Linear):
         bound = 1 / math.sqrt(part.in_features)
-        part.weight.uniform_(-bound, bound, generator=generator)
+        for parameter in part.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
     elif isinstance(part, nn.BatchNorm1d):
         part.reset_parameters()
     elif isinstance(part, LanguageModel):
