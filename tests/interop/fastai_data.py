@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-SIZES = {"emb_sz": 12, "n_hid": 20, "n_layers": 3}
-OPENING = "xxbos xxmaj"
-WORDS = "the film was a great fine lovely superb poor awful dull weak story and its cast too".split()
+SIZES = {"emb_sz": 20, "n_hid": 24, "n_layers": 3}
+WORDS = ["the", "film", "was", "a", "great", "fine", "poor", "awful", "dull", "story", "and", "its", "cast", "too"]
 
 
 def import_fastai() -> Any:
@@ -50,7 +49,9 @@ def loaders(table: pd.DataFrame, vocab: list[str] | None = None, is_lm: bool = F
     )
     blocks = block if is_lm else (block, text.CategoryBlock)
     getters = {} if is_lm else {"get_y": text.ColReader("label")}
-    data = text.DataBlock(blocks, get_x=text.ColReader("text"), splitter=text.IndexSplitter(range(len(table) // 4)), **getters)
+    data = text.DataBlock(
+        blocks, get_x=text.ColReader("text"), splitter=text.IndexSplitter(range(len(table) // 4)), **getters
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return data.dataloaders(table, num_workers=0, device=torch.device("cpu"), **options)

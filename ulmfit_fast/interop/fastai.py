@@ -118,11 +118,15 @@ def import_classifier(
     source = str(weights)
     state = read_weights(Path(weights))
     if not holds_classifier(state):
-        raise InputError(f"{source}: holds no head (1.layers...); import_language_model, import-lm read language models")
+        raise InputError(
+            f"{source}: holds no head (1.layers...); import_language_model, import-lm read language models"
+        )
     tensors, others = EncoderTensors.find(source, state)
     head = _head(source, others)
     words, known = _words_and_labels(vocabulary)
-    _check_rows(source, tensors.embedding, str(vocabulary) if isinstance(vocabulary, str | Path) else "vocabulary", words)
+    _check_rows(
+        source, tensors.embedding, str(vocabulary) if isinstance(vocabulary, str | Path) else "vocabulary", words
+    )
     backend, row_of = tokenizer_of(words, tokenizer)
     outputs = len(head["6.weight"])
     made = _task(source, task, labels if labels is not None else known, outputs)
@@ -180,8 +184,8 @@ def _head(source: str, others: Mapping[str, Tensor]) -> dict[str, Tensor]:
     kinds = ["norm" if "running_mean" in layer else "linear" for layer in in_order]
     if kinds != ["norm", "linear"] * 2:
         raise InputError(
-            f"{source}: its head has the layers {', '.join(kinds) or 'none'}; a head with one hidden layer (lin_ftrs of "
-            "one size) can be imported: norm, linear, norm, linear"
+            f"{source}: its head has the layers {', '.join(kinds) or 'none'}; a head with one hidden layer (lin_ftrs "
+            "of one size) can be imported: norm, linear, norm, linear"
         )
     needed = {"norm": ("weight", "bias", "running_mean", "running_var"), "linear": ("weight",)}
     for kind, layer in zip(kinds, in_order, strict=True):

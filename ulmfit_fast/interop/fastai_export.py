@@ -44,7 +44,10 @@ def fastai_state(model: LanguageModel | TextClassifier, *, encoder_only: bool = 
         return state
     if isinstance(model, LanguageModel):
         state = {f"0.{name}": tensor for name, tensor in state.items()}
-        return state | {"1.decoder.weight": model.decoder_weight.detach(), "1.decoder.bias": model.decoder_bias.detach()}
+        return state | {
+            "1.decoder.weight": model.decoder_weight.detach(),
+            "1.decoder.bias": model.decoder_bias.detach(),
+        }
     state = {f"0.module.{name}": tensor for name, tensor in state.items()}
     for name, tensor in _head_without_biases(model).items():
         place, _, tensor_name = name.partition(".")
@@ -77,10 +80,15 @@ def save_fastai(
     """
     folder, name = check_output_folder(folder, overwrite=True), ENCODER if encoder_only else WEIGHTS
     _check_folder(folder, overwrite)
-    state = {key: tensor.detach().cpu() for key, tensor in fastai_state(trained.model, encoder_only=encoder_only).items()}
+    state = {
+        key: tensor.detach().cpu() for key, tensor in fastai_state(trained.model, encoder_only=encoder_only).items()
+    }
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    contents: dict[str, str | bytes] = {name: buffer.getvalue(), VOCABULARY: pickle.dumps(fastai_vocabulary(trained.tokenizer))}
+    contents: dict[str, str | bytes] = {
+        name: buffer.getvalue(),
+        VOCABULARY: pickle.dumps(fastai_vocabulary(trained.tokenizer)),
+    }
     if isinstance(trained, TrainedClassifier) and not encoder_only:
         contents[LABELS] = json.dumps(list(trained.labels), ensure_ascii=False) + "\n"
     folder.mkdir(exist_ok=True)

@@ -49,7 +49,8 @@ def fastai_learner(dls: Any, model: LanguageModel | TextClassifier | Trained, **
     >>> learn.fit_one_cycle(1, slice(1e-3 / 2.6**4, 1e-3))
 
     Args:
-        dls: fastai's ``DataLoaders``, its vocabulary the model's (``TextBlock(..., vocab=fastai_vocabulary(tokenizer))``).
+        dls: fastai's ``DataLoaders`` over the model's vocabulary: ``TextBlock``'s ``vocab`` is
+            ``fastai_vocabulary(tokenizer)``.
         model: as ``to_fastai``.
         options: of fastai's ``TextLearner`` (``metrics``, ``path``, ``cbs``, ``wd``, ...). ``alpha`` and ``beta`` (AR
             and TAR) are for language models: BPT3C never holds a classifier's states.
@@ -76,7 +77,9 @@ def fastai_learner(dls: Any, model: LanguageModel | TextClassifier | Trained, **
     if isinstance(module, FastaiLanguageModel):
         return LMLearner(dls, module, **({"loss_func": CrossEntropyLossFlat(), "splitter": layer_groups} | options))
     if options.get("alpha") or options.get("beta"):
-        raise InputError("fastai_learner: alpha and beta are for language models: BPT3C holds no states of a classifier")
+        raise InputError(
+            "fastai_learner: alpha and beta are for language models: BPT3C holds no states of a classifier"
+        )
     classes = getattr(dls, "c", None)
     if isinstance(classes, int) and classes > 0 and classes != module.held.classes:
         raise InputError(f"fastai_learner: dls has {classes} classes, the model {module.held.classes} outputs")
@@ -84,8 +87,12 @@ def fastai_learner(dls: Any, model: LanguageModel | TextClassifier | Trained, **
 
 
 def layer_groups(module: FastaiLanguageModel | FastaiClassifier) -> list[list[nn.Parameter]]:
-    """fastai's groups of Parameters: for ``splitter``."""
-    return [list(group.parameters()) for group in module.held.layer_groups()]
+    """fastai's groups of Parameters in its order, by which it saves an optimizer's state: for ``splitter``."""
+    return [[p for _, p in sorted(group.named_parameters(), key=_place)] for group in module.held.layer_groups()]
+
+
+def _place(named: tuple[str, nn.Parameter]) -> bool:
+    return named[0] != "weight_hh_l0"  # a wrapper's own, before the LSTM's
 
 
 def _check_vocabulary(dls: Any, model: LanguageModel | TextClassifier, tokenizer: Tokenizer | None) -> None:

@@ -76,9 +76,7 @@ class EncoderTensors(NamedTuple):
     def config(self, tokenizer: Tokenizer) -> AWDLSTMConfig:
         """Sizes as the tensors have them, over the vocabulary of ``tokenizer``."""
         hidden = self.layers[0]["weight_hh_l0"].shape[1]
-        return AWDLSTMConfig(
-            len(tokenizer), self.embedding.shape[1], hidden, len(self.layers), pad_id=tokenizer.pad_id
-        )
+        return AWDLSTMConfig(len(tokenizer), self.embedding.shape[1], hidden, len(self.layers), pad_id=tokenizer.pad_id)
 
     def state(self, prefix: str, row_of: Mapping[str, int], vocabulary: Sequence[str]) -> dict[str, Tensor]:
         """The state dict of an ``AWDLSTM`` over ``vocabulary``, its names behind ``prefix``."""

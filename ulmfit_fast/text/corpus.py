@@ -84,8 +84,8 @@ class Source:
         given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
         direction: "forward", or "backward": texts are read from their end.
         rules_version: of the text rules that words are split by; older ones are for what goes on with an older model.
-        base: a language model's tokenizer of words (the kind ``tokenizer``), to go on with over the texts' vocabulary (``Tokenizer.over``); its
-            direction and rules hold.
+        base: a language model's tokenizer of words (of the kind ``tokenizer``), to go on with over the texts'
+            vocabulary (``Tokenizer.over``); its direction and rules hold.
     """
 
     path: Path

@@ -131,8 +131,8 @@ class NewModelConfig(TrainingConfig):
     hidden_size: int = setting(1152, "features of the inner layers' state", at_least=1)
     num_layers: int = setting(3, "recurrent layers", at_least=1)
     tokenizer: str = setting(
-        "word", "word, subword for byte-pair encodings, whitespace for text that is tokenized already, or spacy for the "
-        "very tokens of fastai (extra spacy)",
+        "word", "word, subword for byte-pair encodings, whitespace for text that is tokenized already, or spacy for "
+        "the very tokens of fastai (extra spacy)",
         choices=KINDS,
     )  # fmt: skip
     vocab_size: int = setting(60_000, "largest vocabulary", at_least=16)
