@@ -94,7 +94,7 @@ FORMS: dict[str, Callable[[Path, Path, bool], str]] = {
 @options.output
 @options.overwrite
 def convert_command(source: Path, form: str | None, output: Path, overwrite: bool, **of_file: Any) -> None:
-    """Write a MODEL folder in another form, or a file of fastai as a model folder.
+    """Write a MODEL folder in another form, or read one of fastai.
 
     float32, float16, int8: a model folder like any other, its weights stored so. In memory they are float32 again, so
     predictions take the same time (predict --precision int8 computes in int8, too). They differ as far as the stored

@@ -194,13 +194,13 @@ def _head(source: str, others: Mapping[str, Tensor]) -> dict[str, Tensor]:
     refuse_not_finite(source, {f"the head's {name}": tensor for name, tensor in others.items()})
     biased = any("bias" in layer for layer in in_order[1::2])
     found: dict[str, Tensor] = {}
-    for place, kind, layer in zip((0, 2, 4, 6), kinds, in_order, strict=True):
+    for number, kind, layer in zip((0, 2, 4, 6), kinds, in_order, strict=True):
         if kind == "norm":
             layer = {"num_batches_tracked": torch.zeros(())} | layer
             layer["num_batches_tracked"] = layer["num_batches_tracked"].long()
         elif biased:
             layer = {"bias": layer["weight"].new_zeros(len(layer["weight"]))} | layer
-        found |= {f"{place}.{name}": tensor for name, tensor in layer.items()}
+        found |= {f"{number}.{name}": tensor for name, tensor in layer.items()}
     return found
 
 

@@ -55,7 +55,7 @@ class SpacyTokenizer(Tokenizer):
         self._lock = threading.Lock()  # spaCy's store of strings changes while it splits
 
     @classmethod
-    def from_counts(  # type: ignore[override]
+    def from_counts(
         cls, counts: Mapping[str, int], vocab_size: int, min_frequency: int, *_: Any, language: str = "en"
     ) -> SpacyTokenizer:
         """The vocabulary that fastai makes of these counts, in its order: the frequent first, then who came first."""
