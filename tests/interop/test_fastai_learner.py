@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tests.interop.fastai_data import SIZES, import_fastai, loaders, make_table, quietly
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, InputError, LanguageModel, TextClassifier
 from ulmfit_fast.interop.fastai import import_classifier, import_language_model
-from ulmfit_fast.interop.fastai_learner import fastai_learner, layer_groups, to_fastai, unpadded
+from ulmfit_fast.interop.fastai_learner import fastai_learner, layer_groups, to_fastai
+from ulmfit_fast.nn.documents import unpadded
 from ulmfit_fast.storage.model_folder import load_classifier, save_model
 
 NONE = dict.fromkeys(("embed_p", "input_p", "hidden_p", "weight_p", "output_p"), 0.0)

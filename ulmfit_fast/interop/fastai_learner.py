@@ -16,6 +16,7 @@ from ulmfit_fast.interop.fastai_export import encoder_of
 from ulmfit_fast.interop.fastai_tensors import fastai_vocabulary, names_of_encoder
 from ulmfit_fast.nn.awd_lstm import AWDLSTM
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.documents import unpadded
 from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -258,27 +259,3 @@ class FastaiClassifier(_Held):
         documents, lengths = unpadded(tokens.as_subclass(Tensor), self._pad_id)
         nothing = _NotHeld()
         return self.held(documents, lengths), nothing, nothing
-
-
-def unpadded(tokens: Tensor, pad_id: int) -> tuple[Tensor, Tensor]:
-    """Documents that all begin in the first column, and their lengths, of documents padded on either side.
-
-    Args:
-        tokens: int64 [B, T].
-        pad_id: of the padding; within a document it is a token like others.
-
-    Returns:
-        int64 [B, T'], padded at the end, and int64 [B] on the CPU.
-
-    Raises:
-        InputError: a document of padding alone.
-    """
-    is_text = tokens != pad_id
-    if not bool(is_text.any(1).all()):
-        raise InputError("to_fastai: a document of the batch is nothing but padding; texts begin with xxbos")
-    steps = torch.arange(tokens.shape[1], device=tokens.device)
-    first = is_text.int().argmax(1)
-    last = tokens.shape[1] - 1 - is_text.flip(1).int().argmax(1)
-    lengths = last - first + 1
-    place = (first.unsqueeze(1) + steps[: int(lengths.max())]).clamp(max=tokens.shape[1] - 1)
-    return tokens.gather(1, place), lengths.cpu()
