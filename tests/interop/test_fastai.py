@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tests.cli.command_line import assert_one_line
+from tests.nn.weight_drop_wrappers import AwdLanguageModel
 from ulmfit_fast import InputError, LanguageModel, import_language_model
 from ulmfit_fast.cli.main import main
 from ulmfit_fast.storage.model_folder import load_language_model
@@ -265,3 +266,14 @@ def test_weights_that_are_not_numbers(name: str, shown: str, value: float, tmp_p
     state[name].view(-1)[3] = value
     with pytest.raises(InputError, match=rf"lm\.pth: {shown} holds NaN or infinite numbers: its training has diverged"):
         import_language_model(*save(tmp_path, state))
+
+
+def test_what_awd_lstm_lm_pickles_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    """Its main.py saves [model, criterion, optimizer]; the state_dict of the same model is read."""
+    model = AwdLanguageModel(as_parameter=True)
+    optimizer = torch.optim.SGD(model.parameters(), 30)
+    whole = save(tmp_path, [model, torch.nn.CrossEntropyLoss(), optimizer], name="WT2.pt")
+    with pytest.raises(
+        InputError, match=r"WT2\.pt: holds a \S*AwdLanguageModel, .* torch\.save\(model\.state_dict\(\)"
+    ):
+        import_language_model(*whole)
