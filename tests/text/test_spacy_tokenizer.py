@@ -135,3 +135,19 @@ def test_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)
     with pytest.raises(ImportError, match=r"needs spaCy, which is not installed.*'\.\[spacy\]'"):
         SpacyTokenizer([])
+
+
+def test_exports_are_refused(tmp_path: Path) -> None:
+    """Another program could not split texts so."""
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    from dataclasses import replace
+
+    from tests.tiny import CLASSIFY
+    from ulmfit_fast import finetune_classifier
+    from ulmfit_fast.interop.deployment_folder import save_onnx
+
+    texts, labels = make_task(20)
+    trained = finetune_classifier(texts, labels, None, replace(CLASSIFY, tokenizer="spacy", epochs=1), progress=False)
+    with pytest.raises(InputError, match="the tokenizer spacy has no form that other programs read"):
+        save_onnx(tmp_path / "out", [trained])
+    assert not list((tmp_path / "out").glob("*"))
