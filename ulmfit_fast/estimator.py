@@ -56,8 +56,7 @@ class ULMFiTClassifier(HubMethods, ClassifierMixin, BaseEstimator):
             installed one ("en"), of one in a hub ("hf://owner/name"), or None.
         pretrain_config: configuration of the language model that is made where ``pretrained`` is None. None means
             ``PretrainConfig()``.
-        finetune_config: configuration of its fine-tuning where ``pretrained`` is given. None means
-            ``FinetuneLMConfig()``.
+        finetune_config: of its fine-tuning where ``pretrained`` is given. None means ``FinetuneLMConfig()``.
         classifier_config: configuration of the classifier, whose encoder is the language model's. None means
             ``ClassifierConfig()``.
         batch_size: texts at a time in prediction. It does not change the result.
