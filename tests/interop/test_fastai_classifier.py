@@ -92,7 +92,7 @@ def test_a_classifier_there_and_back(with_optimizer: bool, tmp_path: Path) -> No
     assert (about["config"], about["lin_ftrs"]) == (SIZES, [50])
     again = learner(tmp_path, classifier=True)
     assert not torch.allclose(their_logits(again.model, TOKENS), expected, **CLOSE)
-    again.load("model")
+    again.load("model", device="cpu")
     torch.testing.assert_close(their_logits(again.model, TOKENS), expected, **CLOSE)
 
 
@@ -103,7 +103,7 @@ def test_a_language_model_and_its_encoder_there_and_back(tmp_path: Path) -> None
     torch.testing.assert_close(logits(ours.model, TOKENS.T).transpose(0, 1), expected, **CLOSE)
     save_fastai(tmp_path / "models", ours)
     again = learner(tmp_path, classifier=False)
-    again.load("model")
+    again.load("model", device="cpu")
     torch.testing.assert_close(their_logits(again.model, TOKENS), expected, **CLOSE)
 
     with pytest.raises(InputError, match="already holds a model for fastai"):
@@ -111,7 +111,7 @@ def test_a_language_model_and_its_encoder_there_and_back(tmp_path: Path) -> None
     save_fastai(tmp_path / "models", ours, encoder_only=True, overwrite=True)
     assert not (tmp_path / "models" / "model.pth").exists()
     classifier = learner(tmp_path, classifier=True)
-    classifier.load_encoder("encoder")
+    classifier.load_encoder("encoder", device="cpu")
     for module in (classifier.model, learn.model):
         module.eval()
         module.reset()

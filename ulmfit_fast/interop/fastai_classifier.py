@@ -120,7 +120,7 @@ def _with_bias(source: str, shift: Tensor, linear: Mapping[str, Tensor]) -> Tens
     change = torch.linalg.pinv(weight) @ bias
     if (weight @ change - bias).abs().max() > 1e-6 * max(1.0, float(bias.abs().max())):
         raise InputError(
-            f"{source}: a bias of its head cannot move into the BatchNorm before it, as the layer's outputs are linearly "
-            "dependent; train a classifier on the imported language model instead"
+            f"{source}: a bias of its head cannot move into the BatchNorm before it, as the layer's outputs are "
+            "linearly dependent; train a classifier on the imported language model instead"
         )
     return (shift.double() + change).float()

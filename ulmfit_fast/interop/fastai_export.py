@@ -15,6 +15,7 @@ import io
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,14 +66,14 @@ def save_fastai(
         raise InputError("save_fastai: fastai 2 has no QRNN; only models with encoder awd_lstm can be written for it")
     state = _encoder_state(encoder)
     config = encoder.config
-    about = {
+    about: dict[str, Any] = {
         "config": {"emb_sz": config.embedding_size, "n_hid": config.hidden_size, "n_layers": config.num_layers},
         "direction": trained.tokenizer.direction,
     }
     contents: dict[str, str | bytes] = {"vocab.pkl": pickle.dumps(list(trained.tokenizer.vocabulary))}
     if isinstance(trained, TrainedClassifier) and not encoder_only:
         head = _head_state(trained)
-        about |= {"lin_ftrs": [trained.model.head[2].out_features], "task": trained.task.type}
+        about |= {"lin_ftrs": [trained.model.head[2].weight.shape[0]], "task": trained.task.type}
         contents["labels.pkl"] = pickle.dumps(list(trained.labels))
     elif isinstance(trained, TrainedLanguageModel):
         head = {"1.decoder.weight": state["encoder.weight"], "1.decoder.bias": trained.model.decoder_bias.detach()}
@@ -102,7 +103,8 @@ def _encoder_state(encoder: AWDLSTM) -> dict[str, Tensor]:
     """By fastai's names; the embedding is there twice, as it is in its state dicts."""
     embedding = encoder.encoder.weight.detach()
     state = {"encoder.weight": embedding, "encoder_dp.emb.weight": embedding}
-    for i, layer in enumerate(encoder.rnns):
+    layers: Any = encoder.rnns
+    for i, layer in enumerate(layers):
         state[f"rnns.{i}.weight_hh_l0_raw"] = layer.weight_hh_l0.detach()
         for name in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
             state[f"rnns.{i}.module.{name}"] = getattr(layer, name).detach()
