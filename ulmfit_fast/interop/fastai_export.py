@@ -73,7 +73,7 @@ def save_fastai(
     contents: dict[str, str | bytes] = {"vocab.pkl": pickle.dumps(list(trained.tokenizer.vocabulary))}
     if isinstance(trained, TrainedClassifier) and not encoder_only:
         head = _head_state(trained)
-        about |= {"lin_ftrs": [trained.model.head[2].weight.shape[0]], "task": trained.task.type}
+        about |= {"lin_ftrs": [len(head["1.layers.0.2.weight"])], "task": trained.task.type}
         contents["labels.pkl"] = pickle.dumps(list(trained.labels))
     elif isinstance(trained, TrainedLanguageModel):
         head = {"1.decoder.weight": state["encoder.weight"], "1.decoder.bias": trained.model.decoder_bias.detach()}
