@@ -68,7 +68,7 @@ def their_logits(model: Any, tokens: Tensor) -> Tensor:
 
 def our_logits(model: TrainedClassifier, tokens: Tensor) -> Tensor:
     with torch.no_grad():
-        found: Tensor = model.model(tokens, torch.full((len(tokens),), tokens.shape[1]))
+        found: Tensor = model.model.eval()(tokens, torch.full((len(tokens),), tokens.shape[1]))
         return found
 
 
