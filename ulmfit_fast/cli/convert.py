@@ -23,7 +23,7 @@ from ulmfit_fast.storage.model_folder import (
     read_training_args,
     save_model,
 )
-from ulmfit_fast.training.trained import TrainedClassifier
+from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 
 def _store(folder: Path, output: Path, overwrite: bool, weights: str) -> str:
@@ -56,6 +56,16 @@ def _write_aot_inductor(folder: Path, output: Path, overwrite: bool) -> str:
     return "model.pt2"
 
 
+def _write_fastai(folder: Path, output: Path, overwrite: bool, encoder_only: bool) -> str:
+    from ulmfit_fast.interop import fastai_export
+
+    if len(members(folder)) > 1:
+        raise InputError(f"{folder}: holds a model of each direction; convert the folders in it one by one")
+    kind = TrainedClassifier if read_config(folder)["kind"] == "classifier" else TrainedLanguageModel
+    fastai_export.save_fastai(output, kind.load(folder), encoder_only=encoder_only, overwrite=overwrite)
+    return fastai_export.ENCODER if encoder_only else fastai_export.MODEL
+
+
 def _classifiers(folder: Path) -> list[TrainedClassifier]:
     return [TrainedClassifier.load(member) for member in members(folder)]
 
@@ -66,6 +76,8 @@ FORMS: dict[str, Callable[[Path, Path, bool], str]] = {
     "onnx": partial(_write_onnx, int8=False),
     "onnx-int8": partial(_write_onnx, int8=True),
     "aot-inductor": _write_aot_inductor,
+    "fastai": partial(_write_fastai, encoder_only=False),
+    "fastai-encoder": partial(_write_fastai, encoder_only=True),
 }
 
 
@@ -75,7 +87,8 @@ FORMS: dict[str, Callable[[Path, Path, bool], str]] = {
     "--to", "form", required=True, type=click.Choice(list(FORMS)),
     help="float16: half the size; int8: a quarter, each row of a matrix as whole numbers and one scale; float32: as "
     "training writes it; onnx: for onnxruntime, without torch and this package; onnx-int8: a quarter of its size, and "
-    "faster; aot-inductor: compiled by torch, for this kind of machine",
+    "faster; aot-inductor: compiled by torch, for this kind of machine; fastai: files that fastai 2 loads; "
+    "fastai-encoder: of the encoder alone",
 )  # fmt: skip
 @options.output
 @options.overwrite
@@ -88,6 +101,9 @@ def convert_command(folder: Path, form: str, output: Path, overwrite: bool) -> N
 
     onnx, onnx-int8, aot-inductor: of a classifier, of both directions, too. The folder holds the model, tokenizer.json,
     the text rules and classifier.json with the labels. Probabilities are those of predict.
+
+    fastai, fastai-encoder: of an AWD-LSTM. The folder holds model.pth or encoder.pth, vocab.pkl, a classifier's
+    labels.pkl, and fastai.json with the sizes.
     """
     folder = find_pretrained(folder)
     try:

@@ -67,14 +67,23 @@ def import_language_model(
         InputError: files that are missing, damaged, hold objects that would have to be unpickled, or are of another
             model: a QRNN, a classifier, an LSTM without tied weights, another vocabulary.
     """
-    tensors = _Tensors.find(str(weights), read_weights(Path(weights)))
-    source = "vocabulary" if not isinstance(vocabulary, str | Path) else str(vocabulary)
-    words = read_vocabulary(Path(vocabulary)) if isinstance(vocabulary, str | Path) else _as_words(source, vocabulary)
+    tensors = EncoderTensors.find(str(weights), read_weights(Path(weights)))
+    encoder, backend, row_of = encoder_of(str(weights), tensors, vocabulary, tokenizer)
+    model = LanguageModel(encoder)
+    model.decoder_bias.data = rows_of_tokens(tensors.bias, row_of, backend.vocabulary)
+    return TrainedLanguageModel(model.eval(), backend.reading(direction), History())
+
+
+def encoder_of(
+    source: str, tensors: EncoderTensors, vocabulary: str | Path | Sequence[str], tokenizer: str
+) -> tuple[AWDLSTM, Tokenizer, dict[str, int]]:
+    """The encoder in the order of our vocabulary, the tokenizer, and the file's row of each token."""
+    given = "vocabulary" if not isinstance(vocabulary, str | Path) else str(vocabulary)
+    words = read_vocabulary(Path(vocabulary)) if isinstance(vocabulary, str | Path) else _as_words(given, vocabulary)
     rows = len(tensors.embedding)
     if len(words) != rows:
         raise InputError(
-            f"{source}: has {len(words):,} tokens, the embedding in {weights} {rows:,} rows; they do not belong "
-            "together"
+            f"{given}: has {len(words):,} tokens, the embedding in {source} {rows:,} rows; they do not belong together"
         )
     row_of = {word: row for row, word in reversed(list(enumerate(words)))}
     for word, name in _OLD_NAMES.items():
@@ -85,32 +94,31 @@ def import_language_model(
     )
     hidden = tensors.layers[0]["weight_hh_l0"].shape[1]
     config = AWDLSTMConfig(len(backend), tensors.embedding.shape[1], hidden, len(tensors.layers), pad_id=backend.pad_id)
-    model = LanguageModel(AWDLSTM(config))
-    state = {
-        "encoder.encoder.weight": rows_of_tokens(tensors.embedding, row_of, backend.vocabulary),
-        "decoder_bias": rows_of_tokens(tensors.bias, row_of, backend.vocabulary),
-    }
+    encoder = AWDLSTM(config)
+    state = {"encoder.weight": rows_of_tokens(tensors.embedding, row_of, backend.vocabulary)}
     for i, layer in enumerate(tensors.layers):
-        state |= {f"encoder.rnns.{i}.{name}": tensor for name, tensor in layer.items()}
+        state |= {f"rnns.{i}.{name}": tensor for name, tensor in layer.items()}
     try:
-        model.load_state_dict(state)
+        encoder.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(
-            f"{weights}: its layers are not those of an AWD-LSTM with tied weights ({shortened(error, 300)})"
+            f"{source}: its layers are not those of an AWD-LSTM with tied weights ({shortened(error, 300)})"
         ) from None
-    return TrainedLanguageModel(model.eval(), backend.reading(direction), History())
+    return encoder, backend, row_of
 
 
-class _Tensors(NamedTuple):
+class EncoderTensors(NamedTuple):
+    """What a file holds of an AWD-LSTM and its softmax."""
+
     embedding: Tensor  # [V, E]
     bias: Tensor  # [V]
     layers: list[dict[str, Tensor]]  # by the names of _LAYER_TENSORS
 
     @classmethod
-    def find(cls, source: str, state: Mapping[str, Tensor]) -> _Tensors:
+    def find(cls, source: str, state: Mapping[str, Tensor]) -> EncoderTensors:
         """The tensors of an AWD-LSTM among those of a file. Raises InputError where they are another model's."""
         if name := next(filter(_CLASSIFIER.match, state), None):
-            raise InputError(f"{source}: holds a classifier ({name}); import the language model it was made of")
+            raise InputError(f"{source}: holds a classifier ({name}); import it by import-classifier")
         embedding: Tensor | None = None
         decoder: dict[str, Tensor] = {}
         layers: dict[int, dict[str, Tensor]] = {}
@@ -221,6 +229,11 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def read_vocabulary(path: Path) -> list[str]:
     """A file's tokens in the order of their rows. Raises InputError; runs nothing."""
+    return _as_words(str(path), read_plain(path))
+
+
+def read_plain(path: Path) -> Any:
+    """Lists, dictionaries, texts and numbers of a ``.pkl`` or ``.json``, or a text's lines. Errors as above."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -239,7 +252,7 @@ def read_vocabulary(path: Path) -> list[str]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
         raise InputError(f"{path}: not a readable vocabulary ({_reason(error)})") from None
-    return _as_words(str(path), value)
+    return value
 
 
 def _as_words(source: str, value: Any) -> list[str]:
