@@ -193,7 +193,7 @@ def test_command_line(models: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     tokens = torch.randint(2, len(before.tokenizer), (3, 12))
     expected = before.task.activate(our_logits(before, tokens))
     torch.testing.assert_close(after.task.activate(our_logits(after, tokens)), expected, **CLOSE)
-    assert main(["predict", str(models / "train.csv"), "--model", str(back)]) == 0
+    assert main(["predict", str(models / "train.csv"), "--model", str(back), "--output", str(tmp_path / "p.csv")]) == 0
     capsys.readouterr()
     assert main(["import-classifier", str(out / "model.pth"), *files]) == 2
     assert_one_line(capsys, "already holds a model")

@@ -131,7 +131,8 @@ def narrow(serve: Serve, loaded: Classifiers) -> Client:
 @pytest.mark.parametrize(("body", "status", "reason"), REFUSED, ids=[reason for _, _, reason in REFUSED])
 def test_a_refusal_says_why(body: Any, status: int, reason: str, narrow: Client) -> None:
     found, answer, _ = narrow.ask("/predict", body)
-    assert (found in (400, 422) if status == 0 else found == status) and list(answer) == ["detail"]
+    assert found in ((400, 422) if status == 0 else (status,))
+    assert list(answer) == ["detail"]
     assert reason in answer["detail"]
 
 
