@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ulmfit_fast import AWDLSTM, ops
-from ulmfit_fast.interop.fastai import import_classifier
+from ulmfit_fast.interop.fastai_classifier import import_classifier
 from ulmfit_fast.interop.fastai_learner import fastai_learner
 from ulmfit_fast.text.rules import SPECIAL_TOKENS
 

@@ -17,7 +17,7 @@ texts, labels = zip(*pairs, strict=True)
 # A model this small trains in seconds. Leave the configurations out for the sizes of the ULMFiT paper.
 classifier = ULMFiTClassifier(
     pretrain_config=PretrainConfig(embedding_size=64, hidden_size=64, num_layers=1, batch_size=4, min_frequency=1),
-    classifier_config=ClassifierConfig(epochs=12, batch_size=4, drop_mult=0.1, unfreezing="all"),
+    classifier_config=ClassifierConfig(epochs=20, batch_size=9, lr=3e-3, drop_mult=0.1, unfreezing="all"),
     progress=False,
 )
 classifier.fit(texts, labels)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ulmfit_fast.estimator import ULMFiTClassifier
     from ulmfit_fast.inference.stream import TextStream
     from ulmfit_fast.interop.fastai import import_language_model
+    from ulmfit_fast.interop.fastai_classifier import import_classifier
+    from ulmfit_fast.interop.fastai_export import save_fastai
     from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
     from ulmfit_fast.nn.bpt3c import BPT3C, BPT3CConfig
     from ulmfit_fast.nn.classifier import DocumentStream, TextClassifier
@@ -108,6 +110,7 @@ _MODULES = {
     "finetune_classifier": "pipeline",
     "finetune_lm": "pipeline",
     "finetune_pretrained": "pipeline",
+    "import_classifier": "interop.fastai_classifier",
     "import_language_model": "interop.fastai",
     "inverse_square_root": "training.schedules",
     "layer_groups": "training.unfreezing",
@@ -121,6 +124,7 @@ _MODULES = {
     "pretrain_lm": "pipeline",
     "replace_lstm": "nn.replace",
     "reverse_annealing": "training.schedules",
+    "save_fastai": "interop.fastai_export",
     "search": "training.search",
     "slanted_triangular": "training.schedules",
     "to_nn_lstm": "nn.replace",
@@ -172,6 +176,7 @@ __all__ = [
     "finetune_classifier",
     "finetune_lm",
     "finetune_pretrained",
+    "import_classifier",
     "import_language_model",
     "inverse_square_root",
     "layer_groups",
@@ -185,6 +190,7 @@ __all__ = [
     "pretrain_lm",
     "replace_lstm",
     "reverse_annealing",
+    "save_fastai",
     "search",
     "slanted_triangular",
     "to_nn_lstm",

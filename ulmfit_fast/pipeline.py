@@ -209,17 +209,13 @@ def finetune_classifier(
         config.bptt, config.backprop, config.mask_scope, config.variable_bptt, config.memory,
         config.memory_budget_mb << 20, config.pool_window or None,
     )  # fmt: skip
-    biased = rows is not None and isinstance(base, TrainedClassifier) and base.model.head_bias
     model = new_module(
-        lambda: TextClassifier(
-            make_encoder(sizes), task.outputs, config.head_size, 0.1, reading, head_bias=biased
-        ),
-        generators.of("cpu"),
-    )  # fmt: skip
+        lambda: TextClassifier(make_encoder(sizes), task.outputs, config.head_size, 0.1, reading), generators.of("cpu")
+    )
     if base is not None:
         model.bpt3c.encoder.load_state_dict(_encoder_of(base).state_dict())  # type: ignore[attr-defined]
     if rows is not None and isinstance(base, TrainedClassifier):
-        model.take_over_head(base.model, rows)
+        _take_over_head(base, model, rows)
     expects = base.model if isinstance(base, TrainedLanguageModel) else None
     return ClassifierTrainer(model, tokenizer, task, data, config, options, generators, expects).trained()
 
@@ -372,6 +368,17 @@ def _load_encoder(
 def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> StackedEncoder:
     encoder = base.model.encoder if isinstance(base, TrainedLanguageModel) else base.model.bpt3c.encoder
     return cast(StackedEncoder, encoder)
+
+
+def _take_over_head(base: TrainedClassifier, model: TextClassifier, rows: Sequence[int | None]) -> None:
+    """The trained head's weights, output by output; those that it has not begin as the new head drew them."""
+    state = {name: tensor.clone() for name, tensor in base.model.head.state_dict().items()}
+    last = max(name for name in state if state[name].dim() == 2)  # the layer whose rows are the outputs
+    outputs = model.head.state_dict()[last].clone()
+    for place, row in enumerate(rows):
+        if row is not None:
+            outputs[place] = state[last][row]
+    model.head.load_state_dict(state | {last: outputs})
 
 
 def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:

@@ -117,7 +117,7 @@ def test_a_number(table: Path, train: Callable[..., Path], capsys: pytest.Captur
 
 
 def test_classes_with_an_order(table: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    folder = train("--task", "ordinal", "--label-column", "stars")
+    folder = train("--task", "ordinal", "--label-column", "stars", "--epochs", "20", "--lr", "0.01")
     _, _, task = load_classifier(folder)
     assert (task.labels, task.outputs) == (["8", "9", "10", "11"], 3)
     written = predicted(table, folder, "--probabilities")

@@ -97,7 +97,7 @@ def test_bad_training_files(name: str, tmp_path: Path, capsys: pytest.CaptureFix
     ("arguments", "message"),
     [
         (["--weight-decay", "much"], "'much' is not a valid float"),
-        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--epochs", "-1"], "epochs must be at least 0, got -1"),
         (["--valid", "gone.csv"], "gone.csv: no such file"),
         (["--precision", "int4"], "precision must be one of float32, bfloat16, got 'int4'"),
         (["--ratio", "0.5"], "ratio must be at least 1, got 0.5"),

@@ -173,6 +173,9 @@ COMMANDS: dict[str, Callable[[Path, str], list[str]]] = {
     ],
     "train": lambda models, out: ["train", str(models / "train.csv"), "--output", out, *SIZES, *SMALL],
     "import-lm": lambda models, out: ["import-lm", "w.pth", "--vocabulary", "v.txt", "--output", out],
+    "import-classifier": lambda models, out: [
+        "import-classifier", "w.pth", "--vocabulary", "v.txt", "--labels", "l.txt", "--output", out,
+    ],
     "tokenize": lambda models, out: ["tokenize", str(models / "train.csv"), "--output", out],
     "demo": lambda models, out: ["demo", "--output", out],
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from tests.interop.fastai_data import SIZES, import_fastai, loaders, make_table, quietly
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, InputError, LanguageModel, TextClassifier
-from ulmfit_fast.interop.fastai import import_classifier, import_language_model
+from ulmfit_fast.interop.fastai import import_language_model
+from ulmfit_fast.interop.fastai_classifier import import_classifier
+from ulmfit_fast.interop.fastai_export import save_fastai
 from ulmfit_fast.interop.fastai_learner import fastai_learner, layer_groups, to_fastai
 from ulmfit_fast.nn.documents import unpadded
 from ulmfit_fast.storage.model_folder import load_classifier, save_model
@@ -99,7 +102,7 @@ def test_frozen_groups_and_rates(tmp_path: Path) -> None:
 
 def test_files_go_both_ways(tmp_path: Path) -> None:
     """What either learner saves, with its optimizer, loads into the other, and so do encoders."""
-    theirs, ours, _ = classifiers(tmp_path)
+    theirs, ours, trained = classifiers(tmp_path)
     losses(ours, 1, 1e-2)
     assert list(ours.model.state_dict()) == list(theirs.model.state_dict())
     path = ours.save("whole")
@@ -110,6 +113,14 @@ def test_files_go_both_ways(tmp_path: Path) -> None:
     ours.load(theirs.save("whole").with_suffix("").absolute())
     state = theirs.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in ours.model.state_dict().items())
+    # A folder of save_fastai, over a vocabulary that fastai has filled up: into the learner it came from.
+    assert list(ours.dls.vocab[0]).count("xxfake") > 1
+    save_fastai(tmp_path / "out", trained)
+    assert pickle.loads((tmp_path / "out/vocab.pkl").read_bytes()) == list(ours.dls.vocab[0])
+    for tensor in theirs.model.state_dict().values():
+        tensor.zero_()
+    theirs.load((tmp_path / "out/model").absolute())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in theirs.model.state_dict().items())
     ours.save_encoder("encoder")
     theirs.load_encoder((tmp_path / "ours/models/encoder").absolute())
     ours.load_encoder("encoder")

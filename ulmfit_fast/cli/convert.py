@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ulmfit_fast.cli import options
-from ulmfit_fast.cli.foreign_models import OF_A_FILE, as_folder, of_a_file
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.quantized import is_quantized
@@ -60,10 +57,13 @@ def _write_aot_inductor(folder: Path, output: Path, overwrite: bool) -> str:
 
 
 def _write_fastai(folder: Path, output: Path, overwrite: bool, encoder_only: bool) -> str:
-    from ulmfit_fast.interop.fastai_export import save_fastai
+    from ulmfit_fast.interop import fastai_export
 
-    trained = (TrainedClassifier if read_config(folder)["kind"] == "classifier" else TrainedLanguageModel).load(folder)
-    return save_fastai(output, trained, encoder_only=encoder_only, overwrite=overwrite).name
+    if len(members(folder)) > 1:
+        raise InputError(f"{folder}: holds a model of each direction; convert the folders in it one by one")
+    kind = TrainedClassifier if read_config(folder)["kind"] == "classifier" else TrainedLanguageModel
+    fastai_export.save_fastai(output, kind.load(folder), encoder_only=encoder_only, overwrite=overwrite)
+    return fastai_export.ENCODER if encoder_only else fastai_export.MODEL
 
 
 def _classifiers(folder: Path) -> list[TrainedClassifier]:
@@ -82,19 +82,18 @@ FORMS: dict[str, Callable[[Path, Path, bool], str]] = {
 
 
 @click.command("convert")
-@click.argument("source", metavar="MODEL", type=Path)
+@click.argument("folder", metavar="MODEL", type=Path)
 @click.option(
-    "--to", "form", type=click.Choice(list(FORMS)),
+    "--to", "form", required=True, type=click.Choice(list(FORMS)),
     help="float16: half the size; int8: a quarter, each row of a matrix as whole numbers and one scale; float32: as "
     "training writes it; onnx: for onnxruntime, without torch and this package; onnx-int8: a quarter of its size, and "
-    "faster; aot-inductor: compiled by torch, for this kind of machine; fastai, fastai-encoder: files that "
-    "fastai 2 loads  [default of a file: float32]",
+    "faster; aot-inductor: compiled by torch, for this kind of machine; fastai: files that fastai 2 loads; "
+    "fastai-encoder: of the encoder alone",
 )  # fmt: skip
-@of_a_file
 @options.output
 @options.overwrite
-def convert_command(source: Path, form: str | None, output: Path, overwrite: bool, **of_file: Any) -> None:
-    """Write a MODEL folder in another form, or read one of fastai.
+def convert_command(folder: Path, form: str, output: Path, overwrite: bool) -> None:
+    """Write a MODEL folder in another form.
 
     float32, float16, int8: a model folder like any other, its weights stored so. In memory they are float32 again, so
     predictions take the same time (predict --precision int8 computes in int8, too). They differ as far as the stored
@@ -103,28 +102,17 @@ def convert_command(source: Path, form: str | None, output: Path, overwrite: boo
     onnx, onnx-int8, aot-inductor: of a classifier, of both directions, too. The folder holds the model, tokenizer.json,
     the text rules and classifier.json with the labels. Probabilities are those of predict.
 
-    fastai: model.pth, vocab.pkl and, of a classifier, labels.json. fastai-encoder: encoder.pth in place of model.pth.
-
-    MODEL may be a .pth or .h5 file of fastai, a language model or a classifier, given its --vocabulary. Nothing that
-    could run code is unpickled.
+    fastai, fastai-encoder: of an AWD-LSTM. The folder holds model.pth or encoder.pth, vocab.pkl, a classifier's
+    labels.pkl, and fastai.json with the sizes.
     """
-    with contextlib.ExitStack() as stack:
-        folder = find_pretrained(source)
-        try:
-            if folder.is_file():
-                form = form or "float32"
-                folder = stack.enter_context(as_folder(folder, **of_file))
-            else:
-                options.refuse_given(OF_A_FILE, f"{source} is no file of fastai")
-            if form is None:
-                raise InputError(f"--to is needed: one of {', '.join(FORMS)}")
-            name = FORMS[form](folder, output, overwrite)
-        except ImportError as error:  # of an extra; it says which
-            raise InputError(f"--to {form}: {error}") from None
-        before = sum((member / "model.safetensors").stat().st_size for member in members(folder)) / 1e6
+    folder = find_pretrained(folder)
+    try:
+        name = FORMS[form](folder, output, overwrite)
+    except ImportError as error:  # of an extra; it says which
+        raise InputError(f"--to {form}: {error}") from None
+    before = sum((member / "model.safetensors").stat().st_size for member in members(folder)) / 1e6
     after = (output / name).stat().st_size / 1e6
-    said = f"model.safetensors before {before:.1f} MB" if not source.is_file() else f"from {source.name}"
-    say(f"{output}: {name} of {after:.1f} MB, {said}")
+    say(f"{output}: {name} of {after:.1f} MB, model.safetensors before {before:.1f} MB")
 
 
 COMMANDS = {convert_command.name: convert_command}

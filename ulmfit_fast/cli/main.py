@@ -79,7 +79,8 @@ class _Group(click.Group):
     """A command is imported when it is wanted: only some need torch."""
 
     _MODULES: ClassVar = {
-        "tokenize": "tokenize", "import-lm": "import_lm", "convert": "convert",
+        "tokenize": "tokenize", "import-lm": "import_lm", "import-classifier": "import_classifier",
+        "convert": "convert",
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
         "lr-find": "rates", "schedule": "rates", "search": "search",
         "predict": "prediction", "evaluate": "prediction", "info": "prediction",

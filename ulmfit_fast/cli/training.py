@@ -93,7 +93,7 @@ def finetune_lm_command(
     source: Path, language_model: Path, valid: Path | None, output: Path, overwrite: bool, resume: bool,
     reading: ReadOptions, max_texts: int | None, processes: int, config: FinetuneLMConfig,
 ) -> None:  # fmt: skip
-    """Stage two: fine-tune a language model on a task's TEXTS.
+    """Stage two: fine-tune a language model on TEXTS.
 
     They need no labels. TEXTS may be a corpus folder that tokenize wrote. Other texts are tokenized once, into the
     folder corpus of the output. They may be larger than memory.

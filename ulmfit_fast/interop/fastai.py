@@ -1,4 +1,4 @@
-"""Models that fastai trained, and what else stores an AWD-LSTM as a dictionary of tensors.
+"""Language models that other projects trained: fastai's, and what else stores an AWD-LSTM as a dictionary of tensors.
 
 Tensors are found by name, rows of the embedding by their token. Nothing is unpickled but plain containers of tensors,
 texts and numbers.
@@ -6,36 +6,40 @@ texts and numbers.
 
 from __future__ import annotations
 
+import json
+import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError, shortened
-from ulmfit_fast.interop.fastai_tensors import EncoderTensors, refuse_not_finite, tokenizer_of
-from ulmfit_fast.interop.foreign_files import as_words, read_plain, read_vocabulary, read_weights
-from ulmfit_fast.nn.awd_lstm import AWDLSTM
-from ulmfit_fast.nn.bpt3c import BPT3CConfig
-from ulmfit_fast.nn.build import empty_module
-from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.nn.stacked import CLASSIFIER_DROPOUTS
-from ulmfit_fast.tasks.labels import Label
-from ulmfit_fast.tasks.task import task_of
+from ulmfit_fast.storage.model_folder import not_finite, rows_of_tokens
+from ulmfit_fast.storage.opening import opened_by_name
+from ulmfit_fast.text.rules import BOS, EOS, FLD, PAD, REP, UNK, UP, WREP
+from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training.history import History
-from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
+from ulmfit_fast.training.trained import TrainedLanguageModel
 
+_EMBEDDING = re.compile(r"(?:0\.)?(?:encoder|encoder_dp\.emb|encoder_with_dropout\.embed)\.weight")
+_LAYER = re.compile(r"(?:0\.)?rnns\.(\d+)\.(?:module\.)?((?:weight_ih|weight_hh|bias_ih|bias_hh)_l0)(_raw)?")
 _DECODER = re.compile(r"(?:1\.)?decoder\.(weight|bias)")
+_QRNN = re.compile(r"(?:0\.)?(?:module\.)?rnns\.\d+\..*\blinear\..*")
 _CLASSIFIER = re.compile(r"0\.module\.|1\.layers\.")
-_HEAD = re.compile(r"1\.layers\.(.+)\.(\w+)")
-
-
-def holds_classifier(state: Mapping[str, Tensor]) -> bool:
-    """Whether the tensors of a file are a classifier's."""
-    return any(map(_CLASSIFIER.match, state))
+_AGAIN = re.compile(r"(?<=.) \d+$")  # of ``_each_once``
+_LAYER_TENSORS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+# Special tokens of fastai before version 1 and of the word-level corpora, and what they are here.
+_OLD_NAMES = {
+    "_unk_": UNK, "<unk>": UNK, "_pad_": PAD, "<pad>": PAD, "xbos": BOS, "<eos>": EOS, "xfld": FLD, "t_up": UP,
+    "tk_rep": REP, "tk_wrep": WREP,
+}  # fmt: skip
 
 
 def import_language_model(
@@ -58,188 +62,227 @@ def import_language_model(
     Returns:
         Model, tokenizer and an empty history. Its first tokens are the special ones of ``Tokenizer``; those that the
         vocabulary lacks start from the mean of all. Of a token that occurs twice (fastai pads with them) the first
-        counts; the others are kept, and no text has them.
+        counts; the others keep their rows, and no text has them.
 
     Raises:
         InputError: files that are missing, damaged, hold objects that would have to be unpickled, or are of another
             model: a QRNN, a classifier, an LSTM without tied weights, another vocabulary.
-        ImportError: tokenizer "spacy" without spaCy.
     """
-    state = read_weights(Path(weights))
-    if name := next(filter(_CLASSIFIER.match, state), None):
-        raise InputError(f"{weights}: holds a classifier ({name}); import_classifier, ulmfit-fast convert read it")
-    tensors, others = EncoderTensors.find(str(weights), state)
-    softmax_bias = _softmax_bias(str(weights), tensors.embedding, others)
-    source = "vocabulary" if not isinstance(vocabulary, str | Path) else str(vocabulary)
-    words = read_vocabulary(Path(vocabulary)) if isinstance(vocabulary, str | Path) else as_words(source, vocabulary)
-    _check_rows(str(weights), tensors.embedding, source, words)
-    backend, row_of = tokenizer_of(words, tokenizer)
-    model = empty_module(lambda: LanguageModel(AWDLSTM(tensors.config(backend))))
-    found = tensors.state("encoder.", row_of, backend.vocabulary)
-    bias = EncoderTensors(softmax_bias.unsqueeze(1), []).state("", row_of, backend.vocabulary)["encoder.weight"]
-    _fill(str(weights), model, found | {"decoder_bias": bias.squeeze(1)}, "an AWD-LSTM with tied weights")
+    tensors = EncoderTensors.find(str(weights), read_weights(Path(weights)))
+    encoder, backend, row_of = encoder_of(str(weights), tensors, vocabulary, tokenizer)
+    model = LanguageModel(encoder)
+    model.decoder_bias.data = rows_of_tokens(tensors.bias, row_of, backend.vocabulary)
     return TrainedLanguageModel(model.eval(), backend.reading(direction), History())
 
 
-def import_classifier(
-    weights: str | Path,
-    vocabulary: str | Path | Sequence[str],
-    labels: Sequence[Label] | None = None,
-    *,
-    task: str = "single_label",
-    tokenizer: str = "spacy",
-    direction: str = "forward",
-    bptt: int = 72,
-    max_len: int | None = 1440,
-) -> TrainedClassifier:
-    """A text classifier that fastai trained, with its logits.
-
-    Args:
-        weights: what ``learn.save`` wrote of a ``text_classifier_learner``, with or without the optimizer, in version
-            2, 1 or 0.7; or a file of ``torch.save`` or ``.safetensors`` with its ``state_dict``. The head has one
-            hidden layer, as by default there.
-        vocabulary: as ``import_language_model``. Or a file of two lists, tokens and labels, as ``learn.dls.vocab``
-            has them.
-        labels: in the order of the outputs; None: those beside the vocabulary, else 0, 1, ...
-        task: "single_label", "multi_label", "binary", "regression" or "ordinal", by what the model was trained for.
-        tokenizer: "spacy" for the very tokens of fastai, an extra; or as ``import_language_model``, with which some
-            words are split otherwise than the model has learned.
-        direction: as ``import_language_model``.
-        bptt: fastai's ``seq_len``: tokens of a chunk, for training that goes on.
-        max_len: fastai's: only so many last tokens of a document are pooled; None: all.
-
-    Returns:
-        Model in eval mode, tokenizer, task and an empty history. Logits are fastai's within rounding, on documents that
-        its own batches do not change: padded to a multiple of ``bptt`` (fastai #3379).
-
-    Raises:
-        InputError, ImportError: as ``import_language_model``; other labels than outputs, a head of other layers.
-    """
-    source = str(weights)
-    state = read_weights(Path(weights))
-    if not holds_classifier(state):
+def encoder_of(
+    source: str, tensors: EncoderTensors, vocabulary: str | Path | Sequence[str], tokenizer: str
+) -> tuple[AWDLSTM, Tokenizer, dict[str, int]]:
+    """The encoder in the order of our vocabulary, the tokenizer, and the file's row of each token."""
+    given = "vocabulary" if not isinstance(vocabulary, str | Path) else str(vocabulary)
+    words = read_vocabulary(Path(vocabulary)) if isinstance(vocabulary, str | Path) else _as_words(given, vocabulary)
+    rows = len(tensors.embedding)
+    if len(words) != rows:
         raise InputError(
-            f"{source}: holds no head (1.layers...); import_language_model, import-lm read language models"
+            f"{given}: has {len(words):,} tokens, the embedding in {source} {rows:,} rows; they do not belong together"
         )
-    tensors, others = EncoderTensors.find(source, state)
-    head = _head(source, others)
-    words, known = _words_and_labels(vocabulary)
-    _check_rows(
-        source, tensors.embedding, str(vocabulary) if isinstance(vocabulary, str | Path) else "vocabulary", words
-    )
-    backend, row_of = tokenizer_of(words, tokenizer)
-    outputs = len(head["6.weight"])
-    made = _task(source, task, labels if labels is not None else known, outputs)
-    sizes = tensors.config(backend).with_dropouts(CLASSIFIER_DROPOUTS, 0.5)
-    reading = BPT3CConfig(bptt, "detached", "chunk", pool_window=max_len)
-    hidden, with_bias = len(head["2.weight"]), "2.bias" in head
-    model = empty_module(lambda: TextClassifier(AWDLSTM(sizes), outputs, hidden, 0.1, reading, head_bias=with_bias))
-    found = tensors.state("bpt3c.encoder.", row_of, backend.vocabulary)
-    found |= {f"head.{name}": tensor for name, tensor in head.items()}
-    _fill(source, model, found, "an AWD-LSTM classifier with one hidden layer")
-    return TrainedClassifier(model.eval(), backend.reading(direction), made, History())
-
-
-def _check_rows(weights: str, embedding: Tensor, source: str, words: Sequence[str]) -> None:
-    if len(words) != len(embedding):
-        raise InputError(
-            f"{source}: has {len(words):,} tokens, the embedding in {weights} {len(embedding):,} rows; they do not "
-            "belong together"
-        )
-
-
-def _softmax_bias(source: str, embedding: Tensor, others: Mapping[str, Tensor]) -> Tensor:
-    """Of a language model with tied weights, [V]; zeros where the file holds an encoder alone."""
-    decoder: dict[str, Tensor] = {}
-    for name, tensor in others.items():
-        match = _DECODER.fullmatch(name)
-        if match is None:
-            raise InputError(f"{source}: an AWD-LSTM language model has no tensor {name}")
-        decoder[match[1]] = tensor
-    bias = decoder.get("bias", embedding.new_zeros(len(embedding)))
-    refuse_not_finite(source, {"the softmax's bias": bias})
-    if "weight" in decoder and not torch.equal(decoder["weight"], embedding):
-        raise InputError(f"{source}: the softmax has a weight of its own; only tied weights can be imported")
-    if bias.shape != embedding.shape[:1]:
-        raise InputError(
-            f"{source}: the softmax's bias is {list(bias.shape)}, the embedding has {len(embedding):,} rows"
-        )
-    return bias
-
-
-def _head(source: str, others: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a head by the names of ``nn.classifier.classifier_head``.
-
-    fastai 2 has ``1.layers.0.2.weight`` (block, place), 1 ``1.layers.2.weight`` (place), 0.7 ``1.layers.0.lin.weight``.
-    Dropouts have no tensors, so that layers are told by theirs and counted.
-    """
-    layers: dict[tuple[tuple[int, str], ...], dict[str, Tensor]] = {}
-    for name, tensor in others.items():
-        match = _HEAD.fullmatch(name)
-        if match is None:
-            raise InputError(f"{source}: a classifier of fastai has no tensor {name}")
-        place = tuple((int(part), "") if part.isdecimal() else (0, part) for part in match[1].split("."))
-        layers.setdefault(place, {})[match[2]] = tensor
-    in_order = [layers[place] for place in sorted(layers)]
-    kinds = ["norm" if "running_mean" in layer else "linear" for layer in in_order]
-    if kinds != ["norm", "linear"] * 2:
-        raise InputError(
-            f"{source}: its head has the layers {', '.join(kinds) or 'none'}; a head with one hidden layer (lin_ftrs "
-            "of one size) can be imported: norm, linear, norm, linear"
-        )
-    needed = {"norm": ("weight", "bias", "running_mean", "running_var"), "linear": ("weight",)}
-    for kind, layer in zip(kinds, in_order, strict=True):
-        if missing := [name for name in needed[kind] if name not in layer]:
-            raise InputError(f"{source}: a {kind} layer of its head lacks {', '.join(missing)}")
-    refuse_not_finite(source, {f"the head's {name}": tensor for name, tensor in others.items()})
-    biased = any("bias" in layer for layer in in_order[1::2])
-    found: dict[str, Tensor] = {}
-    for number, kind, layer in zip((0, 2, 4, 6), kinds, in_order, strict=True):
-        if kind == "norm":
-            layer = {"num_batches_tracked": torch.zeros(())} | layer
-            layer["num_batches_tracked"] = layer["num_batches_tracked"].long()
-        elif biased:
-            layer = {"bias": layer["weight"].new_zeros(len(layer["weight"]))} | layer
-        found |= {f"{number}.{name}": tensor for name, tensor in layer.items()}
-    return found
-
-
-def _words_and_labels(vocabulary: str | Path | Sequence[str]) -> tuple[list[str], list[Label] | None]:
-    if not isinstance(vocabulary, str | Path):
-        return as_words("vocabulary", vocabulary), None
-    value = read_plain(Path(vocabulary))
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, list | tuple) for part in value):
-        if not all(isinstance(label, str | int | float) for label in value[1]):
-            raise InputError(f"{vocabulary}: its second list holds other things than labels")
-        return as_words(str(vocabulary), value[0]), list(value[1])
-    return as_words(str(vocabulary), value), None
-
-
-def _task(source: str, name: str, labels: Sequence[Label] | None, outputs: int) -> Any:
-    if name == "regression":
-        given: list[Label] = list(labels or [])
-    elif labels is None:
-        given = list(range(2 if name == "binary" else outputs + (name == "ordinal")))
-    else:
-        given = list(labels)
-    if len(set(given)) != len(given):
-        raise InputError(f"{source}: a label is given twice: {', '.join(map(str, given))}")
+    words = _each_once(words)
+    row_of = {word: row for row, word in enumerate(words)}
+    for word, name in _OLD_NAMES.items():
+        if word in row_of:
+            row_of[name] = min(row_of[word], row_of.get(name, rows))
+    kept = [word for word in words if word not in _OLD_NAMES or tokenizer == "whitespace"]
+    backend = _spacy(kept) if tokenizer == "spacy" else Tokenizer.from_vocabulary(kept, tokenizer)
+    hidden = tensors.layers[0]["weight_hh_l0"].shape[1]
+    config = AWDLSTMConfig(len(backend), tensors.embedding.shape[1], hidden, len(tensors.layers), pad_id=backend.pad_id)
+    encoder = AWDLSTM(config)
+    state = {"encoder.weight": rows_of_tokens(tensors.embedding, row_of, backend.vocabulary)}
+    for i, layer in enumerate(tensors.layers):
+        state |= {f"rnns.{i}.{name}": tensor for name, tensor in layer.items()}
     try:
-        made = task_of(name, given)
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{source}: its layers are not those of an AWD-LSTM with tied weights ({shortened(error, 300)})"
+        ) from None
+    return encoder, backend, row_of
+
+
+def _spacy(words: Sequence[str]) -> Tokenizer:
+    from ulmfit_fast.text.spacy_tokenizer import SpacyTokenizer  # an extra
+
+    return SpacyTokenizer(words)
+
+
+def _each_once(words: Sequence[str]) -> list[str]:
+    """What comes again gets its number behind a space, which no tokenizer leaves in a token."""
+    seen: dict[str, int] = {}
+    names = []
+    for word in words:
+        seen[word] = count = seen.get(word, 0) + 1
+        names.append(word if count == 1 else f"{word} {count}")
+    return names
+
+
+def fastai_vocabulary(tokenizer: Tokenizer) -> list[str]:
+    """The tokens in the order of their ids as fastai has them: what it fills vocabularies up with comes again."""
+    return [_AGAIN.sub("", word) for word in tokenizer.vocabulary]
+
+
+class EncoderTensors(NamedTuple):
+    """What a file holds of an AWD-LSTM and its softmax."""
+
+    embedding: Tensor  # [V, E]
+    bias: Tensor  # [V]
+    layers: list[dict[str, Tensor]]  # by the names of _LAYER_TENSORS
+
+    @classmethod
+    def find(cls, source: str, state: Mapping[str, Tensor]) -> EncoderTensors:
+        """The tensors of an AWD-LSTM among those of a file. Raises InputError where they are another model's."""
+        if name := next(filter(_CLASSIFIER.match, state), None):
+            raise InputError(f"{source}: holds a classifier ({name}); import it by import-classifier")
+        embedding: Tensor | None = None
+        decoder: dict[str, Tensor] = {}
+        layers: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            if _EMBEDDING.fullmatch(name):
+                embedding = tensor
+            elif match := _DECODER.fullmatch(name):
+                decoder[match[1]] = tensor
+            elif match := _LAYER.fullmatch(name):
+                layer = layers.setdefault(int(match[1]), {})
+                if match[3] or match[2] not in layer:  # the raw weight is the one that was trained
+                    layer[match[2]] = tensor
+            elif _QRNN.fullmatch(name):
+                raise InputError(
+                    f"{source}: {name} belongs to a QRNN, as MultiFiT's; import it with its SentencePiece model "
+                    "(--sentencepiece, ulmfit_fast.interop.multifit)"
+                )
+            else:
+                raise InputError(f"{source}: an AWD-LSTM language model has no tensor {name}")
+        if embedding is None or embedding.dim() != 2:
+            raise InputError(f"{source}: holds no embedding (0.encoder.weight); is it a language model of fastai?")
+        for i in range(max(layers, default=0) + 1):
+            if missing := [name for name in _LAYER_TENSORS if name not in layers.get(i, {})]:
+                raise InputError(f"{source}: layer {i} (0.rnns.{i}) lacks {', '.join(missing)}")
+            if any(layers[i][name].dim() != (2 if "weight" in name else 1) for name in _LAYER_TENSORS):
+                raise InputError(f"{source}: the tensors of layer {i} (0.rnns.{i}) are not an LSTM's")
+        bias = decoder.get("bias", embedding.new_zeros(len(embedding)))
+        used = {"the embedding": embedding, "the softmax's bias": bias}
+        used |= {f"layer {i}'s {name}": layer[name] for i, layer in layers.items() for name in _LAYER_TENSORS}
+        if (diverged := not_finite(used)) is not None:
+            raise InputError(f"{source}: {diverged} holds NaN or infinite numbers: its training has diverged")
+        if "weight" in decoder and not torch.equal(decoder["weight"], embedding):
+            raise InputError(f"{source}: the softmax has a weight of its own; only tied weights can be imported")
+        if bias.shape != embedding.shape[:1]:
+            raise InputError(
+                f"{source}: the softmax's bias is {list(bias.shape)}, the embedding has {len(embedding):,} rows"
+            )
+        return cls(embedding, bias, [layers[i] for i in range(len(layers))])
+
+
+class _Nothing:
+    """Stands for whatever fastai's optimizer state holds besides tensors. Takes any arguments and does nothing."""
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+_OF_THE_OPTIMIZER = (
+    "fastcore.foundation.L", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype",
+)  # fmt: skip
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A file's state dict by the names of the model itself, floating-point. Raises InputError; runs nothing."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        state: Any
+        if path.suffix == ".safetensors":
+            with opened_by_name(path) as openable:
+                state = safetensors.torch.load_file(openable)
+        else:
+            inert: Any = [(_Nothing, name) for name in _OF_THE_OPTIMIZER]
+            with torch.serialization.safe_globals(inert), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the pickle's version
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{source}: {shortened(error)}") from None
-    if made.outputs != outputs:
-        raise InputError(
-            f"{source}: its head has {outputs} outputs, the task {name} with {len(given)} labels needs {made.outputs}"
-        )
-    return made
+    except Exception as error:  # a damaged pickle raises whatever its bytes ask for
+        if name := re.search(r"GLOBAL (\S+)", str(error)):
+            raise InputError(
+                f"{path}: holds a {name[1]}, which would have to be unpickled and could run code; in the project that "
+                "wrote it: torch.save(model.state_dict(), ...)"
+            ) from None
+        raise InputError(f"{path}: not a readable file of weights, or a damaged one ({_reason(error)})") from None
+    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
+        state = state["model"]  # beside "opt", as learn.save writes it
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: holds no state_dict, a dictionary of tensors")
+    return _without_wrappers({str(name): tensor.detach().float() for name, tensor in state.items()})
 
 
-def _fill(source: str, model: nn.Module, state: Mapping[str, Tensor], kind: str) -> None:
+def _reason(error: Exception) -> str:
+    return shortened(error) or type(error).__name__
+
+
+def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By the names of the model itself: ``torch.compile`` and ``DataParallel`` put their own before."""
+    state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    while state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+class _ForeignObjectError(Exception):
+    """A pickle holds something that only running code would restore."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Lists, dictionaries, texts and numbers; whatever names a class or function is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise _ForeignObjectError(f"it refers to {module}.{name}")
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """A file's tokens in the order of their rows. Raises InputError; runs nothing."""
+    return _as_words(str(path), read_plain(path))
+
+
+def read_plain(path: Path) -> Any:
+    """Lists, dictionaries, texts and numbers of a ``.pkl`` or ``.json``, or a text's lines. Errors as above."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     try:
-        model.load_state_dict({name: tensor.contiguous() for name, tensor in state.items()}, assign=True)
-    except RuntimeError as error:
-        raise InputError(f"{source}: its layers are not those of {kind} ({shortened(error, 300)})") from None
-    model.requires_grad_()
+        if path.suffix in (".pkl", ".pickle"):
+            with path.open("rb") as file:
+                value = _PlainUnpickler(file).load()
+        elif path.suffix == ".json":
+            value = json.loads(path.read_text(encoding="utf-8-sig"))
+        else:
+            value = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except _ForeignObjectError as error:
+        raise InputError(
+            f"{path}: holds more than a list of texts ({error}); there: json.dump(list(vocab), open('vocab.json', 'w'))"
+        ) from None
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # a damaged pickle raises whatever its bytes ask for
+        raise InputError(f"{path}: not a readable vocabulary ({_reason(error)})") from None
+    return value
+
+
+def _as_words(source: str, value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        rows = list(value.values())
+        if not all(type(row) is int for row in rows) or sorted(rows) != list(range(len(rows))):
+            raise InputError(f"{source}: does not map tokens to the rows 0 to {len(value) - 1}")
+        value = sorted(value, key=value.__getitem__)
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(word, str) for word in value):
+        raise InputError(f"{source}: is not a list of tokens")
+    return list(value)

@@ -1,4 +1,13 @@
-"""Our models as files that fastai 2 loads: ``.pth`` and a vocabulary, by its names and in its order."""
+"""Our models as files that fastai 2 loads: weights under its names, and plain lists of tokens and labels.
+
+=================== ============================================================================================
+``model.pth``       the state dict of ``get_language_model`` or ``get_text_classifier``, for ``learn.load``
+``encoder.pth``     instead, of the encoder alone, for ``learn.load_encoder``
+``vocab.pkl``       the list of tokens
+``labels.pkl``      of a classifier: the list of labels, in the order of the outputs
+``fastai.json``     the sizes, as ``config`` and ``lin_ftrs`` take them; written last
+=================== ============================================================================================
+"""
 
 from __future__ import annotations
 
@@ -6,133 +15,113 @@ import io
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ulmfit_fast.core.atomic_write import write_all_atomically
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.lock import locked_folder
-from ulmfit_fast.interop.fastai_tensors import fastai_encoder_state, fastai_vocabulary
+from ulmfit_fast.interop.fastai import fastai_vocabulary
 from ulmfit_fast.nn.awd_lstm import AWDLSTM
-from ulmfit_fast.nn.classifier import TextClassifier
-from ulmfit_fast.nn.encoder import Encoder
-from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.nn.quantized import is_quantized
-from ulmfit_fast.nn.stacked import StackedEncoder
 from ulmfit_fast.storage.model_folder import check_output_folder
+from ulmfit_fast.tasks.binary import Binary
+from ulmfit_fast.tasks.multi_label import MultiLabel
+from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
-WEIGHTS, ENCODER, VOCABULARY, LABELS = "model.pth", "encoder.pth", "vocab.pkl", "labels.json"
-# Where the head's layers are in fastai: block and place of 0 BatchNorm, 2 linear, 4 BatchNorm, 6 linear.
-HEAD_PLACES = {"0": "0.0", "2": "0.2", "4": "1.0", "6": "1.2"}
-
-
-def fastai_state(model: LanguageModel | TextClassifier, *, encoder_only: bool = False) -> dict[str, Tensor]:
-    """The state dict that fastai 2 has of the same model; the tensors are the model's own.
-
-    Args:
-        model: over an ``AWDLSTM``.
-        encoder_only: of its encoder, as ``learn.save_encoder`` writes it.
-
-    Raises:
-        InputError: a QRNN, an int8 model, a head whose biases fastai 2 cannot express.
-    """
-    encoder = encoder_of("fastai_state", model)
-    state = fastai_encoder_state(encoder)
-    if encoder_only:
-        return state
-    if isinstance(model, LanguageModel):
-        state = {f"0.{name}": tensor for name, tensor in state.items()}
-        return state | {
-            "1.decoder.weight": model.decoder_weight.detach(),
-            "1.decoder.bias": model.decoder_bias.detach(),
-        }
-    state = {f"0.module.{name}": tensor for name, tensor in state.items()}
-    for name, tensor in _head_without_biases(model).items():
-        place, _, tensor_name = name.partition(".")
-        state[f"1.layers.{HEAD_PLACES[place]}.{tensor_name}"] = tensor
-    return state
+DESCRIPTION = "fastai.json"
+MODEL, ENCODER = "model.pth", "encoder.pth"
+_FILES = (DESCRIPTION, MODEL, ENCODER, "vocab.pkl", "labels.pkl")
 
 
 def save_fastai(
-    folder: str | Path,
-    trained: TrainedLanguageModel | TrainedClassifier,
-    *,
-    encoder_only: bool = False,
+    folder: str | Path, trained: TrainedLanguageModel | TrainedClassifier, *, encoder_only: bool = False,
     overwrite: bool = False,
-) -> Path:
-    """Write a folder that fastai 2 loads: ``model.pth`` (or ``encoder.pth``), ``vocab.pkl``, ``labels.json``.
+) -> None:  # fmt: skip
+    """Write a folder from which fastai 2 loads the model, with equal logits.
 
-    The vocabulary is a pickled list of texts, as fastai reads it. It has no optimizer: fastai begins with a new one.
+    A classifier's calibrated temperature goes into its last layer. A binary classifier gets two outputs, the first of
+    them always zero, so that fastai's softmax gives its probabilities.
 
     Args:
         folder: made where it does not exist.
-        trained: a language model or a classifier over an ``AWDLSTM``.
-        encoder_only: write the encoder alone, for ``learn.load_encoder``.
-        overwrite: replace what an earlier call wrote.
-
-    Returns:
-        The file with the weights.
+        trained: an AWD-LSTM language model or classifier.
+        encoder_only: write ``encoder.pth`` in place of ``model.pth``.
+        overwrite: replace what an earlier call wrote there.
 
     Raises:
-        InputError: as ``fastai_state``; the folder holds such files already, or a model folder of this package.
+        InputError: a QRNN, an int8 model, a task that fastai's head has not (regression, ordinal), or a folder that
+            holds something else.
     """
-    folder, name = check_output_folder(folder, overwrite=True), ENCODER if encoder_only else WEIGHTS
+    folder = Path(folder)
     _check_folder(folder, overwrite)
-    state = {
-        key: tensor.detach().cpu() for key, tensor in fastai_state(trained.model, encoder_only=encoder_only).items()
+    classifier = isinstance(trained, TrainedClassifier)
+    encoder = trained.model.bpt3c.encoder if isinstance(trained, TrainedClassifier) else trained.model.encoder
+    if is_quantized(trained.model):
+        raise InputError("save_fastai: the model is int8; convert the float32 model that it was made of")
+    if not isinstance(encoder, AWDLSTM):
+        raise InputError("save_fastai: fastai 2 has no QRNN; only models with encoder awd_lstm can be written for it")
+    state = _encoder_state(encoder)
+    config = encoder.config
+    about: dict[str, Any] = {
+        "config": {"emb_sz": config.embedding_size, "n_hid": config.hidden_size, "n_layers": config.num_layers},
+        "direction": trained.tokenizer.direction,
     }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    contents: dict[str, str | bytes] = {
-        name: buffer.getvalue(),
-        VOCABULARY: pickle.dumps(fastai_vocabulary(trained.tokenizer)),
-    }
+    contents: dict[str, str | bytes] = {"vocab.pkl": pickle.dumps(fastai_vocabulary(trained.tokenizer))}
     if isinstance(trained, TrainedClassifier) and not encoder_only:
-        contents[LABELS] = json.dumps(list(trained.labels), ensure_ascii=False) + "\n"
-    folder.mkdir(exist_ok=True)
-    with locked_folder(folder):
+        head = _head_state(trained)
+        about |= {"lin_ftrs": [len(head["1.layers.0.2.weight"])], "task": trained.task.type}
+        contents["labels.pkl"] = pickle.dumps(list(trained.labels))
+    elif isinstance(trained, TrainedLanguageModel):
+        head = {"1.decoder.weight": state["encoder.weight"], "1.decoder.bias": trained.model.decoder_bias.detach()}
+    if not encoder_only:
+        state = {f"0.module.{name}" if classifier else f"0.{name}": tensor for name, tensor in state.items()} | head
+    weights = io.BytesIO()
+    torch.save({name: tensor.cpu() for name, tensor in state.items()}, weights)
+    contents[ENCODER if encoder_only else MODEL] = weights.getvalue()
+    contents[DESCRIPTION] = json.dumps(about, indent=2) + "\n"
+    with locked_folder(folder), uninterrupted():
         _check_folder(folder, overwrite)
-        for stale in {WEIGHTS, ENCODER, LABELS} - set(contents):
-            (folder / stale).unlink(missing_ok=True)
+        for name in _FILES:
+            if name not in contents:
+                (folder / name).unlink(missing_ok=True)
         write_all_atomically(folder, contents)
-    return folder / name
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
+    check_output_folder(folder, overwrite=True)
     if (folder / "config.json").exists():
-        raise InputError(f"{folder}: holds a model of ulmfit_fast; choose another folder")
-    found = [name for name in (WEIGHTS, ENCODER) if (folder / name).exists()]
-    if found and not overwrite:
-        raise InputError(f"{folder}: already holds {found[0]}; choose another folder or pass --overwrite")
+        raise InputError(f"{folder}: holds a model of this package; choose another folder")
+    if (folder / DESCRIPTION).exists() and not overwrite:
+        raise InputError(f"{folder}: already holds a model for fastai; choose another folder or pass --overwrite")
 
 
-def encoder_of(function: str, model: LanguageModel | TextClassifier) -> AWDLSTM:
-    """The model's encoder. Raises InputError where fastai has no such kind."""
-    if not isinstance(model, LanguageModel | TextClassifier):
-        raise TypeError(f"{function}: model must be a LanguageModel or a TextClassifier, got {type(model).__name__}")
-    encoder: Encoder | StackedEncoder = model.encoder if isinstance(model, LanguageModel) else model.bpt3c.encoder
-    if is_quantized(model):
-        raise InputError(f"{function}: fastai has no int8 models; give the float32 model that it was made of")
-    if not isinstance(encoder, AWDLSTM):
-        raise InputError(f"{function}: fastai 2 has no {type(encoder).__name__}, only the AWD-LSTM")
-    return encoder
+def _encoder_state(encoder: AWDLSTM) -> dict[str, Tensor]:
+    """By fastai's names; the embedding is there twice, as it is in its state dicts."""
+    embedding = encoder.encoder.weight.detach()
+    state = {"encoder.weight": embedding, "encoder_dp.emb.weight": embedding}
+    layers: Any = encoder.rnns
+    for i, layer in enumerate(layers):
+        state[f"rnns.{i}.weight_hh_l0_raw"] = layer.weight_hh_l0.detach()
+        for name in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
+            state[f"rnns.{i}.module.{name}"] = getattr(layer, name).detach()
+    return state
 
 
-def _head_without_biases(model: TextClassifier) -> dict[str, Tensor]:
-    """The head's tensors; linear biases, which fastai 2 has not, moved into the BatchNorm before, as in eval mode."""
-    state = dict(model.head.state_dict())
-    for norm, linear in (("0", "2"), ("4", "6")):
-        bias = state.pop(f"{linear}.bias", None)
-        if bias is None:
-            continue
-        weight = state[f"{linear}.weight"].double()
-        shift = torch.linalg.lstsq(weight, bias.double().unsqueeze(1), driver="gelsd").solution.squeeze(1)
-        if not torch.allclose(weight @ shift, bias.double(), atol=1e-9):
-            raise InputError(
-                "fastai_state: the head's biases cannot be expressed by fastai 2, whose linear layers have none; train "
-                "a new head"
-            )
-        state[f"{norm}.bias"] = (state[f"{norm}.bias"].double() + shift).to(bias.dtype)
+def _head_state(trained: TrainedClassifier) -> dict[str, Tensor]:
+    task = trained.task
+    if not isinstance(task, SingleLabel | MultiLabel | Binary):
+        raise InputError(
+            f"save_fastai: fastai's classifiers have no task {task.type} like ours; write the encoder alone"
+        )
+    state = {}
+    for ours, theirs in ((0, "0.0"), (2, "0.2"), (4, "1.0"), (6, "1.2")):
+        for name, tensor in trained.model.head[ours].state_dict().items():
+            state[f"1.layers.{theirs}.{name}"] = tensor.detach()
+    last = state["1.layers.1.2.weight"] / task.temperature
+    state["1.layers.1.2.weight"] = torch.cat([torch.zeros_like(last), last]) if isinstance(task, Binary) else last
     return state

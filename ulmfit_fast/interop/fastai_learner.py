@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.interop.fastai_export import encoder_of
-from ulmfit_fast.interop.fastai_tensors import fastai_vocabulary, names_of_encoder
+from ulmfit_fast.interop.fastai import fastai_vocabulary
 from ulmfit_fast.nn.awd_lstm import AWDLSTM
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.documents import unpadded
 from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
@@ -37,7 +37,7 @@ def to_fastai(model: LanguageModel | TextClassifier | Trained) -> FastaiLanguage
     """
     if isinstance(model, TrainedLanguageModel | TrainedClassifier):
         model = model.model
-    encoder_of("to_fastai", model)
+    _encoder("to_fastai", model)
     return FastaiLanguageModel(model) if isinstance(model, LanguageModel) else FastaiClassifier(model)
 
 
@@ -100,7 +100,7 @@ def _check_vocabulary(dls: Any, model: LanguageModel | TextClassifier, tokenizer
     vocabulary = dls.vocab
     if len(vocabulary) and not isinstance(vocabulary[0], str):  # of texts, then of labels
         vocabulary = vocabulary[0]
-    size = encoder_of("fastai_learner", model).vocab_size
+    size = _encoder("fastai_learner", model).vocab_size
     remedy = "give its TextBlock the model's own: vocab=fastai_vocabulary(trained.tokenizer)"
     if len(vocabulary) != size:
         raise InputError(f"fastai_learner: dls has {len(vocabulary):,} tokens, the model {size:,}; {remedy}")
@@ -110,13 +110,35 @@ def _check_vocabulary(dls: Any, model: LanguageModel | TextClassifier, tokenizer
                 raise InputError(f"fastai_learner: token {row} of dls is {theirs!r}, of the model {ours!r}; {remedy}")
 
 
+def _encoder(function: str, model: Any) -> AWDLSTM:
+    """The model's encoder. Raises InputError where fastai has no such kind."""
+    if not isinstance(model, LanguageModel | TextClassifier):
+        raise TypeError(f"{function}: model must be a LanguageModel or a TextClassifier, got {type(model).__name__}")
+    encoder = model.encoder if isinstance(model, LanguageModel) else model.bpt3c.encoder
+    if is_quantized(model):
+        raise InputError(f"{function}: an int8 model only predicts; give the float32 model that it was made of")
+    if not isinstance(encoder, AWDLSTM):
+        raise InputError(f"{function}: fastai 2 has no {type(encoder).__name__}, only the AWD-LSTM")
+    return encoder
+
+
+def _names(layers: int) -> dict[str, str]:
+    """fastai's name of each tensor of an ``AWDLSTM`` -> ours, in fastai's order; the embedding comes twice."""
+    names = {"encoder.weight": "encoder.weight", "encoder_dp.emb.weight": "encoder.weight"}
+    for i in range(layers):
+        names[f"rnns.{i}.weight_hh_l0_raw"] = f"rnns.{i}.weight_hh_l0"
+        for name in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
+            names[f"rnns.{i}.module.{name}"] = f"rnns.{i}.{name}"
+    return names
+
+
 class _Encoder(nn.Module):
     """The layers of an ``AWDLSTM``, in files under fastai's names."""
 
     def __init__(self, encoder: AWDLSTM) -> None:
         super().__init__()
         self.encoder, self.rnns = encoder.encoder, encoder.rnns
-        self.names = names_of_encoder(len(encoder.rnns))  # in a file -> its own
+        self.names = _names(len(encoder.rnns))  # in a file -> its own
         self.register_state_dict_post_hook(_write_names)
         self.register_load_state_dict_pre_hook(_read_names)
 
@@ -241,7 +263,7 @@ class FastaiClassifier(_Held):
     """
 
     def __init__(self, model: TextClassifier) -> None:
-        encoder = encoder_of("to_fastai", model)
+        encoder = _encoder("to_fastai", model)
         super().__init__(model, _SentenceEncoder(encoder), _Head(model.head))
         self._pad_id = encoder.config.pad_id
 

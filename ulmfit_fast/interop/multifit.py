@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError, shortened
-from ulmfit_fast.interop.foreign_files import read_vocabulary, read_weights
+from ulmfit_fast.interop.fastai import read_vocabulary, read_weights
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.nn.qrnn import QRNN, QRNNConfig
 from ulmfit_fast.storage.model_folder import not_finite

@@ -51,10 +51,9 @@ def _draw(part: nn.Module, generator: torch.Generator) -> None:
             parameter.uniform_(-bound, bound, generator=generator)
     elif isinstance(part, QRNNLayer):
         part.reset_parameters(generator)
-    elif isinstance(part, nn.Linear):
+    elif isinstance(part, nn.Linear) and part.bias is None:
         bound = 1 / math.sqrt(part.in_features)
-        for parameter in part.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+        part.weight.uniform_(-bound, bound, generator=generator)
     elif isinstance(part, nn.BatchNorm1d):
         part.reset_parameters()
     elif isinstance(part, LanguageModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,21 +16,19 @@ from ulmfit_fast.nn.encoder import Encoder, LayerState, has_hooks, refuse_tracin
 from ulmfit_fast.ops import PooledState
 
 
-def classifier_head(
-    features: int, hidden_size: int, classes: int, dropouts: tuple[float, float], bias: bool = False
-) -> nn.Sequential:
+def classifier_head(features: int, hidden_size: int, classes: int, dropouts: tuple[float, float]) -> nn.Sequential:
     """BatchNorm, dropout, linear, ReLU, BatchNorm, dropout, linear: [B, features] to [B, classes].
 
-    The linear layers have no bias, as in fastai 2: a BatchNorm precedes each. Those of its versions before 2 have.
+    The linear layers have no bias, as in fastai: a BatchNorm precedes each.
     """
     return nn.Sequential(
         nn.BatchNorm1d(features),
         Dropout(dropouts[0]),
-        nn.Linear(features, hidden_size, bias=bias),
+        nn.Linear(features, hidden_size, bias=False),
         nn.ReLU(),
         nn.BatchNorm1d(hidden_size),
         Dropout(dropouts[1]),
-        nn.Linear(hidden_size, classes, bias=bias),
+        nn.Linear(hidden_size, classes, bias=False),
     )
 
 
@@ -45,7 +43,6 @@ class TextClassifier(nn.Module):
         classes: number of logits K, at least 1.
         hidden_size: width of the head's hidden layer.
         hidden_dropout: dropout before the last linear layer.
-        head_bias: whether the head's linear layers have biases.
         options: as in ``BPT3C``: a ``BPT3CConfig``, or its fields (bptt, backprop, mask_scope, ...).
 
     Raises:
@@ -59,7 +56,6 @@ class TextClassifier(nn.Module):
         hidden_size: int = 50,
         hidden_dropout: float = 0.1,
         *options: Any,
-        head_bias: bool = False,
         **named: Any,
     ) -> None:
         super().__init__()
@@ -67,28 +63,11 @@ class TextClassifier(nn.Module):
         if classes < 1:
             raise ValueError(f"TextClassifier: classes must be at least 1, got {classes}")
         self.bpt3c = BPT3C(encoder, *options, **named)
-        dropouts = (encoder.output_p, hidden_dropout)
-        self.head = classifier_head(self.bpt3c.output_size, hidden_size, classes, dropouts, head_bias)
-
-    @property
-    def head_bias(self) -> bool:
-        """Whether the head's linear layers have biases."""
-        return self.head[2].bias is not None
+        self.head = classifier_head(self.bpt3c.output_size, hidden_size, classes, (encoder.output_p, hidden_dropout))
 
     def layer_groups(self) -> list[nn.Module]:
         """[embedding], [first LSTM], ..., [last LSTM], [head]."""
         return [*self.bpt3c.encoder.layer_groups(), self.head]
-
-    def take_over_head(self, other: TextClassifier, rows: Sequence[int | None]) -> None:
-        """Another head's weights; output i those of its output ``rows[i]``, or where that is None what it has now."""
-        state = {name: tensor.clone() for name, tensor in other.head.state_dict().items()}
-        for name in [name for name in ("6.weight", "6.bias") if name in state]:
-            outputs = self.head.state_dict()[name].clone()
-            for place, row in enumerate(rows):
-                if row is not None:
-                    outputs[place] = state[name][row]
-            state[name] = outputs
-        self.head.load_state_dict(state)
 
     def forward(self, documents: PackedSequence | Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits [B, K] in the documents' original order.

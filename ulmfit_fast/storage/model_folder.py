@@ -141,7 +141,6 @@ def save_model(
                 "variable_length": bpt3c.variable_length,
                 "pool_window": bpt3c.pool_window,
                 "keep": bpt3c.keep,
-                **({"head_bias": True} if model.head_bias else {}),
             },
         }
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -270,12 +270,14 @@ class FinetuneLMConfig(LanguageModelConfig, FinetuningConfig):
     min_frequency: int = setting(3, "words that are rarer in the new texts do not come first", at_least=1)
 
 
+# Of a classifier: of many texts, of few ones, and the steps that are enough in between.
+_LEAST_EPOCHS, _MOST_EPOCHS, _ENOUGH_STEPS = 6, 30, 96
+
+
 @documented
 @dataclass(frozen=True)
 class ClassifierConfig(FinetuningConfig, NewModelConfig):
     """Training and head of ``finetune_classifier``. A language model settles sizes, vocabulary and direction."""
-
-    EPOCHS: ClassVar = (6, 30, 96)  # of many texts, of few ones, and the steps in between that are enough
 
     epochs: int = setting(
         0, "passes over the texts; 0: 6, or of few texts so many that there are about 100 steps, at most 30", at_least=0
@@ -366,8 +368,7 @@ class ClassifierConfig(FinetuningConfig, NewModelConfig):
         if self.epochs:
             return self
         steps = -(-number // self.batch_size)
-        few, most, wanted = type(self).EPOCHS
-        return replace(self, epochs=min(most, max(few, -(-wanted // steps))))
+        return replace(self, epochs=min(_MOST_EPOCHS, max(_LEAST_EPOCHS, -(-_ENOUGH_STEPS // steps))))
 
     @property
     def task_options(self) -> TaskOptions:
