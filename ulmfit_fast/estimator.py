@@ -18,6 +18,7 @@ from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.inference.stream import TextStream
+from ulmfit_fast.interop.hub_methods import HubMethods
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
@@ -43,7 +44,7 @@ def _has_probabilities(estimator: ULMFiTClassifier) -> bool:
     return True
 
 
-class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
+class ULMFiTClassifier(HubMethods, ClassifierMixin, BaseEstimator):
     """Text classifier by universal language model fine-tuning.
 
     ``fit`` fine-tunes a language model on all texts it is given, labelled and unlabelled, then trains the classifier on
@@ -52,11 +53,10 @@ class ULMFiTClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         pretrained: a language model: its folder (``pretrain-lm``, ``import-lm`` or ``finetune-lm``), the name of an
-            installed one ("en"), or None.
+            installed one ("en"), of one in a hub ("hf://owner/name"), or None.
         pretrain_config: configuration of the language model that is made where ``pretrained`` is None. None means
             ``PretrainConfig()``.
-        finetune_config: configuration of its fine-tuning where ``pretrained`` is given. None means
-            ``FinetuneLMConfig()``.
+        finetune_config: of its fine-tuning where ``pretrained`` is given. None means ``FinetuneLMConfig()``.
         classifier_config: configuration of the classifier, whose encoder is the language model's. None means
             ``ClassifierConfig()``.
         batch_size: texts at a time in prediction. It does not change the result.

@@ -29,7 +29,6 @@ from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.task import Task, check_metric, task_type
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.corpus import Corpus
-from ulmfit_fast.text.token_counts import count_tokens
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
@@ -131,9 +130,8 @@ def finetune_lm(
     else:
         data = Dataset.unlabelled("finetune_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
         tokenizer = base.tokenizer
-        if config.new_vocabulary and tokenizer.uses_rules:
-            counts = count_tokens(data.texts, tokenizer.rules_version)
-            tokenizer = tokenizer.over(counts, config.vocab_size, config.min_frequency)
+        if config.new_vocabulary and tokenizer.takes_new_words:
+            tokenizer = tokenizer.over(tokenizer.count(data.texts), config.vocab_size, config.min_frequency)
         corpus = _in_memory("finetune_lm", tokenizer, data)
     model = remap_vocabulary(base.model, base.tokenizer, corpus.tokenizer)
     model.encoder.set_dropouts(model.encoder.config.with_dropouts(config.dropouts, config.drop_mult))
@@ -337,7 +335,7 @@ def _check_corpus_goes_with(model: Tokenizer, corpus: Tokenizer, new_vocabulary:
             f"finetune_lm: the language model reads {model.direction}, the corpus was tokenized {corpus.direction}; "
             f"ulmfit-fast tokenize --direction {model.direction}"
         )
-    both_words = model.uses_rules and corpus.uses_rules
+    both_words = model.takes_new_words and corpus.kind == model.kind
     if not (both_words and new_vocabulary) and corpus.to_json() != model.to_json():
         raise InputError(
             "finetune_lm: the corpus has another vocabulary than the language model; tokenize it with the model's: "

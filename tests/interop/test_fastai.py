@@ -22,6 +22,7 @@ from ulmfit_fast.storage.model_folder import load_language_model
 
 SPECIAL = ["xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxup", "xxmaj"]
 WORDS = [*SPECIAL, "the", "film", "u.s.", "was", "fine", "xxfake", "xxfake"]
+KEPT = [*WORDS[:-1], "xxfake 2"]  # what comes again, under a name that no text has
 E, H, LAYERS = 6, 10, 3
 
 
@@ -79,13 +80,12 @@ def test_the_logits_of_fastai(tmp_path: Path, whole: bool) -> None:
     save_model(paths[0], theirs, optimizer, with_opt=whole)
     imported = import_language_model(*paths)
     tokenizer = imported.tokenizer
-    # Ours holds the doubled token once, at its first row.
-    assert tokenizer.vocabulary == WORDS[:-1]
+    assert tokenizer.vocabulary == KEPT
     tokens = torch.tensor(next(tokenizer.encode(["The film was FINE"]))).long()
     assert [WORDS[i] for i in tokens] == ["xxbos", "xxmaj", "the", "film", "was", "xxup", "fine"]
     with torch.no_grad():
         expected = theirs(tokens.unsqueeze(0))[0].squeeze(0)
-    torch.testing.assert_close(logits(imported.model, tokens.unsqueeze(1)).squeeze(1), expected[:, : len(tokenizer)])
+    torch.testing.assert_close(logits(imported.model, tokens.unsqueeze(1)).squeeze(1), expected)
 
 
 def test_an_encoder_alone(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_an_encoder_alone(tmp_path: Path) -> None:
     theirs = fastai_model()
     imported = import_language_model(*save(tmp_path, theirs[0].state_dict())).model
     assert not imported.decoder_bias.any()
-    assert torch.equal(imported.decoder_weight, theirs[0].encoder.weight[:-1])
+    assert torch.equal(imported.decoder_weight, theirs[0].encoder.weight)
 
 
 def test_tokens_are_found_by_name(tmp_path: Path) -> None:
@@ -217,11 +217,11 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     weights, vocabulary = map(str, save(tmp_path, state_by_hand()))
     folder = str(tmp_path / "lm")
     assert main(["import-lm", weights, "--vocabulary", vocabulary, "--output", folder]) == 0
-    assert "3 layers, embedding 6, hidden 10, 15 tokens (1 words are never met" in capsys.readouterr().out
+    assert "3 layers, embedding 6, hidden 10, 16 tokens (2 words are never met" in capsys.readouterr().out
     loaded, tokenizer = load_language_model(folder)
-    assert tokenizer.vocabulary == WORDS[:-1]
+    assert tokenizer.vocabulary == KEPT
     expected = import_language_model(weights, vocabulary).model
-    tokens = torch.randint(0, 15, (5, 2))
+    tokens = torch.randint(0, 16, (5, 2))
     assert torch.equal(logits(loaded.eval(), tokens), logits(expected, tokens))
     assert main(["import-lm", weights, "--vocabulary", vocabulary, "--output", folder]) == 2
     assert_one_line(capsys, "already holds a model")
@@ -229,7 +229,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (tmp_path / "lm.pth").write_bytes(content)
         assert main(["import-lm", weights, "--vocabulary", vocabulary, "--output", folder, "--overwrite"]) == 2
         assert_one_line(capsys, "lm.pth: not a readable file of weights")
-    assert load_language_model(folder)[1].vocabulary == WORDS[:-1]
+    assert load_language_model(folder)[1].vocabulary == KEPT
 
 
 @pytest.mark.parametrize(

@@ -383,3 +383,56 @@ def test_wrappers_that_cannot_be_replaced(make: Any, reason: str) -> None:
     with pytest.warns(UserWarning, match=reason):
         assert replace_lstm(model, strict=False) is model
     assert not any(isinstance(module, WeightDropLSTM) for module in model.modules())
+
+
+class PlainEncoder(nn.Module):
+    """Somebody's own encoder around ``nn.LSTM``, its modules named as fastai's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Embedding(V, E)
+        self.rnns = nn.ModuleList(nn.LSTM(i, o, batch_first=True) for i, o in ((E, H), (H, H), (H, E)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.encoder(x)
+        for rnn in self.rnns:
+            x, _ = rnn(x)
+        return x
+
+
+@pytest.mark.parametrize("keys", ["fastai", "awd-lstm-lm"])
+def test_files_of_the_projects_into_models_of_plain_lstms(keys: str) -> None:
+    """In by whatever keys, out by those that are asked for, from our layer and from nn.LSTM."""
+    x = tokens(4, 9)
+    theirs = fastai_language_model()[0].eval()
+    state = {key: tensor for key, tensor in theirs.state_dict().items() if "encoder_dp" not in key}
+    if keys == "awd-lstm-lm":
+        state = {key.replace("weight_hh", "module.weight_hh"): tensor for key, tensor in state.items()}
+    ours = replace_lstm(PlainEncoder(), keys=keys)
+    assert_loads(theirs, ours, state, x)
+    written = ours.state_dict()
+    assert set(written) == set(state)
+    if keys == "fastai":
+        assert list(written) == list(state)  # its load_pretrained goes by the order
+        assert_loads(
+            ours, fastai_language_model()[0], written | {"encoder_dp.emb.weight": written["encoder.weight"]}, x
+        )
+    # By default our layers read these keys and write their own.
+    plain = replace_lstm(PlainEncoder())
+    assert_loads(theirs, plain, state, x)
+    assert list(plain.state_dict()) == list(PlainEncoder().state_dict())
+    assert_loads(plain, PlainEncoder(), plain.state_dict(), x)
+    back = to_nn_lstm(ours, keys=keys)
+    assert all(type(rnn) is nn.LSTM for rnn in back.rnns)  # type: ignore[union-attr]
+    assert list(back.state_dict()) == list(written)
+    assert_loads(back, back, written, x)
+    assert_loads(back, replace_lstm(PlainEncoder()), back.state_dict(), x)
+    for twin in (copy.deepcopy(back), pickle.loads(pickle.dumps(back))):
+        assert list(twin.state_dict()) == list(written)
+    assert list(to_nn_lstm(replace_lstm(back)).state_dict()) == list(PlainEncoder().state_dict())
+
+
+def test_unknown_keys_are_refused() -> None:
+    for function in (replace_lstm, to_nn_lstm):
+        with pytest.raises(InputError, match=r"keys must be one of 'nn\.LSTM', 'fastai', 'awd-lstm-lm', got 'keras'"):
+            function(PlainEncoder(), keys="keras")

@@ -23,21 +23,26 @@ from ulmfit_fast.text.tokenizer import DIRECTIONS
 )
 @options.output
 @options.overwrite
+@click.option(
+    "--tokenizer", default="word", type=click.Choice(["word", "whitespace", "spacy"]), show_default=True,
+    help="word; whitespace for a vocabulary of text that is tokenized already; spacy for fastai's tokens (extra spacy)",
+)  # fmt: skip
 @click.option("--task", default=TASKS[0], type=click.Choice(TASKS), show_default=True, help="what it was trained for")
 @click.option(
     "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True,
     help="direction in which the model was trained to read; its files do not say",
 )  # fmt: skip
 def import_classifier_command(
-    weights: Path, vocabulary: Path, labels: Path, output: Path, overwrite: bool, task: str, direction: str
-) -> None:
+    weights: Path, vocabulary: Path, labels: Path, output: Path, overwrite: bool, tokenizer: str, task: str,
+    direction: str,
+) -> None:  # fmt: skip
     """Read a classifier's WEIGHTS that fastai trained.
 
     WEIGHTS are a .pth file of fastai 2 or 1, or an .h5 of 0.7. The result is a model folder for predict, evaluate and
     train, as if train had made it. Nothing that could run code is unpickled.
     """
     click.get_current_context().with_resource(output_folder(output, overwrite))
-    trained = import_classifier(weights, vocabulary, labels, task=task, direction=direction)
+    trained = import_classifier(weights, vocabulary, labels, task=task, tokenizer=tokenizer, direction=direction)
     source = {"weights": weights.name, "vocabulary": vocabulary.name, "labels": labels.name}
     save_model(output, trained.model, trained.tokenizer, trained.task, {"stage": "import classifier", **source})
     remove_run(output)

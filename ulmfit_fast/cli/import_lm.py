@@ -29,8 +29,8 @@ from ulmfit_fast.text.tokenizer import DIRECTIONS
 @options.output
 @options.overwrite
 @click.option(
-    "--tokenizer", default="word", type=click.Choice(["word", "whitespace"]), show_default=True,
-    help="word, or whitespace for a vocabulary of text that is tokenized already",
+    "--tokenizer", default="word", type=click.Choice(["word", "whitespace", "spacy"]), show_default=True,
+    help="word; whitespace for a vocabulary of text that is tokenized already; spacy for fastai's tokens (extra spacy)",
 )  # fmt: skip
 @click.option(
     "--direction", default="forward", type=click.Choice(DIRECTIONS), show_default=True,

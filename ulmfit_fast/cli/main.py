@@ -84,7 +84,7 @@ class _Group(click.Group):
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
         "lr-find": "rates", "schedule": "rates", "search": "search",
         "predict": "prediction", "evaluate": "prediction", "info": "prediction",
-        "serve": "serve", "demo": "demo",
+        "push": "push", "serve": "serve", "demo": "demo",
     }  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -12,7 +12,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.progress import progress_bar
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
 from ulmfit_fast.text.reading import ReadOptions
-from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
+from ulmfit_fast.text.tokenizer import DIRECTIONS, KINDS, Tokenizer
 
 OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
 
@@ -24,7 +24,7 @@ OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
 @click.option("--overwrite", is_flag=True, help="replace another corpus in the output folder")
 @options.reading_options()
 @click.option("--like", type=Path, help="folder of a language model whose tokenizer to use, for finetune-lm")
-@click.option("--tokenizer", default="word", type=click.Choice(TOKENIZERS), show_default=True, help="kind of tokens")
+@click.option("--tokenizer", default="word", type=click.Choice(KINDS), show_default=True, help="kind of tokens")
 @click.option("--vocab-size", default=60_000, type=click.IntRange(min=16), show_default=True, help="largest vocabulary")
 @click.option(
     "--min-frequency", default=3, type=click.IntRange(min=1), show_default=True, help="rarer words are unknown"

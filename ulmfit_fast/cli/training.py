@@ -102,12 +102,13 @@ def finetune_lm_command(
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     base = TrainedLanguageModel.load(find_pretrained(language_model))
     vocabulary: dict[str, Any] = {"base": base.tokenizer}
-    if not (config.new_vocabulary and base.tokenizer.uses_rules):
+    if not (config.new_vocabulary and base.tokenizer.takes_new_words):
         asked = ("new_vocabulary",) if config.new_vocabulary else ()
         options.refuse_given((*OF_A_VOCABULARY, *asked), f"the vocabulary of {language_model} is kept")
         vocabulary = {"given": base.tokenizer, "direction": base.tokenizer.direction}
     files = Source(
-        source, valid, reading, "word", config.vocab_size, config.min_frequency, config.seed, **vocabulary
+        source, valid, reading, base.tokenizer.kind if "base" in vocabulary else "word", config.vocab_size,
+        config.min_frequency, config.seed, **vocabulary,
     )  # fmt: skip
     corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume)
     finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)

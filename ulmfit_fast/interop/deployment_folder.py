@@ -80,6 +80,11 @@ def _save(
 ) -> None:  # fmt: skip
     folder = _check_folder(Path(folder), overwrite)
     task, tokenizer = model.tasks[0], model.tokenizer  # of several directions the first decides, as in predict
+    if not tokenizer.takes_parts:
+        raise InputError(
+            f"{folder}: {tokenizer.described} has no form that other programs read; export classifiers with the "
+            "tokenizer word, subword or whitespace"
+        )
     version = tokenizer.rules_version if tokenizer.uses_rules else None
     about = _FORMAT | {
         "graph": graph, **more, "output": model.output_name, "task": task.type, "labels": list(task.labels),

@@ -33,6 +33,7 @@ _LAYER = re.compile(r"(?:0\.)?rnns\.(\d+)\.(?:module\.)?((?:weight_ih|weight_hh|
 _DECODER = re.compile(r"(?:1\.)?decoder\.(weight|bias)")
 _QRNN = re.compile(r"(?:0\.)?(?:module\.)?rnns\.\d+\..*\blinear\..*")
 _CLASSIFIER = re.compile(r"0\.module\.|1\.layers\.")
+_AGAIN = re.compile(r"(?<=.) \d+$")  # of ``_each_once``
 _LAYER_TENSORS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 # Special tokens of fastai before version 1 and of the word-level corpora, and what they are here.
 _OLD_NAMES = {
@@ -53,15 +54,15 @@ def import_language_model(
             the tensors. An encoder alone gets a softmax bias of zero.
         vocabulary: the tokens in the order of the embedding's rows, or a file of them: fastai's ``.pkl``, a ``.json``
             list or mapping to rows, or a text file, a token a line (which cannot hold fastai's newline token).
-        tokenizer: "word", or "whitespace" for vocabularies of text that is tokenized already, as WikiText's; those keep
-            ``<unk>`` and ``<eos>`` as words, too.
+        tokenizer: "word"; "spacy" for the very tokens of fastai (an extra); or "whitespace" for vocabularies of text
+            that is tokenized already, as WikiText's; those keep ``<unk>`` and ``<eos>`` as words, too.
         direction: "forward", or "backward" for a model that was trained on texts from their end (fastai's
             ``backwards=True``, its ``lstm_bwd.pth``); nothing in the files tells.
 
     Returns:
         Model, tokenizer and an empty history. Its first tokens are the special ones of ``Tokenizer``; those that the
         vocabulary lacks start from the mean of all. Of a token that occurs twice (fastai pads with them) the first
-        counts.
+        counts; the others keep their rows, and no text has them.
 
     Raises:
         InputError: files that are missing, damaged, hold objects that would have to be unpickled, or are of another
@@ -85,13 +86,13 @@ def encoder_of(
         raise InputError(
             f"{given}: has {len(words):,} tokens, the embedding in {source} {rows:,} rows; they do not belong together"
         )
-    row_of = {word: row for row, word in reversed(list(enumerate(words)))}
+    words = _each_once(words)
+    row_of = {word: row for row, word in enumerate(words)}
     for word, name in _OLD_NAMES.items():
         if word in row_of:
             row_of[name] = min(row_of[word], row_of.get(name, rows))
-    backend = Tokenizer.from_vocabulary(
-        [word for word in words if word not in _OLD_NAMES or tokenizer == "whitespace"], tokenizer
-    )
+    kept = [word for word in words if word not in _OLD_NAMES or tokenizer == "whitespace"]
+    backend = _spacy(kept) if tokenizer == "spacy" else Tokenizer.from_vocabulary(kept, tokenizer)
     hidden = tensors.layers[0]["weight_hh_l0"].shape[1]
     config = AWDLSTMConfig(len(backend), tensors.embedding.shape[1], hidden, len(tensors.layers), pad_id=backend.pad_id)
     encoder = AWDLSTM(config)
@@ -105,6 +106,27 @@ def encoder_of(
             f"{source}: its layers are not those of an AWD-LSTM with tied weights ({shortened(error, 300)})"
         ) from None
     return encoder, backend, row_of
+
+
+def _spacy(words: Sequence[str]) -> Tokenizer:
+    from ulmfit_fast.text.spacy_tokenizer import SpacyTokenizer  # an extra
+
+    return SpacyTokenizer(words)
+
+
+def _each_once(words: Sequence[str]) -> list[str]:
+    """What comes again gets its number behind a space, which no tokenizer leaves in a token."""
+    seen: dict[str, int] = {}
+    names = []
+    for word in words:
+        seen[word] = count = seen.get(word, 0) + 1
+        names.append(word if count == 1 else f"{word} {count}")
+    return names
+
+
+def fastai_vocabulary(tokenizer: Tokenizer) -> list[str]:
+    """The tokens in the order of their ids as fastai has them: what it fills vocabularies up with comes again."""
+    return [_AGAIN.sub("", word) for word in tokenizer.vocabulary]
 
 
 class EncoderTensors(NamedTuple):

@@ -24,6 +24,7 @@ from ulmfit_fast.core.atomic_write import write_all_atomically
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.lock import locked_folder
+from ulmfit_fast.interop.fastai import fastai_vocabulary
 from ulmfit_fast.nn.awd_lstm import AWDLSTM
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.storage.model_folder import check_output_folder
@@ -70,7 +71,7 @@ def save_fastai(
         "config": {"emb_sz": config.embedding_size, "n_hid": config.hidden_size, "n_layers": config.num_layers},
         "direction": trained.tokenizer.direction,
     }
-    contents: dict[str, str | bytes] = {"vocab.pkl": pickle.dumps(list(trained.tokenizer.vocabulary))}
+    contents: dict[str, str | bytes] = {"vocab.pkl": pickle.dumps(fastai_vocabulary(trained.tokenizer))}
     if isinstance(trained, TrainedClassifier) and not encoder_only:
         head = _head_state(trained)
         about |= {"lin_ftrs": [len(head["1.layers.0.2.weight"])], "task": trained.task.type}

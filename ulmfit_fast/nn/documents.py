@@ -44,6 +44,30 @@ def packed(name: str, documents: PackedSequence | Tensor, lengths: Tensor | None
     return pack_padded_sequence(documents, lengths, batch_first=True, enforce_sorted=False)
 
 
+def unpadded(tokens: Tensor, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Documents that all begin in the first column, and their lengths, of documents padded on either side.
+
+    Args:
+        tokens: int64 [B, T].
+        pad_id: of the padding; within a document it is a token like others.
+
+    Returns:
+        int64 [B, T'], padded at the end, and int64 [B] on the CPU.
+
+    Raises:
+        InputError: a document of padding alone.
+    """
+    is_text = tokens != pad_id
+    if not bool(is_text.any(1).all()):
+        raise InputError("unpadded: a document of the batch is nothing but padding; texts begin with xxbos")
+    steps = torch.arange(tokens.shape[1], device=tokens.device)
+    first = is_text.int().argmax(1)
+    last = tokens.shape[1] - 1 - is_text.flip(1).int().argmax(1)
+    lengths = last - first + 1
+    place = (first.unsqueeze(1) + steps[: int(lengths.max())]).clamp(max=tokens.shape[1] - 1)
+    return tokens.gather(1, place), lengths.cpu()
+
+
 def positions(documents: PackedSequence) -> tuple[Tensor, Tensor]:
     """Of each packed row its document, in the original order, and its step; int64 [N] on the rows' device."""
     sizes, order = documents.batch_sizes, documents.sorted_indices

@@ -16,7 +16,7 @@ from torch.nn.parameter import Parameter
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.awd_lstm import AWDLSTM
 from ulmfit_fast.nn.lstm import WeightDropLSTM
-from ulmfit_fast.nn.wrapper_keys import forget_wrapper_keys, use_wrapper_keys
+from ulmfit_fast.nn.wrapper_keys import KEYS, forget_wrapper_keys, keys_of, use_wrapper_keys
 
 _LOG = logging.getLogger(__name__)
 # fastai's and awd-lstm-lm's (also fastai 0.7's). They are not imported: what counts is their form.
@@ -38,17 +38,22 @@ _HARMLESS = {
 
 
 def replace_lstm(
-    model: nn.Module, *, weight_dropout: float | None = None, keep_keys: bool = True, strict: bool = True
+    model: nn.Module,
+    *,
+    weight_dropout: float | None = None,
+    keep_keys: bool = True,
+    keys: str | None = None,
+    strict: bool = True,
 ) -> nn.Module:
     """Put a ``WeightDropLSTM`` in the place of every ``nn.LSTM`` of a model, with the same Parameter objects.
 
     Outputs, states and gradients stay the same within rounding, an optimizer made before goes on, and ``state_dict``
     has the keys that it had. Modes, devices, dtypes, hooks and attributes go over; an LSTM that is used at several
     places stays one layer. A weight drop wrapper around an LSTM (fastai's ``WeightDropout``, awd-lstm-lm's
-    ``WeightDrop``, recognised by name and attributes) becomes one layer with its probability as ``weight_dropout``;
-    that layer loads keys of either wrapper and of ``nn.LSTM``. What is replaced is logged (INFO). Either everything is
-    replaced or, with an error, nothing. ``torch.compile`` a layer afterwards. Code that asks for
-    ``isinstance(layer, nn.LSTM)`` finds none any more.
+    ``WeightDrop``, recognised by name and attributes) becomes one layer with its probability as ``weight_dropout``.
+    Every new layer loads the keys of either wrapper and of ``nn.LSTM``: encoder files of those projects, too. What is
+    replaced is logged (INFO). Either everything is replaced or, with an error, nothing. ``torch.compile`` a layer
+    afterwards. Code that asks for ``isinstance(layer, nn.LSTM)`` finds none any more.
 
     A subclass of ``nn.LSTM`` is replaced if it adds nothing but a constructor. What else it defines, another part of
     the program may call.
@@ -62,6 +67,9 @@ def replace_lstm(
         keep_keys: ``state_dict`` writes a replaced wrapper's tensors under the wrapper's keys, so that the original
             project loads the file; False: under ``nn.LSTM``'s, which are those of ``named_parameters``, as
             ``torch.func.functional_call`` and distributed checkpoints want them.
+        keys: whose keys ``state_dict`` writes for every new layer, a wrapper's or not, in place of what ``keep_keys``
+            says: "fastai" (``weight_hh_l0_raw``, ``module.weight_ih_l0``), "awd-lstm-lm" (``module.weight_hh_l0_raw``)
+            or "nn.LSTM".
         strict: an LSTM that cannot be replaced, or none at all, is an error; False: it is left with a warning.
 
     Returns:
@@ -75,6 +83,7 @@ def replace_lstm(
     _require_module("replace_lstm", model)
     if weight_dropout is not None and not 0 <= weight_dropout < 1:
         raise InputError(f"replace_lstm: weight_dropout must be in [0, 1), got {weight_dropout}")
+    _check_keys("replace_lstm", keys)
     found, refused = _find(model, weight_dropout)
     _report_refused("replace_lstm", refused, strict)
     if not found and strict:
@@ -87,14 +96,18 @@ def replace_lstm(
     for one in found:
         layer = _made_of(WeightDropLSTM, one)
         layer.weight_dropout = one.weight_dropout
-        if one.keys:
-            use_wrapper_keys(layer, one.keys, keep_keys)
+        if keys is not None:
+            use_wrapper_keys(layer, keys_of(layer, keys), keys != "nn.LSTM")
+        else:
+            use_wrapper_keys(layer, one.keys or keys_of(layer, "nn.LSTM"), bool(one.keys) and keep_keys)
         new_of[id(one.outer)] = layer
     _LOG.info("replace_lstm: %d replaced: %s", len(found), ", ".join(one.path for one in found))
     return _put(model, new_of)
 
 
-def to_nn_lstm(model: nn.Module, *, drop_weight_dropout: bool = False, strict: bool = True) -> nn.Module:
+def to_nn_lstm(
+    model: nn.Module, *, drop_weight_dropout: bool = False, keys: str | None = None, strict: bool = True
+) -> nn.Module:
     """Put a plain ``nn.LSTM`` in the place of every ``WeightDropLSTM`` of a model, with the same Parameter objects.
 
     As for TorchScript, quantization or a machine without this package. All else goes over as in ``replace_lstm``, but
@@ -104,6 +117,8 @@ def to_nn_lstm(model: nn.Module, *, drop_weight_dropout: bool = False, strict: b
         model: changed in place.
         drop_weight_dropout: give up weight dropout, which ``nn.LSTM`` does not have; without it a layer with
             ``weight_dropout`` above 0 is an error.
+        keys: as ``replace_lstm``: the new layers write these, and load those of either project and of ``nn.LSTM``;
+            None: they know ``nn.LSTM``'s alone, by no hook.
         strict: a layer that cannot be replaced, or none at all, is an error; False: it is left with a warning.
 
     Returns:
@@ -114,6 +129,7 @@ def to_nn_lstm(model: nn.Module, *, drop_weight_dropout: bool = False, strict: b
             subclass; layers of ``AWDLSTM``, which computes with their parameters by itself).
     """
     _require_module("to_nn_lstm", model)
+    _check_keys("to_nn_lstm", keys)
     found, refused = [], []
     own = {id(layer) for module in model.modules() if isinstance(module, AWDLSTM) for layer in module.rnns}
     for path, module in _named_modules(model):
@@ -143,6 +159,8 @@ def to_nn_lstm(model: nn.Module, *, drop_weight_dropout: bool = False, strict: b
     for one in found:
         layer = _made_of(nn.LSTM, one)
         forget_wrapper_keys(layer)
+        if keys is not None:
+            use_wrapper_keys(layer, keys_of(layer, keys), keys != "nn.LSTM")
         new_of[id(one.outer)] = layer
     _LOG.info("to_nn_lstm: %d replaced: %s", len(found), ", ".join(one.path for one in found))
     return _put(model, new_of)
@@ -346,6 +364,11 @@ def _report_refused(function: str, refused: list[_Refused], strict: bool) -> Non
     if strict:
         raise InputError(f"{function}: cannot replace {'; '.join(lines)}. strict=False leaves it as it is")
     warnings.warn(f"{function}: left as it is: {'; '.join(lines)}", stacklevel=3)
+
+
+def _check_keys(function: str, keys: str | None) -> None:
+    if keys is not None and keys not in KEYS:
+        raise InputError(f"{function}: keys must be one of {', '.join(map(repr, KEYS))}, got {keys!r}")
 
 
 def _require_module(function: str, model: object) -> None:

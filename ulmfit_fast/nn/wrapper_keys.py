@@ -10,7 +10,22 @@ from typing import Any
 
 from torch import nn
 
+KEYS = ("nn.LSTM", "fastai", "awd-lstm-lm")
 _ATTRIBUTE = "wrapper_keys"  # of a layer: nn.LSTM's name of a tensor -> its key in the wrapper's state dict
+
+
+def keys_of(layer: nn.RNNBase, project: str) -> dict[str, str]:
+    """nn.LSTM's name of each of the layer's parameters -> its key in a project's files, one of ``KEYS``.
+
+    In the order in which the project has them.
+    """
+    names = list(layer._parameters)
+    recurrent = [name for name in names if name.startswith("weight_hh")]
+    if project == "fastai":
+        return {name: f"{name}_raw" for name in recurrent} | {n: f"module.{n}" for n in names if n not in recurrent}
+    if project == "awd-lstm-lm":
+        return {n: f"module.{n}" for n in names if n not in recurrent} | {n: f"module.{n}_raw" for n in recurrent}
+    return {name: name for name in names}
 
 
 def use_wrapper_keys(layer: nn.RNNBase, keys: dict[str, str], write: bool) -> None:
@@ -48,5 +63,5 @@ def _read_wrapper_keys(layer: nn.Module, state: dict[str, Any], prefix: str, *_:
 def _write_wrapper_keys(layer: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     """The tensors stay in their order, as fastai's ``load_pretrained`` goes by the order alone."""
     keys = getattr(layer, _ATTRIBUTE)
-    tensors = {keys[name]: state.pop(prefix + name) for name in layer._parameters if prefix + name in state}
+    tensors = {key: state.pop(prefix + name) for name, key in keys.items() if prefix + name in state}
     state.update({prefix + key: tensor for key, tensor in tensors.items()})

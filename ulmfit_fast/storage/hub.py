@@ -1,4 +1,4 @@
-"""Where a pretrained model is: a folder, or the name of an installed package that brings one.
+"""Where a pretrained model is: a folder, the name of an installed package that brings one, or an address of a hub.
 
 A package names its model by an entry point in the group ``ulmfit_fast.models``: ``en = "ulmfit_fast_en"``, a module
 beside whose ``__init__.py`` lies the folder ``model``.
@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.storage.hub_cache import cached_folder, hub_address, hub_folder, is_repository_name
 
 GROUP = "ulmfit_fast.models"
 
@@ -24,14 +25,23 @@ def find_pretrained(source: str | Path) -> Path:
     """The model folder that ``source`` means.
 
     Args:
-        source: a folder; or a short name such as "en". A folder of that name goes before an installed package.
+        source: a folder; or a short name such as "en"; or ``hf://owner/name``, fetched from Hugging Face's hub where
+            its cache has it not yet; or ``owner/name``, if that cache has it. A folder of the name goes before all
+            else.
 
     Raises:
-        InputError: neither is there, or the package is damaged.
+        InputError: neither is there, the package is damaged, the hub has no such model.
     """
     folder = Path(source)
+    if (address := hub_address(source)) is not None and not folder.exists():
+        try:
+            return hub_folder(*address)
+        except ImportError as error:
+            raise InputError(f"{source}: {error}") from None
     if folder.exists() or len(folder.parts) != 1 or folder.is_absolute():
-        return folder
+        # In a folder that exists it is a path, if a wrong one.
+        is_name = not folder.exists() and is_repository_name(source) and not folder.parent.exists()
+        return (cached_folder(str(source)) if is_name else None) or folder
     name, models = str(source), installed_models()
     if name not in models:
         known = f"installed: {', '.join(sorted(models))}" if models else "no model package is installed"

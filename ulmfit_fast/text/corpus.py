@@ -23,8 +23,9 @@ from ulmfit_fast.text.files import iterate_texts
 from ulmfit_fast.text.inputs import borrowed_copies, can_be_read_again, check_exists, read_once, text_files
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.rules import RULES_VERSION
+from ulmfit_fast.text.token_counts import TokenCounter
 from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
-from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
+from ulmfit_fast.text.tokenizer import DIRECTIONS, KINDS, Tokenizer
 from ulmfit_fast.text.unknown_tokens import UnknownTokens
 
 _HELD_OUT = 20  # one document of so many is for validation
@@ -76,15 +77,15 @@ class Source:
         path: a file or folder, as ``read_documents`` takes them.
         valid_path: for validation; where None, one document of twenty is held out (none of fewer than twenty).
         reading: where the texts are, and how the files are read.
-        tokenizer: one of ``TOKENIZERS``.
+        tokenizer: one of ``KINDS``.
         vocab_size: largest vocabulary.
         min_frequency: rarer words are unknown.
         seed: draws the held-out documents.
         given: a language model's tokenizer, to use as it is; the other settings of a tokenizer then mean nothing.
         direction: "forward", or "backward": texts are read from their end.
         rules_version: of the text rules that words are split by; older ones are for what goes on with an older model.
-        base: a language model's tokenizer of words, to go on with over the texts' vocabulary (``Tokenizer.over``); its
-            direction and rules hold.
+        base: a language model's tokenizer of words (of the kind ``tokenizer``), to go on with over the texts'
+            vocabulary (``Tokenizer.over``); its direction and rules hold.
     """
 
     path: Path
@@ -153,8 +154,8 @@ def tokenize_corpus(
             folder that another run writes to.
     """
     folder = Path(folder)
-    if source.tokenizer not in TOKENIZERS:
-        raise ValueError(f"tokenize_corpus: tokenizer must be one of {TOKENIZERS}, got {source.tokenizer!r}")
+    if source.tokenizer not in KINDS:
+        raise ValueError(f"tokenize_corpus: tokenizer must be one of {KINDS}, got {source.tokenizer!r}")
     if source.direction not in DIRECTIONS:
         raise ValueError(f"tokenize_corpus: direction must be one of {DIRECTIONS}, got {source.direction!r}")
     if source.given is not None and source.direction == "backward" and source.given.direction == "forward":
@@ -275,10 +276,18 @@ def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
         return source.given
     texts, limits = reading.counted("vocabulary"), (source.vocab_size, source.min_frequency)
     if source.tokenizer == "word":
-        counts = parallel.count_tokens(texts, source.rules_version, processes)
+        counts = parallel.count_tokens(texts, TokenCounter(source.rules_version), processes)
         if source.base is not None:
             return source.base.over(counts, *limits)
         tokenizer = Tokenizer.from_counts(counts, *limits, source.rules_version)
+    elif source.tokenizer == "spacy":
+        from ulmfit_fast.text.spacy_tokenizer import SpacyTokenizer  # an extra
+
+        base = source.base or SpacyTokenizer([])
+        counts = parallel.count_tokens(texts, base, processes)
+        if source.base is not None:
+            return source.base.over(counts, *limits)
+        tokenizer = SpacyTokenizer.from_counts(counts, *limits)
     else:
         tokenizer = Tokenizer.train(source.tokenizer, texts, *limits)
     return tokenizer.reading(source.direction)

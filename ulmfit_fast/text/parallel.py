@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
@@ -32,10 +32,10 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], processes: int) -> Iterat
         yield from ids
 
 
-def count_tokens(texts: Iterable[str], rules_version: int, processes: int) -> Counter[str]:
-    """``token_counts.count_tokens``, likewise."""
+def count_tokens(texts: Iterable[str], counter: TokenCounter | Tokenizer, processes: int) -> Counter[str]:
+    """``counter.count(texts)``, likewise."""
     result = Counter[str]()
-    for counts in _map(_count, texts, processes, TokenCounter(rules_version)):
+    for counts in _map(_count, texts, processes, counter):
         result.update(counts)
     return result
 
@@ -58,12 +58,12 @@ def _start(state: _State) -> None:
 
 
 def _encode(texts: list[str], state: _State | None = None) -> list[np.ndarray]:
-    tokenizer = state or _state
+    tokenizer = state if state is not None else _state
     assert isinstance(tokenizer, Tokenizer)
     return list(tokenizer.encode(texts))
 
 
-def _count(texts: list[str], state: _State | None = None) -> dict[str, int]:
-    counter = state or _state
-    assert isinstance(counter, TokenCounter)
+def _count(texts: list[str], state: _State | None = None) -> Mapping[str, int]:
+    counter = state if state is not None else _state
+    assert counter is not None
     return counter.count(texts)

@@ -42,6 +42,7 @@ class SentencePieceTokenizer(Tokenizer):
     """
 
     takes_parts = False
+    described = "a SentencePiece model"
     uses_rules = False
     rules_version = RULES_VERSION
 

@@ -27,7 +27,7 @@ class TokenStream:
             )
         if not tokenizer.takes_parts:
             raise InputError(
-                "a SentencePiece model reads whole texts, not one that still comes; predict on the whole text instead"
+                f"{tokenizer.described} reads whole texts, not one that still comes; predict on the whole text instead"
             )
         self.tokenizer = tokenizer
         self._text = ""

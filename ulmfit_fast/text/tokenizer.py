@@ -21,6 +21,7 @@ from ulmfit_fast.text.token_counts import count_tokens
 from ulmfit_fast.text.token_pieces import Cutting, SpaceCutting, SubwordCutting, WordCutting
 
 TOKENIZERS = ("word", "subword", "whitespace")
+KINDS = (*TOKENIZERS, "spacy")  # with those that other packages bring
 DIRECTIONS = ("forward", "backward")
 _CHARACTERS_AT_A_TIME = 1 << 20
 
@@ -35,6 +36,7 @@ class Tokenizer:
     """
 
     takes_parts = True  # of a text that still comes (``encode_part``)
+    described = "a tokenizer"  # in messages
 
     def __init__(
         self, backend: tokenizers.Tokenizer, direction: str = "forward", rules_version: int = RULES_VERSION
@@ -69,7 +71,15 @@ class Tokenizer:
     def train(
         cls, kind: str, texts: Iterable[str], vocab_size: int, min_frequency: int, rules_version: int = RULES_VERSION
     ) -> Tokenizer:
-        """One of ``TOKENIZERS``: ``train_words``, ``train_subwords`` or ``train_whitespace``."""
+        """One of ``KINDS``: ``train_words``, ``train_subwords``, ``train_whitespace``, or fastai's own tokens.
+
+        Raises:
+            ImportError: of "spacy", which is not installed.
+        """
+        if kind == "spacy":
+            from ulmfit_fast.text.spacy_tokenizer import SpacyTokenizer  # which knows this class
+
+            return SpacyTokenizer.of_texts(texts, vocab_size, min_frequency)
         if kind == "subword":
             return cls.train_subwords(texts, vocab_size)
         if kind == "whitespace":
@@ -101,6 +111,15 @@ class Tokenizer:
         frequent.sort(key=lambda token: (-counts[token], token))
         return cls.from_vocabulary(frequent[: max(vocab_size - len(SPECIAL_TOKENS), 0)], "word", rules_version)
 
+    @property
+    def takes_new_words(self) -> bool:
+        """Whether a language model can go on with other texts' words (``over``)."""
+        return self.uses_rules
+
+    def count(self, texts: Iterable[str]) -> Mapping[str, int]:
+        """How often raw texts, read once, have each token: what ``over`` takes."""
+        return count_tokens(texts, self.rules_version)
+
     def over(self, counts: Mapping[str, int], vocab_size: int, min_frequency: int) -> Tokenizer:
         """This tokenizer of words over other texts' vocabulary, for a language model that goes on with them.
 
@@ -108,7 +127,7 @@ class Tokenizer:
         few lack most of the words of those to come.
 
         Args:
-            counts: how often the texts have each token (``count_tokens`` with this tokenizer's ``rules_version``).
+            counts: how often the texts have each token (``count``).
             vocab_size: largest vocabulary, special tokens included; this one's own size where that is larger.
             min_frequency: words that are rarer in the texts do not come first.
         """
@@ -169,7 +188,7 @@ class Tokenizer:
 
         Raises:
             InputError: it is missing, truncated, foreign, or of rules that a later release brought.
-            ImportError: of a SentencePiece model, without the package sentencepiece.
+            ImportError: of a SentencePiece model or spaCy's words, without their packages.
         """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
@@ -188,6 +207,10 @@ class Tokenizer:
             from ulmfit_fast.text.sentencepiece_tokenizer import SentencePieceTokenizer  # which knows this class
 
             return SentencePieceTokenizer.of_contents(contents)
+        if isinstance(contents, dict) and contents.get("type") == "spacy":
+            from ulmfit_fast.text.spacy_tokenizer import SpacyTokenizer  # which knows this class
+
+            return SpacyTokenizer.of_contents(contents)
         ours = {name: contents.pop(name) for name in ("direction", "rules") if name in contents}
         backend = tokenizers.Tokenizer.from_str(json.dumps(contents) if ours else text)
         return cls(backend, ours.get("direction", "forward"), ours.get("rules", 1))

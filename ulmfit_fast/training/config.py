@@ -17,7 +17,7 @@ from ulmfit_fast.tasks.class_weights import CLASS_WEIGHTS
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
 from ulmfit_fast.tasks.options import TaskOptions
 from ulmfit_fast.tasks.task import AUTO, TASKS
-from ulmfit_fast.text.tokenizer import DIRECTIONS, TOKENIZERS, Tokenizer
+from ulmfit_fast.text.tokenizer import DIRECTIONS, KINDS, Tokenizer
 from ulmfit_fast.training.schedules import SCHEDULES
 from ulmfit_fast.training.unfreezing import UNFREEZING
 
@@ -131,8 +131,9 @@ class NewModelConfig(TrainingConfig):
     hidden_size: int = setting(1152, "features of the inner layers' state", at_least=1)
     num_layers: int = setting(3, "recurrent layers", at_least=1)
     tokenizer: str = setting(
-        "word", "word, subword for byte-pair encodings, or whitespace for text that is tokenized already",
-        choices=TOKENIZERS,
+        "word", "word, subword for byte-pair encodings, whitespace for text that is tokenized already, or spacy for "
+        "the very tokens of fastai (extra spacy)",
+        choices=KINDS,
     )  # fmt: skip
     vocab_size: int = setting(60_000, "largest vocabulary", at_least=16)
     min_frequency: int = setting(3, "rarer words are unknown", at_least=1)
