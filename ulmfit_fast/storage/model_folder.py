@@ -336,6 +336,7 @@ def _wrong_part(folder: str | Path, part: str) -> Iterator[None]:
 def _while_it_stays(folder: str | Path, read: Callable[[], R]) -> R:
     """What ``read`` makes of a model folder, read again where another process replaced the model meanwhile."""
     config = Path(folder) / "config.json"
+    coming = config.with_name("config.json.new")
 
     def state() -> tuple[int, int] | None:
         with contextlib.suppress(OSError):  # the first file that goes, and the last that comes
@@ -344,13 +345,14 @@ def _while_it_stays(folder: str | Path, read: Callable[[], R]) -> R:
         return None
 
     for _ in range(_READINGS):
-        before, being_replaced = state(), config.with_name("config.json.new").exists()
+        being_replaced, before = coming.exists(), state()
         error = None
         try:
             result = read()
         except InputError as failure:
             error = failure
-        if state() == before and (before is not None or not being_replaced):
+        # Without config.json it is no model only if none was coming at either end: a quick replacement fits in between.
+        if state() == before and (before is not None or not (being_replaced or coming.exists())):
             if error is not None:
                 raise error
             return result
