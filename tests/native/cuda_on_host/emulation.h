@@ -38,6 +38,16 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream = nullptr;
 };
 
+namespace cuda_on_host {
+
+// What a GPU would have been given so far. For tests, which read it by `cuda_on_host_counts`.
+struct Counts {
+  int64_t launches = 0, products = 0;
+};
+inline Counts counts;
+
+}  // namespace cuda_on_host
+
 inline dim3 blockIdx;
 #define threadIdx (cuda_on_host::Fibers::only().place())
 
@@ -54,6 +64,7 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
   if (config->gridDim.x == 0 || config->blockDim.x == 0 || config->blockDim.x > 1024) return cudaErrorInvalidValue;
+  ++cuda_on_host::counts.launches;
   for (blockIdx.x = 0; blockIdx.x < config->gridDim.x; ++blockIdx.x)
     cuda_on_host::Fibers::only().run_block(config->blockDim.x, [&] { kernel(arguments...); });
   return cudaSuccess;

@@ -17,6 +17,11 @@ Tensor borrowed(AtenTensorHandle handle) {
 
 }  // namespace
 
+extern "C" __attribute__((visibility("default"))) void cuda_on_host_counts(int64_t* launches, int64_t* products) {
+  *launches = cuda_on_host::counts.launches;
+  *products = cuda_on_host::counts.products;
+}
+
 AOTITorchError aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
   *guard = nullptr;
   return TORCH_SUCCESS;
@@ -32,12 +37,14 @@ AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
 }
 
 AOTITorchError aoti_torch_cuda_mm_out(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b) {
+  ++cuda_on_host::counts.products;
   return aoti_torch_cpu_mm_out(out, a, b);
 }
 
 // Float32 sums and result of narrower elements.
 AOTITorchError aoti_torch_cuda_mm_dtype_out(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b,
                                             int32_t code) {
+  ++cuda_on_host::counts.products;
   const Tensor left = borrowed(a), right = borrowed(b);
   const bool half = left.scalar_type() == ScalarType::Half || left.scalar_type() == ScalarType::BFloat16;
   if (left.scalar_type() != right.scalar_type() || !half || code != aoti_torch_dtype_float32())
