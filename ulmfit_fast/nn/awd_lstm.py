@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
-from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
+from ulmfit_fast.core.device import on_device
+from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, refuse_tracing
 from ulmfit_fast.nn.lstm import WeightDropLSTM, drops
 from ulmfit_fast.nn.stacked import (
     DropoutMasks,

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ulmfit_fast.core.device import on_device
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
+from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, refuse_tracing
 from ulmfit_fast.nn.qrnn_layer import QRNNLayer, dropped_weight, run_layer
 from ulmfit_fast.nn.stacked import (
     DropoutMasks,

@@ -19,6 +19,7 @@
 #define __global__
 #define __device__
 #define __shared__ static
+#define __grid_constant__
 #define __launch_bounds__(threads)
 
 struct dim3 {
@@ -26,11 +27,27 @@ struct dim3 {
   unsigned x;
 };
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNoKernelImageForDevice };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
 using cudaStream_t = void*;
 
 inline const char* cudaGetErrorString(cudaError_t) {
   return "no such launch";
+}
+
+inline cudaError_t cudaGetLastError() {
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+// Of a GPU that is too old.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 6 : 1;
+  return cudaSuccess;
 }
 
 struct cudaLaunchConfig_t {
@@ -40,11 +57,12 @@ struct cudaLaunchConfig_t {
 
 namespace cuda_on_host {
 
-// What a GPU would have been given so far. For tests, which read it by `cuda_on_host_counts`.
+// What a GPU would have been given so far, and whether it lacks all kernels. For tests (torch_cuda.cpp).
 struct Counts {
   int64_t launches = 0, products = 0;
 };
 inline Counts counts;
+inline bool without_kernels = false;
 
 }  // namespace cuda_on_host
 
@@ -64,6 +82,7 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
   if (config->gridDim.x == 0 || config->blockDim.x == 0 || config->blockDim.x > 1024) return cudaErrorInvalidValue;
+  if (cuda_on_host::without_kernels) return cudaErrorNoKernelImageForDevice;
   ++cuda_on_host::counts.launches;
   for (blockIdx.x = 0; blockIdx.x < config->gridDim.x; ++blockIdx.x)
     cuda_on_host::Fibers::only().run_block(config->blockDim.x, [&] { kernel(arguments...); });

@@ -91,7 +91,9 @@ def _compared(modifiers: tuple[str, ...], values: list[Bits], kind: str) -> Bits
             result = _COMPARE[how.removesuffix("u")](a, b) | unordered
     else:
         a, b = (whole(x, kind) for x in values[:2])
-        result = a != b if how == "ne" else _COMPARE[{"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}.get(how, how)](a, b)
+        result = (
+            a != b if how == "ne" else _COMPARE[{"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}.get(how, how)](a, b)
+        )
     if len(values) > 2:  # combined with another predicate
         result = _LOGIC[modifiers[1]](result, values[2] != 0)
     return result.astype(np.uint64)

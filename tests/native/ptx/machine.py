@@ -16,19 +16,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.native.ptx import arithmetic
-from tests.native.ptx.memory import Buffer, Fault, Memory, OutOfBounds, Threads
-from tests.native.ptx.program import PARAMETERS_AT, SHARED_AT, Address, Immediate, Instruction, Operand, Program, Register
+from tests.native.ptx.memory import Buffer, DeviceError, Memory, OutOfBounds, Threads
+from tests.native.ptx.program import (
+    PARAMETERS_AT,
+    SHARED_AT,
+    Address,
+    Immediate,
+    Instruction,
+    Operand,
+    Program,
+    Register,
+)
 
 WARP = 32
 _RUNS, _AT_BARRIER, _AT_SHUFFLE, _ENDED = range(4)
 _VECTORS = {"v2": 2, "v4": 4}
 
 
-class Divergence(Fault):
+class Divergence(DeviceError):
     """Threads wait at different places, or for one that has ended."""
 
 
-class DeviceAssertion(Fault):
+class DeviceAssertion(DeviceError):
     """The kernel's own assertion failed."""
 
 
@@ -51,7 +60,7 @@ class Device:
     def launch(self, program: Program, blocks: int, threads: int, parameters: bytes) -> None:
         """
         Raises:
-            Fault: an access or a wait that a GPU would punish, now or some other day.
+            DeviceError: an access or a wait that a GPU would punish, now or some other day.
         """
         assert len(parameters) == program.parameter_bytes, (len(parameters), program.parameter_bytes)
         self.memory.begin_launch()
@@ -103,19 +112,17 @@ class _Block:
 
     def advance(self, lanes: NDArray[np.intp]) -> None:
         """To the end of a stretch without branches, or to where others may wait."""
-        at = int(self.place[lanes[0]])
-        labels = set(self.program.labels.values())
-        instructions = self.program.instructions
-        for at in itertools.count(at):
+        instructions, labels = self.program.instructions, set(self.program.labels.values())
+        for at in itertools.count(int(self.place[lanes[0]])):
             if at == len(instructions):
                 self.state[lanes] = _ENDED
                 return
-            instruction = instructions[at]
             self.place[lanes] = at + 1
             try:
-                leaves = self.execute(instruction, lanes, at)
-            except Fault as fault:
-                raise type(fault)(f"{fault}; in block {self.block} of {self.program.name}, at {instruction.text}") from None
+                leaves = self.execute(instructions[at], lanes, at)
+            except DeviceError as error:
+                where = f"in block {self.block} of {self.program.name}, at {instructions[at].text}"
+                raise type(error)(f"{error}; {where}") from None
             if leaves or at + 1 in labels:
                 return
 
@@ -248,7 +255,9 @@ class _Block:
             waiting = lanes[self.state[lanes] == _AT_SHUFFLE]
             instruction = self.program.instructions[int(self.place[waiting[0]])]
             to, of, by, limits, members = instruction.operands
-            named = first + np.flatnonzero(((int(self.value(members, waiting[:1])[0]) & 0xFFFFFFFF) >> np.arange(WARP)) & 1)
+            named = first + np.flatnonzero(
+                ((int(self.value(members, waiting[:1])[0]) & 0xFFFFFFFF) >> np.arange(WARP)) & 1
+            )
             here = waiting[self.place[waiting] == self.place[waiting[0]]]
             if not np.array_equal(np.intersect1d(named, here), named):
                 raise Divergence(
@@ -275,6 +284,8 @@ def _sources(
         other = lane - step
         inside = other >= last
     else:
-        other = lane ^ step if "bfly" in modifiers else lane + step if "down" in modifiers else first | (step & ~segment)
+        other = (
+            lane ^ step if "bfly" in modifiers else lane + step if "down" in modifiers else first | (step & ~segment)
+        )
         inside = other <= last
     return np.where(inside, other, lane)

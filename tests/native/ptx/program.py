@@ -71,10 +71,11 @@ def parse(text: str) -> dict[str, Program]:
         SyntaxError: a line that is none of what kernels consist of.
     """
     text = re.sub(r"//.*", "", text)
-    return {match.group(1): _kernel(*match.groups()) for match in _ENTRY.finditer(text)}
+    shared = _SHARED.findall(_ENTRY.sub("", text))  # declared for the whole file
+    return {match.group(1): _kernel(*match.group(1, 2, 4), shared) for match in _ENTRY.finditer(text)}
 
 
-def _kernel(name: str, parameters: str, _: str, body: str) -> Program:
+def _kernel(name: str, parameters: str, body: str, of_file: list[tuple[str, str, str]]) -> Program:
     symbols: dict[str, int] = {}
     size = 0
     for match in _PARAMETER.finditer(parameters):
@@ -84,11 +85,10 @@ def _kernel(name: str, parameters: str, _: str, body: str) -> Program:
         symbols[match.group(3)] = PARAMETERS_AT + size
         size += bytes_
     program = Program(name, size)
-    for match in _SHARED.finditer(body):
-        align, symbol, bytes_ = int(match.group(1)), match.group(2), int(match.group(3))
-        begin = -(-program.shared_bytes // align) * align
+    for alignment, symbol, length in [*(one for one in of_file if one[1] in body), *_SHARED.findall(body)]:
+        begin = -(-program.shared_bytes // int(alignment)) * int(alignment)
         symbols[symbol] = SHARED_AT + begin
-        program.shared_bytes = begin + bytes_
+        program.shared_bytes = begin + int(length)
     body = re.sub(r"call\.uni\s*(?:\(\w+\),\s*)?([\w$]+),.*?;", r"call \1;", body, flags=re.DOTALL)
     body = _VECTOR.sub(r"<\1>", body)
     body = re.sub(r"(\$\w+):", r"\1:;", body.replace("{", " ").replace("}", " "))  # braces say nothing that runs
