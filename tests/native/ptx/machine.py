@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.native.ptx import arithmetic
-from tests.native.ptx.memory import Buffer, DeviceError, Memory, OutOfBounds, Threads
+from tests.native.ptx.memory import Buffer, DeviceError, Memory, OutOfBoundsError, Threads
 from tests.native.ptx.program import (
     PARAMETERS_AT,
     SHARED_AT,
@@ -33,11 +33,11 @@ _RUNS, _AT_BARRIER, _AT_SHUFFLE, _ENDED = range(4)
 _VECTORS = {"v2": 2, "v4": 4}
 
 
-class Divergence(DeviceError):
+class DivergenceError(DeviceError):
     """Threads wait at different places, or for one that has ended."""
 
 
-class DeviceAssertion(DeviceError):
+class DeviceAssertionError(DeviceError):
     """The kernel's own assertion failed."""
 
 
@@ -81,6 +81,7 @@ class _Block:
         self.place = np.zeros(threads, np.int64)  # of each thread the next instruction
         self.state = np.full(threads, _RUNS)
         self.epoch = 0
+        self.labels = set(program.labels.values())
         self.registers: dict[str, NDArray[np.uint64]] = {
             "%tid.x": np.arange(threads, dtype=np.uint64), "%ctaid.x": np.full(threads, block, np.uint64),
             "%ntid.x": np.full(threads, threads, np.uint64), "%nctaid.x": np.full(threads, blocks, np.uint64),
@@ -98,7 +99,7 @@ class _Block:
             elif not (self.exchanged() or self.passed_barrier()):
                 if (self.state == _ENDED).all():
                     return
-                raise Divergence(f"block {self.block} of {self.program.name}: threads wait for others for ever")
+                raise DivergenceError(f"block {self.block} of {self.program.name}: threads wait for others for ever")
 
     def chosen(self, running: NDArray[np.intp]) -> NDArray[np.intp]:
         """Threads that stand at one instruction."""
@@ -112,7 +113,7 @@ class _Block:
 
     def advance(self, lanes: NDArray[np.intp]) -> None:
         """To the end of a stretch without branches, or to where others may wait."""
-        instructions, labels = self.program.instructions, set(self.program.labels.values())
+        instructions, labels = self.program.instructions, self.labels
         for at in itertools.count(int(self.place[lanes[0]])):
             if at == len(instructions):
                 self.state[lanes] = _ENDED
@@ -145,7 +146,7 @@ class _Block:
             case "shfl":
                 self.place[lanes], self.state[lanes] = at, _AT_SHUFFLE
             case "call" | "trap":
-                raise DeviceAssertion(f"assertion of threads {lanes.tolist()[:4]}")
+                raise DeviceAssertionError(f"assertion of threads {lanes.tolist()[:4]}")
             case "ld":
                 self.load(instruction, lanes)
                 leaves = False
@@ -203,7 +204,7 @@ class _Block:
         if "param" in instruction.modifiers or (at >= PARAMETERS_AT).all():
             places = (at - np.uint64(PARAMETERS_AT)).astype(np.int64)[:, None] + np.arange(bytes_)
             if (places < 0).any() or (places >= len(self.parameters)).any():
-                raise OutOfBounds(f"{bytes_} bytes beyond the parameters")
+                raise OutOfBoundsError(f"{bytes_} bytes beyond the parameters")
             raw = self.parameters[places]
         elif "shared" in instruction.modifiers:
             raw = self.shared.load(self.in_shared(at, bytes_), bytes_, by)
@@ -231,7 +232,7 @@ class _Block:
     def in_shared(self, at: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
         offsets = (at - np.uint64(SHARED_AT)).astype(np.int64)
         if (offsets < 0).any() or (offsets + size > len(self.shared.data)).any():
-            raise OutOfBounds(f"{size} bytes beyond a block's shared memory of {len(self.shared.data)}")
+            raise OutOfBoundsError(f"{size} bytes beyond a block's shared memory of {len(self.shared.data)}")
         return offsets
 
     # Waiting.
@@ -241,7 +242,7 @@ class _Block:
         if not waits.any():
             return False
         if not waits.all() or len(np.unique(self.place)) > 1:
-            raise Divergence(f"block {self.block} of {self.program.name}: a barrier that not every thread reaches")
+            raise DivergenceError(f"block {self.block} of {self.program.name}: a barrier that not every thread reaches")
         self.epoch += 1
         self.place += 1
         self.state[:] = _RUNS
@@ -260,7 +261,7 @@ class _Block:
             )
             here = waiting[self.place[waiting] == self.place[waiting[0]]]
             if not np.array_equal(np.intersect1d(named, here), named):
-                raise Divergence(
+                raise DivergenceError(
                     f"block {self.block} of {self.program.name}: a shuffle names threads that do not come to it"
                 )
             values = np.zeros(len(self.place), np.uint64)

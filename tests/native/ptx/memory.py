@@ -19,16 +19,16 @@ class DeviceError(Exception):
     """What a GPU would answer with an error, or not notice at all."""
 
 
-class OutOfBounds(DeviceError): ...
+class OutOfBoundsError(DeviceError): ...
 
 
-class Misaligned(DeviceError): ...
+class MisalignedError(DeviceError): ...
 
 
-class Uninitialised(DeviceError): ...
+class UninitialisedError(DeviceError): ...
 
 
-class Race(DeviceError): ...
+class RaceError(DeviceError): ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Buffer:
         """[lanes, size] bytes."""
         places = offsets[:, None] + np.arange(size)
         if self.written is not None and not self.written[places].all():
-            raise Uninitialised(f"{self.name} is read where nobody has written")
+            raise UninitialisedError(f"{self.name} is read where nobody has written")
         self._check(places, by, self.writer, self.writer_stamp, "written")
         readers = np.broadcast_to(by.number[:, None], places.shape)
         last, stamp = self.reader[places], self.reader_stamp[places]
@@ -88,7 +88,7 @@ class Buffer:
         """``values``: [lanes, size] bytes."""
         places = offsets[:, None] + np.arange(values.shape[1])
         if len(np.unique(places)) < places.size:
-            raise Race(f"{self.name}: two threads write one byte at once")
+            raise RaceError(f"{self.name}: two threads write one byte at once")
         self._check(places, by, self.writer, self.writer_stamp, "written")
         self._check(places, by, self.reader, self.reader_stamp, "read")
         self.data[places] = values
@@ -105,7 +105,7 @@ class Buffer:
         race = (last != _NOBODY) & (last != by.number[:, None]) & (unordered | (last == _SEVERAL_BLOCKS))
         if race.any():
             lane, byte = np.argwhere(race)[0]
-            raise Race(
+            raise RaceError(
                 f"{self.name}: thread {by.number[lane]} accesses byte {places[lane, byte]}, {what} by thread "
                 f"{last[lane, byte]} with no barrier between"
             )
@@ -148,7 +148,7 @@ class Memory:
     ) -> list[tuple[Buffer, NDArray[np.intp], NDArray[np.int64]]]:
         at = addresses.astype(np.int64)
         if (at % size).any():
-            raise Misaligned(f"{size} bytes at {int(at[at % size != 0][0]):#x}")
+            raise MisalignedError(f"{size} bytes at {int(at[at % size != 0][0]):#x}")
         index = np.searchsorted(np.array(self._begins), at, side="right") - 1
         found = []
         for number in np.unique(index):
@@ -157,7 +157,7 @@ class Memory:
             offsets = at[lanes] - buffer.begin
             outside = (offsets < 0) | (offsets + size > len(buffer.data))
             if outside.any():
-                raise OutOfBounds(
+                raise OutOfBoundsError(
                     f"{size} bytes at {int(offsets[outside][0])} of {buffer.name}, which has {len(buffer.data)}"
                 )
             found.append((buffer, lanes, offsets))
