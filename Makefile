@@ -12,7 +12,9 @@ CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 STABLE_TORCH := $(shell sed -n 's/^set(STABLE_TORCH \(.*\))/-D\1/p' CMakeLists.txt)
 CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
-GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
+# As cmake/cuda_architectures.cmake: all that are supported and that nvcc knows.
+ARCHITECTURES ?= $(filter $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch)),75 80 90 100)
+GENCODE ?= $(foreach a,$(ARCHITECTURES),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(ARCHITECTURES)),code=compute_$(lastword $(ARCHITECTURES))
 
 .PHONY: help build demo test coverage native-test native-test-aarch64 bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
 
@@ -96,7 +98,7 @@ hooks: $(VENV)/.dev  ## check each commit as `make lint` does
 
 cuda-compile: $(VENV)/.run  ## compile csrc/cuda with nvcc for all architectures; needs no GPU; warnings, spilled registers too, are errors
 	@command -v $(NVCC) >/dev/null || { echo "cuda-compile: $(NVCC) is not on PATH; install the CUDA toolkit" >&2; exit 1; }
-	@$(MAKE) --no-print-directory -j$(shell nproc) $(CUDA:csrc/%=build/%.o) \
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(CUDA:csrc/%=build/%.o) GENCODE="$(GENCODE)" \
 	  TORCH_INCLUDES="$$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths; print(*("-isystem " + p for p in include_paths()))')"
 
 define compile-cuda

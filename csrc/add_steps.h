@@ -1,5 +1,5 @@
-// add_steps: count int64 [D] and, of its first documents, the steps of each sequence of a packed batch, row r's document
-// being r. In memory of its own.
+// add_steps: count int64 [D] and, of its first documents, the steps of each sequence of a packed batch, row r's
+// document being r. In memory of its own.
 #pragma once
 
 #include "lstm.h"

@@ -21,11 +21,14 @@ namespace ulmfit_fast::cuda {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  const std::string capability = std::to_string(major) + std::to_string(minor);
+  const int capability = 10 * major + minor;
+  const std::string number = std::to_string(capability);
+  const std::string remedy = capability < 75
+                                 ? "GPUs before 7.5 are not supported"
+                                 : "build it again with CMAKE_ARGS=-DULMFIT_FAST_CUDA_ARCHITECTURES=" + number;
   throw std::runtime_error("ulmfit_fast: this build has CUDA kernels for the architectures " ULMFIT_CUDA_ARCHITECTURES
-                           ", not for this GPU's " + capability +
-                           "; build it again with CMAKE_ARGS=-DULMFIT_FAST_CUDA_ARCHITECTURES=" + capability +
-                           " (7.5 is the oldest that is supported), or use device=\"cpu\"");
+                           ", not for this GPU's " +
+                           number + ": " + remedy + ", or use device=\"cpu\"");
 }
 
 // Runs a kernel in so many blocks.

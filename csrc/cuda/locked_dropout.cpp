@@ -15,10 +15,11 @@ Tensor locked_dropout_cuda(const Tensor& input, const Tensor& mask, const Tensor
   const Tensor output = empty(x.sizes(), dtype_of(x), x);
   const cudaStream_t stream = cuda::stream_of(x);
   cuda::for_dtype("ulmfit_fast.ops.locked_dropout", dtype_of(x), [&]<typename T>() {
-    cuda::for_packed_runs(batch_sizes.const_data_ptr<int64_t>(), batch_sizes.size(0), [&](const cuda::PackedRuns& runs) {
-      cuda::multiply_by_mask<T>(stream, output.mutable_data_ptr<T>(), x.const_data_ptr<T>(),
-                                factors.const_data_ptr<Accumulator<T>>(), x.size(1), runs);
-    });
+    cuda::for_packed_runs(batch_sizes.const_data_ptr<int64_t>(), batch_sizes.size(0),
+                          [&](const cuda::PackedRuns& runs) {
+                            cuda::multiply_by_mask<T>(stream, output.mutable_data_ptr<T>(), x.const_data_ptr<T>(),
+                                                      factors.const_data_ptr<Accumulator<T>>(), x.size(1), runs);
+                          });
   });
   return output;
 }

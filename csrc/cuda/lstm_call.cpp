@@ -1,6 +1,6 @@
-// lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step (with a projection, two of
-// each), the large products around them at once. Where gradients stop every `bptt` steps, the chunks between run side by
-// side. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it.
+// lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step (with a projection, two
+// of each), the large products around them at once. Where gradients stop every `bptt` steps, the chunks between run
+// side by side. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it.
 #include "lstm_call.h"
 
 #include <algorithm>
@@ -257,10 +257,10 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     }
     step.state.from_next = pointer<Acc>(from_next);
     if (projected) {
-      state_gradient<E>(stream, step.state, mutable_pointer(grad_h_rows), mutable_pointer(h_together),
-                        at.groups.data(), groups, at.rows);
-      const Tensor grad_h = h_together.has_value() ? rows_of(*h_together, 0, at.rows)
-                                                   : rows_of(*grad_h_rows, at.groups[0].row, at.rows);
+      state_gradient<E>(stream, step.state, mutable_pointer(grad_h_rows), mutable_pointer(h_together), at.groups.data(),
+                        groups, at.rows);
+      const Tensor grad_h =
+          h_together.has_value() ? rows_of(*h_together, 0, at.rows) : rows_of(*grad_h_rows, at.groups[0].row, at.rows);
       grad_cell_output = multiply(grad_h, *weight_hr, state_dtype);
       step.grad_cell_output = pointer<Acc>(grad_cell_output);
     }
@@ -270,7 +270,8 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   Tensor grad_weight_hh = no_gradient(a.weight_hh);
   Tensor grad_weight_hr = no_gradient(projected ? *a.weight_hr : a.input);
   if (needs[kNeedWeightHh])
-    grad_weight_hh = converted(dropped<Acc>(weight_hh_gradient<E>(a, steps, grad_gates, output), a), dtype_of(a.weight_hh));
+    grad_weight_hh =
+        converted(dropped<Acc>(weight_hh_gradient<E>(a, steps, grad_gates, output), a), dtype_of(a.weight_hh));
   if (needs[kNeedWeightHr]) {
     Tensor all_gates = gates;
     const Tensor o = converted(torch::stable::narrow(all_gates, 1, 3 * hidden, hidden), state_dtype);

@@ -201,10 +201,10 @@ void backward_step(cudaStream_t stream, const BackwardStep<E>& step, const StepR
   });
 }
 
-#define INSTANTIATE(E)                                                                                            \
-  template void drop(cudaStream_t, E*, const E*, const int64_t*, int64_t, uint64_t, double, int64_t);             \
-  template void forward_step(cudaStream_t, const ForwardStep<E>&);                                                \
-  template void state_gradient(cudaStream_t, const StateGradient<E>&, E*, E*, const StepRows*, int, int64_t);     \
+#define INSTANTIATE(E)                                                                                        \
+  template void drop(cudaStream_t, E*, const E*, const int64_t*, int64_t, uint64_t, double, int64_t);         \
+  template void forward_step(cudaStream_t, const ForwardStep<E>&);                                            \
+  template void state_gradient(cudaStream_t, const StateGradient<E>&, E*, E*, const StepRows*, int, int64_t); \
   template void backward_step(cudaStream_t, const BackwardStep<E>&, const StepRows*, int, int64_t);
 ULMFIT_FOR_ELEMENTS(INSTANTIATE)
 

@@ -5,8 +5,8 @@
 
 namespace ulmfit_fast::cuda {
 
-// dropped = weight o M / (1-p). May be in place. `seed` is read on the device, so that no call waits for it; where it is
-// null, `seed_value` is the seed.
+// dropped = weight o M / (1-p). May be in place. `seed` is read on the device, so that no call waits for it; where it
+// is null, `seed_value` is the seed.
 template <typename E>
 void drop(cudaStream_t stream, E* dropped, const E* weight, const int64_t* seed, int64_t seed_value, uint64_t threshold,
           double scale, int64_t elements);

@@ -17,8 +17,8 @@ template <typename E>
 void previous_rows(cudaStream_t stream, E* previous, const E* output, const E* h0, int64_t width, bool reverse,
                    const PackedRuns& runs);
 
-// result [documents] = count and the steps of each sequence up to the end of `runs`: a later call, for documents that go
-// on, takes its place.
+// result [documents] = count and the steps of each sequence up to the end of `runs`: a later call, for documents that
+// go on, takes its place.
 void add_steps(cudaStream_t stream, int64_t* result, const int64_t* count, int64_t documents, const PackedRuns& runs);
 
 }  // namespace ulmfit_fast::cuda

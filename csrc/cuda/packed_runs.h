@@ -15,8 +15,8 @@ struct PackedRun {
 };
 
 struct PackedRuns {
-  int64_t first_row, end_row;         // of all its runs together
-  int64_t rows_before, rows_after;    // of the steps next to them, 0 where there is none
+  int64_t first_row, end_row;       // of all its runs together
+  int64_t rows_before, rows_after;  // of the steps next to them, 0 where there is none
   int count;
   PackedRun runs[kMostRuns];
 

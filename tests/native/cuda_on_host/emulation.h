@@ -44,12 +44,6 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-// Of a GPU that is too old.
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 6 : 1;
-  return cudaSuccess;
-}
-
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   cudaStream_t stream = nullptr;
@@ -57,14 +51,21 @@ struct cudaLaunchConfig_t {
 
 namespace cuda_on_host {
 
-// What a GPU would have been given so far, and whether it lacks all kernels. For tests (torch_cuda.cpp).
+// What a GPU would have been given so far; the compute capability of one that the build has no kernels for, or 0. For
+// tests (torch_cuda.cpp).
 struct Counts {
   int64_t launches = 0, products = 0;
 };
 inline Counts counts;
-inline bool without_kernels = false;
+inline int without_kernels = 0;
 
 }  // namespace cuda_on_host
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const int capability = cuda_on_host::without_kernels;
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? capability / 10 : capability % 10;
+  return cudaSuccess;
+}
 
 inline dim3 blockIdx;
 #define threadIdx (cuda_on_host::Fibers::only().place())
@@ -82,7 +83,7 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
   if (config->gridDim.x == 0 || config->blockDim.x == 0 || config->blockDim.x > 1024) return cudaErrorInvalidValue;
-  if (cuda_on_host::without_kernels) return cudaErrorNoKernelImageForDevice;
+  if (cuda_on_host::without_kernels != 0) return cudaErrorNoKernelImageForDevice;
   ++cuda_on_host::counts.launches;
   for (blockIdx.x = 0; blockIdx.x < config->gridDim.x; ++blockIdx.x)
     cuda_on_host::Fibers::only().run_block(config->blockDim.x, [&] { kernel(arguments...); });

@@ -22,8 +22,8 @@ extern "C" __attribute__((visibility("default"))) void cuda_on_host_counts(int64
   *products = cuda_on_host::counts.products;
 }
 
-extern "C" __attribute__((visibility("default"))) void cuda_on_host_set_without_kernels(int without) {
-  cuda_on_host::without_kernels = without != 0;
+extern "C" __attribute__((visibility("default"))) void cuda_on_host_set_without_kernels(int capability) {
+  cuda_on_host::without_kernels = capability;
 }
 
 AOTITorchError aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
