@@ -111,7 +111,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Program]:
     for name, barrier in (("clean", "__syncthreads();"), ("racy", "")):
         source = Path(folder) / f"{name}.cu"
         source.write_text(SOURCE.replace("BARRIER", barrier))
-        ptx = compiled(source, ".ptx", "-ptx")
+        ptx = compiled(source)
         found |= {f"{name} {kernel}": code for kernel, code in parse(ptx.read_text()).items()}
         ptx.unlink()  # its folder's name is another each time
     return found

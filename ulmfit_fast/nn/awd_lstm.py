@@ -191,7 +191,7 @@ class AWDLSTM(StackedEncoder):
             The new pooled state, each layer's state after each sequence's last step, and each layer's states at
             ``boundary_rows``.
         """
-        sparse = weights is not None and not tokens.is_cuda  # where torch adds sparse gradients in no fixed order
+        sparse = weights is not None and tokens.is_cpu  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
         x = embedded_rows(tokens, weights.embedding, masks, sparse)
         new_state: list[LayerState] = []

@@ -196,7 +196,7 @@ class QRNN(StackedEncoder):
         boundary_rows: Tensor | None = None,
     ) -> tuple[PooledState, list[LayerState], list[LayerState]]:
         """Encode packed rows into the pooled state of their documents; see ``AWDLSTM.pool``."""
-        sparse = weights is not None and not tokens.is_cuda  # where torch adds sparse gradients in no fixed order
+        sparse = weights is not None and tokens.is_cpu  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
         x = embedded_rows(tokens, weights.embedding, masks, sparse)
         new_state: list[LayerState] = []

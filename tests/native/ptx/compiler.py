@@ -20,29 +20,29 @@ NVCC = shutil.which(os.environ.get("NVCC", "nvcc"))
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc, of CUDA's toolkit or of PyPI (NVCC=path)")
 
 
-def arguments(architecture: str = "sm_80") -> list[str]:
-    """What the build gives nvcc, for one architecture."""
+def arguments() -> list[str]:
+    """What the build gives nvcc, but for the architecture."""
     from torch.utils.cpp_extension import include_paths
 
     cmake = (ROOT / "CMakeLists.txt").read_text()
     stable = re.search(r"set\(STABLE_TORCH (.*)\)", cmake)
     assert stable is not None
     includes = [part for path in include_paths() for part in ("-isystem", path)]
-    return ["-std=c++20", "-O3", f"-arch={architecture}", "--expt-relaxed-constexpr", f"-D{stable.group(1)}",
+    return ["-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-D{stable.group(1)}",
             "-DUSE_CUDA", *includes]  # fmt: skip
 
 
-def compiled(source: Path, output: str, *options: str) -> Path:
-    """``source`` compiled to a file whose name ends in ``output``; from an earlier run where nothing has changed."""
+def compiled(source: Path, kind: str = "ptx", architecture: str = "sm_80") -> Path:
+    """``source`` compiled to PTX or to a cubin; from an earlier run where nothing has changed."""
     assert NVCC is not None
-    command = [NVCC, *arguments(), *options]
+    command = [NVCC, *arguments(), f"-arch={architecture}", f"-{kind}"]
     version = subprocess.run([NVCC, "--version"], capture_output=True, check=True).stdout
     key = hashlib.sha256(version + " ".join(command).encode() + str(source).encode())
     for file in sorted({*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), source}):
         key.update(file.read_bytes())
     folder = ROOT / "build" / "ptx"
     folder.mkdir(parents=True, exist_ok=True)
-    result = folder / f"{source.stem}-{key.hexdigest()[:16]}{output}"
+    result = folder / f"{source.stem}-{key.hexdigest()[:16]}.{kind}"
     if not result.exists():
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             new = Path(temporary) / result.name
@@ -54,7 +54,7 @@ def compiled(source: Path, output: str, *options: str) -> Path:
 @functools.cache
 def kernels(source: Path) -> dict[str, Program]:
     """The kernels of a CUDA source."""
-    return parse(compiled(source, ".ptx", "-ptx").read_text())
+    return parse(compiled(source).read_text())
 
 
 def kernel(source: str | Path, *parts: str) -> Program:
