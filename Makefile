@@ -16,7 +16,7 @@ NVCC ?= nvcc
 ARCHITECTURES ?= $(filter $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch)),75 80 90 100)
 GENCODE ?= $(foreach a,$(ARCHITECTURES),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(ARCHITECTURES)),code=compute_$(lastword $(ARCHITECTURES))
 
-.PHONY: help build demo test coverage native-test native-test-aarch64 bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-soak gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
+.PHONY: help build demo test coverage native-test native-test-aarch64 bench bench-smoke lint format hooks cuda-compile cuda-on-host cuda-ptx docs gpu gpu-build gpu-test gpu-soak gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 24
@@ -119,6 +119,16 @@ cuda-on-host: build $(VENV)/.dev  ## compile csrc/cuda for the CPU, launches emu
 	  tests/ops/test_cuda.py tests/ops/test_cuda_launches.py tests/ops/test_cuda_soak.py tests/ops/test_every_op.py \
 	  tests/ops/test_add_steps.py tests/ops/test_dropconnect_mask.py tests/ops/test_locked_dropout.py tests/nn/test_bpt3c.py \
 	  --deselect tests/nn/test_bpt3c.py::test_a_document_does_not_depend_on_batch_padding_or_chunks  # which only the CPU's products allow
+
+NVCC_OF_PYPI := build/nvcc/nvidia/cu13/bin/nvcc
+$(NVCC_OF_PYPI): requirements-nvcc.txt | $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/nvcc -r $<
+	@touch $@
+
+CUDA_PTX := tests/native/test_ptx_machine.py tests/native/test_cuda_kernels.py tests/native/test_cuda_kernels_qrnn.py tests/native/test_cuda_sass.py
+cuda-ptx: build $(VENV)/.dev  ## run the compiled PTX of every CUDA kernel on the CPU, checked for races; needs no GPU; brings nvcc where there is none
+	@nvcc="$$(command -v $(NVCC))" || { $(MAKE) --no-print-directory $(NVCC_OF_PYPI) && nvcc="$(abspath $(NVCC_OF_PYPI))"; } && \
+	  NVCC="$$nvcc" $(BIN)/python -m pytest -q $(CUDA_PTX)
 
 GPU_PYTHON ?= python3
 GPU_OUT ?= build/gpu

@@ -1,4 +1,4 @@
-"""Times on a GPU, and torch's flags that they depend on. All of it runs on a CPU, too, so that it can be tried there."""
+"""Times on a GPU, and torch's flags that they depend on. All of it runs on a CPU, too, so that it can be tried."""
 
 from __future__ import annotations
 
