@@ -12,9 +12,11 @@ CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 STABLE_TORCH := $(shell sed -n 's/^set(STABLE_TORCH \(.*\))/-D\1/p' CMakeLists.txt)
 CUDA := $(basename $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp))
 NVCC ?= nvcc
-GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=[sm_100,compute_100]
+# As cmake/cuda_architectures.cmake: all that are supported and that nvcc knows.
+ARCHITECTURES ?= $(filter $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch)),75 80 90 100)
+GENCODE ?= $(foreach a,$(ARCHITECTURES),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(ARCHITECTURES)),code=compute_$(lastword $(ARCHITECTURES))
 
-.PHONY: help build demo test coverage native-test native-test-aarch64 bench bench-smoke lint format hooks cuda-compile cuda-on-host docs gpu gpu-build gpu-test gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
+.PHONY: help build demo test coverage native-test native-test-aarch64 bench bench-smoke lint format hooks cuda-compile cuda-on-host cuda-ptx docs gpu gpu-build gpu-test gpu-soak gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 24
@@ -96,7 +98,7 @@ hooks: $(VENV)/.dev  ## check each commit as `make lint` does
 
 cuda-compile: $(VENV)/.run  ## compile csrc/cuda with nvcc for all architectures; needs no GPU; warnings, spilled registers too, are errors
 	@command -v $(NVCC) >/dev/null || { echo "cuda-compile: $(NVCC) is not on PATH; install the CUDA toolkit" >&2; exit 1; }
-	@$(MAKE) --no-print-directory -j$(shell nproc) $(CUDA:csrc/%=build/%.o) \
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(CUDA:csrc/%=build/%.o) GENCODE="$(GENCODE)" \
 	  TORCH_INCLUDES="$$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths; print(*("-isystem " + p for p in include_paths()))')"
 
 define compile-cuda
@@ -114,16 +116,27 @@ cuda-on-host: build $(VENV)/.dev  ## compile csrc/cuda for the CPU, launches emu
 	PATH="$(abspath $(BIN)):$$PATH" && eval cmake -G Ninja -S . -B $(dir $(CUDA_ON_HOST)) -DULMFIT_FAST_CUDA_ON_HOST=ON \
 	  "$$($(BIN)/python setup.py --print-cmake-arguments)" >/dev/null && cmake --build $(dir $(CUDA_ON_HOST)) --target cuda_on_host
 	ULMFIT_FAST_CUDA_ON_HOST=$(CUDA_ON_HOST) ULMFIT_FAST_TEST_DEVICE=cpu $(BIN)/python -m pytest -q \
-	  tests/ops/test_cuda.py tests/ops/test_every_op.py tests/ops/test_dropconnect_mask.py tests/ops/test_locked_dropout.py tests/nn/test_bpt3c.py \
+	  tests/ops/test_cuda.py tests/ops/test_cuda_launches.py tests/ops/test_cuda_soak.py tests/ops/test_every_op.py \
+	  tests/ops/test_add_steps.py tests/ops/test_dropconnect_mask.py tests/ops/test_locked_dropout.py tests/nn/test_bpt3c.py \
 	  --deselect tests/nn/test_bpt3c.py::test_a_document_does_not_depend_on_batch_padding_or_chunks  # which only the CPU's products allow
+
+NVCC_OF_PYPI := build/nvcc/nvidia/cu13/bin/nvcc
+$(NVCC_OF_PYPI): requirements-nvcc.txt | $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/nvcc -r $<
+	@touch $@
+
+CUDA_PTX := tests/native/test_ptx_machine.py tests/native/test_cuda_kernels.py tests/native/test_cuda_kernels_qrnn.py tests/native/test_cuda_sass.py
+cuda-ptx: build $(VENV)/.dev  ## run the compiled PTX of every CUDA kernel on the CPU, checked for races; needs no GPU; brings nvcc where there is none
+	@nvcc="$$(command -v $(NVCC))" || { $(MAKE) --no-print-directory $(NVCC_OF_PYPI) && nvcc="$(abspath $(NVCC_OF_PYPI))"; } && \
+	  NVCC="$$nvcc" $(BIN)/python -m pytest -q $(CUDA_PTX)
 
 GPU_PYTHON ?= python3
 GPU_OUT ?= build/gpu
 GPU_ARCHITECTURES ?= native
-# What fails does not keep the rest from running. Each step has a time limit; after some 90 seconds of building on 16 cores
-# they end within ten minutes.
+# What fails does not keep the rest from running. Each step has a time limit; with some 90 seconds of building on 16 cores
+# they end within ten minutes (130 + 60 + 120 + 3 * 45 + 60).
 gpu: gpu-build  ## on a machine with a GPU: build, test and benchmark with GPU_PYTHON's torch; results in GPU_OUT
-	@status=0; for step in gpu-test gpu-bench gpu-sanitize gpu-test-cpu; do $(MAKE) --no-print-directory $$step || status=1; done; exit $$status
+	@status=0; for step in gpu-test gpu-soak gpu-bench gpu-sanitize gpu-test-cpu; do $(MAKE) --no-print-directory $$step || status=1; done; exit $$status
 
 # CMake alone: setup() wants a newer setuptools than some machines that have all the rest.
 gpu-build:
@@ -136,23 +149,28 @@ gpu-build:
 LIMIT := timeout --signal=INT --kill-after=5
 gpu-test:
 	@mkdir -p $(GPU_OUT)
-	$(LIMIT) 150 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py 2>&1 | tee $(GPU_OUT)/tests-cuda.log
+	$(LIMIT) 130 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py tests/ops/test_cuda_replay.py 2>&1 | tee $(GPU_OUT)/tests-cuda.log
+
+gpu-soak:
+	@mkdir -p $(GPU_OUT)
+	ULMFIT_FAST_SOAK_SECONDS=12 $(LIMIT) 60 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda_soak.py 2>&1 | tee $(GPU_OUT)/soak.log
 
 gpu-test-cpu:
 	@mkdir -p $(GPU_OUT)
-	$(LIMIT) 90 $(GPU_PYTHON) -m pytest -q tests/ops tests/nn/test_lstm.py tests/nn/test_lstm_edges.py tests/nn/test_awd_lstm.py --ignore tests/ops/test_instruction_sets.py --ignore tests/ops/test_cuda.py 2>&1 | tee $(GPU_OUT)/tests-cpu.log
+	$(LIMIT) 60 $(GPU_PYTHON) -m pytest -q tests/ops tests/nn/test_lstm.py tests/nn/test_lstm_edges.py tests/nn/test_awd_lstm.py --ignore tests/ops/test_instruction_sets.py --ignore-glob 'tests/ops/test_cuda*.py' 2>&1 | tee $(GPU_OUT)/tests-cpu.log
 
 gpu-bench:
 	@mkdir -p $(GPU_OUT)
-	$(LIMIT) 120 $(GPU_PYTHON) -m benchmarks.cuda_layers --output $(GPU_OUT)/layers.json | tee $(GPU_OUT)/layers.md
+	$(LIMIT) 40 $(GPU_PYTHON) -m benchmarks.cuda_steps --output $(GPU_OUT)/steps.json | tee $(GPU_OUT)/steps.md
+	$(LIMIT) 80 $(GPU_PYTHON) -m benchmarks.cuda_layers --output $(GPU_OUT)/layers.json | tee $(GPU_OUT)/layers.md
 
-# Without torch's cache of memory, whose blocks hide what reads beyond a tensor.
+# synccheck: threads that wait at different places. Without torch's cache of memory, whose blocks hide what reads beyond a tensor.
 gpu-sanitize:
 	@command -v compute-sanitizer >/dev/null || { echo "gpu-sanitize: compute-sanitizer is not on PATH; left out"; exit 0; }; \
-	mkdir -p $(GPU_OUT); status=0; for tool in memcheck racecheck; do \
-	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(LIMIT) 60 compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py \
+	mkdir -p $(GPU_OUT); status=0; for tool in memcheck racecheck synccheck; do \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(LIMIT) 45 compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py \
 	    -k "(ragged or odd or chunks or blocks) and not float64" >$(GPU_OUT)/$$tool.log 2>&1; \
-	  case $$? in 0) echo "$$tool: clean";; 124|137) echo "$$tool: stopped after 60 s"; tail -5 $(GPU_OUT)/$$tool.log; status=1;; \
+	  case $$? in 0) echo "$$tool: clean";; 124|137) echo "$$tool: stopped after 45 s"; tail -5 $(GPU_OUT)/$$tool.log; status=1;; \
 	    *) echo "$$tool:"; tail -20 $(GPU_OUT)/$$tool.log; status=1;; esac; done; exit $$status
 
 RELEASE := build/release

@@ -6,6 +6,7 @@ ULMFIT_FAST_CUDA=auto|0|1 chooses the CUDA backend (auto: when nvcc and a CUDA b
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,8 +23,8 @@ NEEDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["pr
 TORCH = next(need for need in NEEDS if need.startswith("torch"))  # "torch>=LOWEST,<ABOVE"
 
 
-def torch_paths() -> tuple[list[str], Path, bool]:
-    """Include folders, library folder, and whether this torch was built with CUDA."""
+def torch_paths() -> tuple[list[str], Path, str | None]:
+    """Include folders, library folder, and the version of CUDA that this torch was built with."""
     try:
         import torch
         from torch.utils.cpp_extension import include_paths
@@ -41,33 +42,54 @@ def torch_paths() -> tuple[list[str], Path, bool]:
             f"ulmfit_fast is built with torch's headers, and those of torch {torch.__version__} do not fit. "
             f"pip install '{TORCH}', then: pip install --no-build-isolation ."
         )
-    return include_paths(), Path(torch.__file__).parent / "lib", torch.version.cuda is not None
+    return include_paths(), Path(torch.__file__).parent / "lib", torch.version.cuda
 
 
-def with_cuda(torch_has_cuda: bool) -> bool:
+def nvcc_version(nvcc: str) -> str:
+    """As in "12.8"."""
+    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+\.\d+)", said)
+    if found is None:
+        raise SystemExit(f"{nvcc} --version does not say which release it is:\n{said}")
+    return found.group(1)
+
+
+def with_cuda(torch_cuda: str | None) -> bool:
+    """Whether to build the CUDA backend beside a torch that was built with this version of CUDA."""
     choice = os.environ.get("ULMFIT_FAST_CUDA", "auto")
     if choice not in ("auto", "0", "1"):
         raise SystemExit(f"ULMFIT_FAST_CUDA={choice}: expected auto, 0 or 1")
-    nvcc = shutil.which("nvcc")
-    if choice == "1" and nvcc is None:
-        raise SystemExit("ULMFIT_FAST_CUDA=1, but nvcc is not on PATH: install the CUDA toolkit or set it to 0")
-    if choice == "1" and not torch_has_cuda:
-        raise SystemExit("ULMFIT_FAST_CUDA=1, but the installed torch has no CUDA: install a CUDA build or set it to 0")
-    chosen = choice == "1" or (choice == "auto" and nvcc is not None and torch_has_cuda)
+    nvcc = None if choice == "0" else shutil.which("nvcc")
+    obstacle = None
+    if nvcc is None:
+        obstacle = "nvcc is not on PATH: install the CUDA toolkit or set it to 0"
+    elif torch_cuda is None:
+        obstacle = "the installed torch has no CUDA: install a CUDA build or set it to 0"
+    elif (version := nvcc_version(nvcc)).split(".")[0] != torch_cuda.split(".")[0]:
+        # One process would hold two CUDA runtimes, neither of which knows of the other's streams.
+        obstacle = (
+            f"{nvcc} is of CUDA {version} and the installed torch was built with CUDA {torch_cuda}: put the toolkit of "
+            f"CUDA {torch_cuda.split('.')[0]} first on PATH, install a torch for CUDA {version.split('.')[0]}, "
+            "or set it to 0"
+        )
+    if choice == "1" and obstacle is not None:
+        raise SystemExit(f"ULMFIT_FAST_CUDA=1, but {obstacle}")
+    chosen = choice != "0" and obstacle is None
+    why = "" if chosen or choice == "0" else f"; {obstacle}"
     print(
-        f"ulmfit_fast: CUDA backend {'on' if chosen else 'off'} (ULMFIT_FAST_CUDA={choice}, nvcc: {nvcc})",
+        f"ulmfit_fast: CUDA backend {'on' if chosen else 'off'} (ULMFIT_FAST_CUDA={choice}, nvcc: {nvcc}{why})",
         file=sys.stderr,
     )
     return chosen
 
 
 def cmake_arguments() -> list[str]:
-    includes, libraries, torch_has_cuda = torch_paths()
+    includes, libraries, torch_cuda = torch_paths()
     arguments = [
         f"-DTORCH_INCLUDE_DIRS={';'.join(includes)}",
         f"-DTORCH_LIBRARY_DIR={libraries}",
         f"-DPYTHON_INCLUDE_DIR={sysconfig.get_path('include')}",
-        f"-DULMFIT_FAST_WITH_CUDA={'ON' if with_cuda(torch_has_cuda) else 'OFF'}",
+        f"-DULMFIT_FAST_WITH_CUDA={'ON' if with_cuda(torch_cuda) else 'OFF'}",
     ]
     ninja = shutil.which("ninja")
     if ninja:  # named each time: a cached path may lie in a build environment that pip has deleted

@@ -9,6 +9,7 @@ STABLE_TORCH_LIBRARY(ulmfit_fast, m) {
   m.def("embedding(Tensor tokens, Tensor weight, Tensor? mask) -> Tensor");
   m.def("embedding_backward(Tensor grad, Tensor tokens, Tensor? mask, int vocabulary) -> Tensor");
   m.def("locked_dropout(Tensor input, Tensor mask, Tensor batch_sizes) -> Tensor");
+  m.def("add_steps(Tensor count, Tensor batch_sizes) -> Tensor");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias, bool transposed) -> Tensor");
   // keep: 0 what is asked for, 1 also each step's cells and, where h is pooled, output; 2 cells alone.
   m.def(

@@ -1,11 +1,13 @@
-// lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step, the large products
-// around them at once. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it.
+// lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step (with a projection, two
+// of each), the large products around them at once. Where gradients stop every `bptt` steps, the chunks between run
+// side by side. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it.
 #include "lstm_call.h"
 
 #include <algorithm>
 
 #include "../common/philox.h"
 #include "lstm_kernels.h"
+#include "packed_rows_kernels.h"
 #include "tensors.h"
 
 namespace ulmfit_fast {
@@ -18,13 +20,15 @@ const T* pointer(const OptionalTensor& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr<T>() : nullptr;
 }
 
-// from o M / (1-p) as a tensor of its own, or `from` itself where nothing is dropped; E is its type.
+// from o M / (1-p) as a tensor of its own, or `from` itself where nothing is dropped; E is its type. A seed on the CPU
+// goes along as a number, as a CUDA graph could not hold the copy of it: each replay then drops the same.
 template <typename E>
 Tensor dropped(const Tensor& from, const LstmInputs& a) {
   if (a.weight_dropout == 0.0) return from;
   const Tensor to = empty(from.sizes(), dtype_of(from), from);
-  const Tensor seed = torch::stable::to(a.seed, from.device(), /*non_blocking=*/true);  // eight bytes, staged at once
-  drop<E>(stream_of(from), to.mutable_data_ptr<E>(), from.const_data_ptr<E>(), seed.const_data_ptr<int64_t>(),
+  const int64_t* seed = a.seed.const_data_ptr<int64_t>();
+  const bool here = a.seed.is_cpu();
+  drop<E>(stream_of(from), to.mutable_data_ptr<E>(), from.const_data_ptr<E>(), here ? nullptr : seed, here ? *seed : 0,
           keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout), from.numel());
   return to;
 }
@@ -115,6 +119,76 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   return {output, h, converted(c, dtype_of(a.c0)), gates, cells, pooled};
 }
 
+// The groups of rows of each step of backward, in order of computation.
+class BackwardSteps {
+ public:
+  BackwardSteps(const Steps& steps, int64_t bptt)
+      : steps_(steps), length_(bptt > 0 ? std::min(bptt, steps.count) : steps.count) {
+    for (int64_t first = 0; first < steps.count; first += length_) {
+      states_.push_back(state_rows_);
+      state_rows_ += steps.rows(first + (steps.reversed ? length_ - 1 : 0));
+    }
+  }
+
+  int64_t length() const { return length_; }          // steps of a chunk
+  int64_t state_rows() const { return state_rows_; }  // sequences of all chunks
+  bool side_by_side() const { return states_.size() > 1; }
+
+  // Those of step j of each chunk; they count `rows` in all, `continued` of which have a step j + 1 in the same chunk.
+  struct Step {
+    std::vector<StepRows> groups;
+    int64_t rows = 0, continued = 0;
+  };
+  Step at(int64_t j) const {
+    Step step;
+    for (size_t chunk = 0; chunk < states_.size(); ++chunk) {
+      const int64_t s = static_cast<int64_t>(chunk) * length_ + j;
+      if (s >= steps_.count) break;
+      const int64_t continued = j + 1 < length_ ? steps_.continued(s) : 0;
+      StepRows group{};
+      group.begin = step.rows;
+      group.row = steps_.first_row(s);
+      group.step = steps_.at(s);
+      group.state = states_[chunk];
+      group.previous_row = s > 0 ? steps_.first_row(s - 1) : 0;
+      group.continuing = steps_.continuing(s);
+      group.next = step.continued;
+      group.continued = continued;
+      group.going_on = steps_.continued(s);
+      step.groups.push_back(group);
+      step.rows += steps_.rows(s);
+      step.continued += continued;
+    }
+    return step;
+  }
+
+ private:
+  const Steps& steps_;
+  int64_t length_, state_rows_ = 0;
+  std::vector<int64_t> states_;  // where each chunk's gradients of cell states begin
+};
+
+// grad_gates^T x what each row computed with, h of the step before.
+template <typename E>
+Tensor weight_hh_gradient(const LstmInputs& a, const Steps& steps, const Tensor& grad_gates, const Tensor& output) {
+  const Tensor h0 = as_contiguous(a.h0);
+  const int64_t rows = a.rows(), batch = a.batch(), later = rows - batch;
+  const ScalarType sums = state_dtype_of(a.input);
+  if (steps.rows(0) == steps.rows(steps.count - 1)) {  // all but the first step's h lie there already
+    const int64_t first = steps.first_row(0);
+    const Tensor of_first = multiply(transposed(rows_of(grad_gates, first, batch)), h0, sums);
+    if (later == 0) return of_first;
+    const Tensor gates = rows_of(grad_gates, steps.reversed ? 0 : batch, later);
+    return sum_of(multiply(transposed(gates), rows_of(output, steps.reversed ? batch : 0, later), sums), of_first);
+  }
+  const Tensor previous = empty({rows, a.output_size()}, dtype_of(a.input), a.input);
+  for_packed_runs(steps.sizes, steps.count, [&](const PackedRuns& runs) {
+    previous_rows<E>(stream_of(a.input), previous.mutable_data_ptr<E>(), output.const_data_ptr<E>(),
+                     h0.const_data_ptr<E>(), a.output_size(), steps.reversed, runs);
+  });
+  return multiply(transposed(grad_gates), previous, sums);
+}
+
 template <typename E>
 Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
                   const Saved& saved, Needs needs) {
@@ -123,22 +197,29 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   const int64_t hidden = a.hidden(), width = a.output_size();
   const bool projected = a.weight_hr.has_value();
   const Steps steps(a, reverse);
+  const BackwardSteps chunks(steps, bptt);  // bptt runs forward only
   const cudaStream_t stream = stream_of(a.input);
+  const auto rows_like = [&](bool needed, int64_t rows, int64_t columns) {
+    return needed ? OptionalTensor(empty({rows, columns}, dtype, a.input)) : std::nullopt;
+  };
+  const auto mutable_pointer = [](const OptionalTensor& tensor) {
+    return tensor.has_value() ? tensor->mutable_data_ptr<E>() : nullptr;
+  };
 
   const Tensor gates = as_contiguous(saved.gates), cells = as_contiguous(saved.cells);
-  const Tensor output = as_contiguous(saved.output), h0 = as_contiguous(a.h0), c0 = converted(a.c0, state_dtype);
+  const Tensor output = as_contiguous(saved.output), c0 = converted(a.c0, state_dtype);
   const Tensor weight_hh = dropped_weight<E>(a);
   const OptionalTensor weight_hr = converted(a.weight_hr, dtype);
   const OptionalTensor grad_output = as_contiguous(grads.output), grad_h_n = as_contiguous(grads.h_n);
-  const Tensor grad_c =
-      grads.c_n.has_value() ? copied(*grads.c_n, state_dtype) : zeros({a.batch(), hidden}, state_dtype, a.input);
-  const Tensor grad_h0 = empty({a.batch(), width}, dtype, a.input);
+  const OptionalTensor grad_c_n = converted(grads.c_n, state_dtype);
+  const Tensor grad_c = empty({chunks.state_rows(), hidden}, state_dtype, a.input);
   const Tensor grad_gates = empty({a.rows(), 4 * hidden}, dtype, a.input);
-  const auto when = [&](bool needed) {
-    return needed ? OptionalTensor(empty({a.rows(), width}, dtype, a.input)) : std::nullopt;
-  };
-  const OptionalTensor previous_h = when(needs[kNeedWeightHh]), grad_h_rows = when(projected);
-  const Tensor grad_h = empty({a.batch(), width}, state_dtype, a.input);
+  const OptionalTensor grad_h_rows = rows_like(projected, a.rows(), width);
+  // The chunks' rows of a step as one matrix; without chunks they lie so in the packed batch.
+  const OptionalTensor together = rows_like(chunks.side_by_side(), chunks.state_rows(), 4 * hidden);
+  const OptionalTensor h_together = rows_like(chunks.side_by_side() && projected, chunks.state_rows(), width);
+  // Of each sequence's first computed step; running forward these are the first rows.
+  const OptionalTensor first = rows_like(needs[kNeedH0] && reverse, a.batch(), 4 * hidden);
   OptionalTensor grad_total, grad_maximum, argmax, count, pool_from;
   if (pool != nullptr) {
     grad_total = converted(pool->total, state_dtype);
@@ -147,73 +228,61 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     count = as_contiguous(pool->count);
     pool_from = as_contiguous(pool->pool_from);
   }
-  for (int64_t s = steps.count - 1; s >= 0; --s) {
-    const int64_t rows = steps.rows(s), first_row = steps.first_row(s);
-    const int64_t continued = steps.continued(s), continuing = steps.continuing(s);
-    const bool cut = bptt > 0 && (s + 1) % bptt == 0;  // bptt runs forward only: s is the step
-    OptionalTensor from_next;
-    if (continued > 0 && !cut)
-      from_next = multiply(rows_of(grad_gates, steps.first_row(s + 1), continued), weight_hh, state_dtype);
-    StateGradient<E> state{};
-    state.rows = rows;
-    state.first_row = first_row;
-    state.width = width;
-    state.step = steps.at(s);
-    state.continued = continued;
-    state.from_next = pointer<Acc>(from_next);
-    state.grad_output = pointer<E>(grad_output);
-    state.grad_h_n = pointer<E>(grad_h_n);
-    state.grad_total = pointer<Acc>(grad_total);
-    state.grad_maximum = pointer<Acc>(grad_maximum);
-    state.argmax = pointer<int32_t>(argmax);
-    state.count = pointer<int64_t>(count);
-    state.pool_from = pointer<int64_t>(pool_from);
-    state.grad_h = grad_h.mutable_data_ptr<Acc>();
-    state.stored = projected ? grad_h_rows->mutable_data_ptr<E>() : nullptr;
-    state_gradient<E>(stream, state);
-    const Tensor grad_cell_output =
-        projected ? multiply(rows_of(*grad_h_rows, first_row, rows), *weight_hr, state_dtype) : grad_h;
-    BackwardStep<E> step{};
-    step.rows = rows;
-    step.first_row = first_row;
-    step.hidden = hidden;
-    step.continuing = continuing;
-    step.previous_row = s > 0 ? steps.first_row(s - 1) : 0;
-    step.cut_rows = cut ? continued : 0;
-    step.grad_cell_output = grad_cell_output.const_data_ptr<Acc>();
-    step.gates = gates.const_data_ptr<E>();
-    step.cells = cells.const_data_ptr<Acc>();
-    step.c0 = c0.const_data_ptr<Acc>();
-    step.grad_c = grad_c.mutable_data_ptr<Acc>();
-    step.grad_gates = grad_gates.mutable_data_ptr<E>();
-    backward_step<E>(stream, step);
-    if (needs[kNeedH0] && rows > continuing)  // rows whose first step of computation this is
-      copy_to(rows_of(grad_h0, continuing, rows - continuing),
-              multiply(rows_of(grad_gates, first_row + continuing, rows - continuing), weight_hh, state_dtype));
-    if (!previous_h.has_value()) continue;
-    if (continuing > 0)
-      copy_to(rows_of(*previous_h, first_row, continuing), rows_of(output, steps.first_row(s - 1), continuing));
-    if (rows > continuing)
-      copy_to(rows_of(*previous_h, first_row + continuing, rows - continuing),
-              rows_of(h0, continuing, rows - continuing));
+  BackwardStep<E> step{};
+  step.hidden = hidden;
+  step.state.width = width;
+  step.state.grad_output = pointer<E>(grad_output);
+  step.state.grad_h_n = pointer<E>(grad_h_n);
+  step.state.grad_total = pointer<Acc>(grad_total);
+  step.state.grad_maximum = pointer<Acc>(grad_maximum);
+  step.state.argmax = pointer<int32_t>(argmax);
+  step.state.count = pointer<int64_t>(count);
+  step.state.pool_from = pointer<int64_t>(pool_from);
+  step.gates = gates.const_data_ptr<E>();
+  step.cells = cells.const_data_ptr<Acc>();
+  step.c0 = c0.const_data_ptr<Acc>();
+  step.grad_c_n = pointer<Acc>(grad_c_n);
+  step.grad_c = grad_c.mutable_data_ptr<Acc>();
+  step.grad_gates = grad_gates.mutable_data_ptr<E>();
+  step.together = mutable_pointer(together);
+  step.first = mutable_pointer(first);
+  for (int64_t j = chunks.length() - 1; j >= 0; --j) {
+    const BackwardSteps::Step at = chunks.at(j);
+    const int groups = static_cast<int>(at.groups.size());
+    OptionalTensor from_next, grad_cell_output;
+    if (at.continued > 0) {
+      const Tensor after = together.has_value() ? rows_of(*together, 0, at.continued)
+                                                : rows_of(grad_gates, steps.first_row(j + 1), at.continued);
+      from_next = multiply(after, weight_hh, state_dtype);
+    }
+    step.state.from_next = pointer<Acc>(from_next);
+    if (projected) {
+      state_gradient<E>(stream, step.state, mutable_pointer(grad_h_rows), mutable_pointer(h_together), at.groups.data(),
+                        groups, at.rows);
+      const Tensor grad_h =
+          h_together.has_value() ? rows_of(*h_together, 0, at.rows) : rows_of(*grad_h_rows, at.groups[0].row, at.rows);
+      grad_cell_output = multiply(grad_h, *weight_hr, state_dtype);
+      step.grad_cell_output = pointer<Acc>(grad_cell_output);
+    }
+    backward_step<E>(stream, step, at.groups.data(), groups, at.rows);
   }
 
   Tensor grad_weight_hh = no_gradient(a.weight_hh);
   Tensor grad_weight_hr = no_gradient(projected ? *a.weight_hr : a.input);
-  if (needs[kNeedWeightHh]) {
-    grad_weight_hh = multiply(transposed(grad_gates), *previous_h, dtype_of(a.weight_hh));
-    grad_weight_hh = dtype_of(a.weight_hh) == dtype ? dropped<E>(grad_weight_hh, a) : dropped<Acc>(grad_weight_hh, a);
-  }
+  if (needs[kNeedWeightHh])
+    grad_weight_hh =
+        converted(dropped<Acc>(weight_hh_gradient<E>(a, steps, grad_gates, output), a), dtype_of(a.weight_hh));
   if (needs[kNeedWeightHr]) {
     Tensor all_gates = gates;
     const Tensor o = converted(torch::stable::narrow(all_gates, 1, 3 * hidden, hidden), state_dtype);
     const Tensor cell_output = converted(call("aten::mul", "Tensor", o, call("aten::tanh", "", cells)), dtype);
     grad_weight_hr = multiply(transposed(*grad_h_rows), cell_output, dtype_of(*a.weight_hr));
   }
+  const auto first_gates = [&] { return first.has_value() ? *first : rows_of(grad_gates, 0, a.batch()); };
   const std::array<int64_t, 1> all_rows{0};
   return {needs[kNeedInput] ? multiply(grad_gates, converted(a.weight_ih, dtype), dtype) : no_gradient(a.input),
-          needs[kNeedH0] ? grad_h0 : no_gradient(a.h0),
-          needs[kNeedH0] ? converted(grad_c, dtype_of(a.c0)) : no_gradient(a.c0),
+          needs[kNeedH0] ? multiply(first_gates(), weight_hh, dtype) : no_gradient(a.h0),
+          needs[kNeedH0] ? copied(rows_of(grad_c, 0, a.batch()), dtype_of(a.c0)) : no_gradient(a.c0),
           needs[kNeedWeightIh] ? multiply(transposed(grad_gates), a.input, dtype_of(a.weight_ih))
                                : no_gradient(a.weight_ih),
           grad_weight_hh,

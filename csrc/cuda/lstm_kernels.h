@@ -5,10 +5,11 @@
 
 namespace ulmfit_fast::cuda {
 
-// dropped = weight o M / (1-p); `seed` is read on the device, so that no call waits for it. May be in place.
+// dropped = weight o M / (1-p). May be in place. `seed` is read on the device, so that no call waits for it; where it
+// is null, `seed_value` is the seed.
 template <typename E>
-void drop(cudaStream_t stream, E* dropped, const E* weight, const int64_t* seed, uint64_t threshold, double scale,
-          int64_t elements);
+void drop(cudaStream_t stream, E* dropped, const E* weight, const int64_t* seed, int64_t seed_value, uint64_t threshold,
+          double scale, int64_t elements);
 
 // Pooling of one step; total is null where nothing is pooled. Rows belong to documents of the same index.
 template <typename Acc>
@@ -39,13 +40,35 @@ struct ForwardStep {
 template <typename E>
 void forward_step(cudaStream_t stream, const ForwardStep<E>& step);
 
-// The gradient that flows into h of one step.
+// Rows of one step of backward that lie one after the other in the packed batch. A launch takes several such groups:
+// where gradients stop every `bptt` steps, the same step of each chunk of time.
+struct StepRows {
+  int64_t begin;         // where they begin among the rows of all groups
+  int64_t row;           // and in the packed batch
+  int64_t step;          // of time
+  int64_t state;         // where the gradients of their cell states are held
+  int64_t previous_row;  // where the rows of the step computed before begin in the packed batch
+  int64_t continuing;    // rows that the step computed before also had; the others began with h0 and c0
+  int64_t next;          // where the rows of the step computed after begin among those of all its groups
+  int64_t continued;     // rows that get gradients from there
+  int64_t going_on;      // rows that the step computed after also has
+};
+
+constexpr int kMostGroups = 32;  // of a launch, whose parameters carry them
+
+template <int most>
+struct StepGroups {
+  int64_t end;  // of their rows among the rows of all groups
+  int count;
+  StepRows groups[most];
+};
+
+// What flows into h of a step: from the step computed after, the outputs and the pooled state.
 template <typename E>
 struct StateGradient {
   using Acc = Accumulator<E>;
-  int64_t rows, first_row, width, step;
-  int64_t continued;        // rows that the next step of computation also has
-  const Acc* from_next;     // [continued, P] grad a_{t+1} W_hh, or null: gradients stop here
+  int64_t width;
+  const Acc* from_next;     // grad a_{t+1} W_hh of all groups' rows, [.., P]
   const E* grad_output;     // [N, P] or null
   const E* grad_h_n;        // [B, P] or null
   const Acc* grad_total;    // [D, P] or null, as are the next
@@ -53,29 +76,33 @@ struct StateGradient {
   const int32_t* argmax;    // [D, P] null: no pooling
   const int64_t* count;
   const int64_t* pool_from;
-  Acc* grad_h;  // [rows, P] written
-  E* stored;    // [N, P] written at the packed row, or null
 };
 
-template <typename E>
-void state_gradient(cudaStream_t stream, const StateGradient<E>& gradient);
-
-// One step backward: from the gradient of o tanh(c) to that of the gates before their non-linearities.
+// One step backward. With a projection the gradient of o tanh(c) is a product of what state_gradient writes; without,
+// h is o tanh(c), and backward_step needs nothing else.
 template <typename E>
 struct BackwardStep {
   using Acc = Accumulator<E>;
-  int64_t rows, first_row, hidden;
-  int64_t continuing, previous_row;  // rows that the step of computation before also had, and where they begin
-  int64_t cut_rows;                  // rows below this one take no gradient of c from the next step
-  const Acc* grad_cell_output;       // [rows, H]
-  const E* gates;                    // [N, 4H]
-  const Acc* cells;                  // [N, H]
-  const Acc* c0;                     // [B, H]
-  Acc* grad_c;                       // [B, H] running
-  E* grad_gates;                     // [N, 4H] written
+  int64_t hidden;
+  StateGradient<E> state;
+  const Acc* grad_cell_output;  // [rows of all groups, H] or null: it is that of h
+  const E* gates;               // [N, 4H]
+  const Acc* cells;             // [N, H]
+  const Acc* c0;                // [B, H]
+  const Acc* grad_c_n;          // [B, H] or null
+  Acc* grad_c;                  // [chunks' sequences, H] running: of c before the step
+  E* grad_gates;                // [N, 4H] written: before their non-linearities
+  E* together;                  // [rows of all groups, 4H] or null: written with the same, group after group
+  E* first;                     // [B, 4H] or null: written with those of each sequence's first computed step
 };
 
+// Of each row of the groups what flows into h, to its packed place and to its place among the groups' rows, or null.
 template <typename E>
-void backward_step(cudaStream_t stream, const BackwardStep<E>& step);
+void state_gradient(cudaStream_t stream, const StateGradient<E>& gradient, E* packed, E* together,
+                    const StepRows* groups, int count, int64_t rows);
+
+// `rows`: of all groups.
+template <typename E>
+void backward_step(cudaStream_t stream, const BackwardStep<E>& step, const StepRows* groups, int count, int64_t rows);
 
 }  // namespace ulmfit_fast::cuda

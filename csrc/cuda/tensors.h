@@ -6,7 +6,7 @@
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
 #include <torch/csrc/stable/accelerator.h>
 
-#include "../check.h"
+#include "../lstm.h"
 #include "elements.h"
 
 namespace ulmfit_fast::cuda {
@@ -36,19 +36,23 @@ inline void copy_to(Tensor to, const Tensor& from) {
   torch::stable::copy_(to, from);
 }
 
-// a x b into `result`, of their dtype.
-inline void multiply_into(const Tensor& result, const Tensor& a, const Tensor& b) {
-  TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_mm_out(result.get(), a.get(), b.get()));
+// a x b, summed in float32 (float64 for float64) and returned in `dtype`. Half precision results are rounded from these
+// sums: of products that return it cuBLAS may add parts in half precision (torch's
+// allow_bf16_reduced_precision_reduction, on by default).
+inline Tensor multiply(const Tensor& a, const Tensor& b, ScalarType dtype) {
+  const ScalarType sums = state_dtype_of(a);
+  const Tensor result = empty({a.size(0), b.size(1)}, sums, a);
+  const AOTITorchError error = dtype_of(a) == sums
+                                   ? aoti_torch_cuda_mm_out(result.get(), a.get(), b.get())
+                                   : aoti_torch_cuda_mm_dtype_out(result.get(), a.get(), b.get(), code_of(sums));
+  TORCH_ERROR_CODE_CHECK(error);
+  return converted(result, dtype);
 }
 
-// a x b, summed and returned in `dtype`.
-inline Tensor multiply(const Tensor& a, const Tensor& b, ScalarType dtype) {
-  const Tensor result = empty({a.size(0), b.size(1)}, dtype, a);
-  if (dtype_of(a) == dtype)
-    multiply_into(result, a, b);
-  else
-    TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_mm_dtype_out(result.get(), a.get(), b.get(), code_of(dtype)));
-  return result;
+// The same into `result`, of the factors' dtype.
+inline void multiply_into(const Tensor& result, const Tensor& a, const Tensor& b) {
+  if (dtype_of(result) != state_dtype_of(a)) return copy_to(result, multiply(a, b, state_dtype_of(a)));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_mm_out(result.get(), a.get(), b.get()));
 }
 
 // a + b. Torch's addition takes a Scalar, which has no stable form; its subtraction has a function of its own.

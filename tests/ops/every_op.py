@@ -92,6 +92,8 @@ def arguments_of(
             }
         case "embedding_backward":
             return {"grad": x, "tokens": tokens, "mask": torch.ones(known, dtype=state), "vocabulary": known}
+        case "add_steps":
+            return {"count": torch.arange(4), "batch_sizes": arguments["batch_sizes"]}
         case "locked_dropout":
             return {"input": x, "mask": torch.ones(3, 5, dtype=state), "batch_sizes": arguments["batch_sizes"]}
         case "linear":

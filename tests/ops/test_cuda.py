@@ -7,7 +7,6 @@ ULMFIT_FAST_CUDA_ON_HOST, the CUDA code without a GPU (`make cuda-on-host`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +70,23 @@ def test_lstm(case: Case, dtype: torch.dtype) -> None:
     expected = lstm.run_with_gradients(reference.lstm, exact)
     actual = lstm.run_with_gradients(ops.lstm, on_device(arguments))
     assert_near(actual, expected, dtype)
+
+
+CHUNKED = [
+    Case("bptt, ragged", (9, 8, 8, 4, 1), 5, 19, p=0.4),
+    Case("bptt, dense", (9,) * 4, 5, 19),
+    Case("bptt, projection", (7, 4), 3, 9, projection=5),
+    Case("bptt, more chunks than a launch takes", (80, 79, 66), 3, 5, p=0.2),
+]
+
+
+@pytest.mark.parametrize("bptt", [1, 2, 4, 100])
+@pytest.mark.parametrize("case", CHUNKED, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_lstm_in_chunks(case: Case, dtype: torch.dtype, bptt: int) -> None:
+    arguments = case.arguments(dtype) | {"bptt": bptt}
+    expected = lstm.run_with_gradients(reference.lstm, cross_entropy.in_double(arguments))
+    assert_near(lstm.run_with_gradients(ops.lstm, on_device(arguments)), expected, dtype)
 
 
 @pytest.mark.parametrize("bptt", [0, 3])
@@ -267,36 +283,6 @@ def test_training_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.M
         resume.assert_same(resume.train_killed(train, tmp_path / train.__name__, monkeypatch), whole)
 
 
-def assert_replays(step: Callable[[], tuple[Tensor, ...]], x: Tensor) -> None:
-    """A step captured once and replayed on another ``x`` does what it does uncaptured."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    with torch.no_grad():
-        x.copy_(torch.randn_like(x))
-    graph.replay()
-    for mine, expected in zip(captured, step(), strict=True):
-        assert torch.equal(mine, expected)
-
-
-@needs_gpu
-def test_cuda_graph() -> None:
-    a = on_device(Case("graph", (12, 12, 9), 16, 24, p=0.4).arguments(torch.float32))
-    x = a["input"]
-
-    def step() -> tuple[Tensor, Tensor, Tensor]:
-        output, _, _ = ops.lstm(**a)
-        return output, *torch.autograd.grad(output.square().sum(), (x, a["weight_hh"]))
-
-    assert_replays(step, x)
-
-
 @needs_gpu
 def test_more_elements_than_an_int_counts() -> None:
     hidden, rows = 2048, 140_000  # gates of two steps: 2.3e9 elements
@@ -329,18 +315,6 @@ def test_other_devices_and_streams() -> None:
     for name, value in expected.items():
         assert actual[name].device == torch.device(device)
         assert torch.equal(actual[name].cpu(), value.cpu())
-
-
-@needs_gpu
-def test_pooling_in_a_cuda_graph() -> None:
-    a = on_device(lstm_pool.pool_arguments(SMALL[0], torch.float32) | {"bptt": 0})
-
-    def step() -> tuple[Tensor, ...]:
-        with torch.no_grad():
-            result = ops.lstm_pool(**a)
-        return result.h_n, result.c_n, *result.state
-
-    assert_replays(step, a["input"])
 
 
 @needs_gpu

@@ -6,13 +6,17 @@ import contextlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.ops import build_info
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# Copies of more than this to a GPU from memory that is not pinned hold the caller up until the GPU has come to them.
+_STAGED_BYTES = 64 * 1024
 
 
 def choose_device(name: str) -> torch.device:
@@ -36,3 +40,20 @@ def autocast(model: nn.Module, precision: str) -> contextlib.AbstractContextMana
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(next(model.parameters()).device.type, dtype=dtype)
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on ``device``, by a copy that is queued: nobody waits for the device.
+
+    (Indexing by a tensor on the CPU would wait.) Large ones are pinned first, from torch's cache of pinned memory.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.nbytes > _STAGED_BYTES:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def documents_on_device(documents: PackedSequence, device: torch.device) -> PackedSequence:
+    """The same of packed documents; ``batch_sizes`` stay on the CPU."""
+    data, sizes, *orders = documents
+    orders = [None if order is None else on_device(order, device) for order in orders]
+    return PackedSequence(on_device(data, device), sizes, *orders)

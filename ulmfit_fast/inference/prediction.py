@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ulmfit_fast.core.device import autocast
+from ulmfit_fast.core.device import autocast, documents_on_device, on_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.progress import Progress, progress_bar
@@ -120,7 +120,7 @@ def evaluate_language_model(
     total, state = 0.0, None
     with torch.inference_mode(), progress_bar("evaluate", stream.tokens, "tok", progress) as bar:
         for batch in stream.epoch():
-            inputs, targets = (x.to(model.decoder_weight.device) for x in batch)
+            inputs, targets = (on_device(x, model.decoder_weight.device) for x in batch)
             output = model(inputs, state)
             state = output.state
             cross_entropy, _ = language_model_loss(model, output, targets)
@@ -153,7 +153,7 @@ def _logits(
         model.bpt3c.on_progress = bar.update
         try:
             for documents, rows in document_batches(ids, batch_size, max_tokens):
-                logits[torch.from_numpy(rows)] = model(documents.to(device)).float().cpu()  # type: ignore[arg-type]
+                logits[torch.from_numpy(rows)] = model(documents_on_device(documents, device)).float().cpu()
         finally:
             model.bpt3c.on_progress = before
     return logits

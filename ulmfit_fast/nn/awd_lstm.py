@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
-from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
+from ulmfit_fast.core.device import on_device
+from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, refuse_tracing
 from ulmfit_fast.nn.lstm import WeightDropLSTM, drops
 from ulmfit_fast.nn.stacked import (
     DropoutMasks,
@@ -190,7 +191,7 @@ class AWDLSTM(StackedEncoder):
             The new pooled state, each layer's state after each sequence's last step, and each layer's states at
             ``boundary_rows``.
         """
-        sparse = weights is not None and not tokens.is_cuda  # where torch adds sparse gradients in no fixed order
+        sparse = weights is not None and tokens.is_cpu  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
         x = embedded_rows(tokens, weights.embedding, masks, sparse)
         new_state: list[LayerState] = []

@@ -111,9 +111,10 @@ class TextClassifier(nn.Module):
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits [B, K] of pooled vectors [B, 3E]."""
         pooled = pooled.to(next(self.head.parameters()).dtype)
-        if self.training or torch.compiler.is_exporting() or any(has_hooks(module) for module in self.head.modules()):
+        whole = self.training or torch.compiler.is_exporting() or pooled.device.type != "cpu"
+        if whole or any(has_hooks(module) for module in self.head.modules()):
             return self.head(pooled)
-        # Row by row: a BLAS product's rounding depends on the number of its rows.
+        # Row by row: a BLAS product's rounding depends on the number of its rows. On a GPU nothing is promised for it.
         return torch.cat([self.head(row) for row in pooled.split(1)])
 
     def quantize(self) -> TextClassifier:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from ulmfit_fast.core.device import on_device
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.nn.encoder import on_device
 from ulmfit_fast.ops.shared import state_dtype
 
 

@@ -131,8 +131,3 @@ def refuse_tracing(name: str) -> None:
             "values for them; use torch.export (ulmfit_fast.interop.torch_export) or ONNX (ulmfit_fast.interop.onnx, "
             "torch.onnx.export with dynamo=True)"
         )
-
-
-def on_device(indices: Tensor, device: torch.device) -> Tensor:
-    """The indices on ``device``. The copy is queued; indexing by a tensor on the CPU would wait for the device."""
-    return indices.to(device, non_blocking=True)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from ulmfit_fast.core.device import on_device
 from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.documents import concat_pool, positions
-from ulmfit_fast.nn.encoder import Encoder, LayerState, on_device
+from ulmfit_fast.nn.encoder import Encoder, LayerState
 from ulmfit_fast.nn.two_pass import Plan, Progress, masks_of_seed
 from ulmfit_fast.ops import draw_seed
 

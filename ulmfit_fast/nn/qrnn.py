@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ulmfit_fast.core.device import on_device
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, on_device, refuse_tracing
+from ulmfit_fast.nn.encoder import LayerState, compute_weights, has_hooks, refuse_tracing
 from ulmfit_fast.nn.qrnn_layer import QRNNLayer, dropped_weight, run_layer
 from ulmfit_fast.nn.stacked import (
     DropoutMasks,
@@ -195,7 +196,7 @@ class QRNN(StackedEncoder):
         boundary_rows: Tensor | None = None,
     ) -> tuple[PooledState, list[LayerState], list[LayerState]]:
         """Encode packed rows into the pooled state of their documents; see ``AWDLSTM.pool``."""
-        sparse = weights is not None and not tokens.is_cuda  # where torch adds sparse gradients in no fixed order
+        sparse = weights is not None and tokens.is_cpu  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
         x = embedded_rows(tokens, weights.embedding, masks, sparse)
         new_state: list[LayerState] = []

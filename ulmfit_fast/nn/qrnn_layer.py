@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast import ops
-from ulmfit_fast.nn.encoder import LayerState, on_device
+from ulmfit_fast.core.device import on_device
+from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.ops import PooledState
 
 

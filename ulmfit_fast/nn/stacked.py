@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ulmfit_fast import ops
+from ulmfit_fast.core.device import on_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import current_generator
-from ulmfit_fast.nn.encoder import LayerState, on_device
+from ulmfit_fast.nn.encoder import LayerState
 
 
 @dataclass(frozen=True)

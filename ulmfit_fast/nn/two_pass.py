@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ulmfit_fast.core.device import on_device
 from ulmfit_fast.core.random import current_generator
-from ulmfit_fast.nn.encoder import Encoder, EncoderMasks, EncoderWeights, LayerState, on_device
+from ulmfit_fast.nn.encoder import Encoder, EncoderMasks, EncoderWeights, LayerState
 from ulmfit_fast.ops import PooledState, draw_seed, sequence_lengths
 
 Progress = Callable[[float], object]  # told how many more tokens are done

@@ -49,6 +49,8 @@ def register_fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     it would answer for real tensors, with memory that nobody wrote.
     """
     names = [argument.name for argument in getattr(native, op).default._schema.arguments]
+    if "batch_sizes" in names:
+        refuse_capture(op)
 
     def register(fake: Callable[..., Any]) -> Callable[..., Any]:
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -60,6 +62,17 @@ def register_fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         return fake
 
     return register
+
+
+def refuse_capture(op: str) -> None:
+    """Keep the op out of the CUDA graphs of ``torch.compile``: a replay would repeat its launches for the
+    ``batch_sizes`` of the capture, which no longer are those of the call.
+
+    The tag belongs to the schema, but torch's stable ABI takes tags from 2.12 on only.
+    """
+    tags = getattr(native, op).default.tags
+    if torch.Tag.cudagraph_unsafe not in tags:
+        tags.append(torch.Tag.cudagraph_unsafe)
 
 
 def register_autograd(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ulmfit_fast.core.device import documents_on_device, on_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.candidates import likely_words, near_words
@@ -92,10 +93,10 @@ class ClassifierTrainer(Trainer):
 
     def compute_loss(self, batch: tuple[Any, np.ndarray]) -> StepLoss:
         documents, rows = batch
-        logits = self.model(documents.to(self.device, non_blocking=True)).float()
+        logits = self.model(documents_on_device(documents, self.device)).float()
         chosen = torch.from_numpy(rows)
-        targets = self._targets[chosen].to(self.device, non_blocking=True)
-        weights = None if self._weights is None else self._weights[chosen].to(self.device, non_blocking=True)
+        targets = on_device(self._targets[chosen], self.device)
+        weights = None if self._weights is None else on_device(self._weights[chosen], self.device)
         loss = self.task.loss(logits, targets, weights)
         return StepLoss(loss, loss, len(documents.data))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from ulmfit_fast.core.device import on_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import Generators
 from ulmfit_fast.inference.prediction import evaluate_language_model
@@ -74,7 +75,7 @@ class LanguageModelTrainer(Trainer):
         return self._stream.epoch(skip)
 
     def compute_loss(self, batch: tuple[Tensor, Tensor]) -> StepLoss:
-        tokens, targets = (x.to(self.device, non_blocking=True) for x in batch)
+        tokens, targets = (on_device(x, self.device) for x in batch)
         config, output = self.config, self.model(tokens, self.carried or None)
         self._next_state = [tuple(x.detach() for x in layer) for layer in output.state]
         cross_entropy, loss = language_model_loss(

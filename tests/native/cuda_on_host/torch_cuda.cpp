@@ -17,6 +17,15 @@ Tensor borrowed(AtenTensorHandle handle) {
 
 }  // namespace
 
+extern "C" __attribute__((visibility("default"))) void cuda_on_host_counts(int64_t* launches, int64_t* products) {
+  *launches = cuda_on_host::counts.launches;
+  *products = cuda_on_host::counts.products;
+}
+
+extern "C" __attribute__((visibility("default"))) void cuda_on_host_set_without_kernels(int capability) {
+  cuda_on_host::without_kernels = capability;
+}
+
 AOTITorchError aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
   *guard = nullptr;
   return TORCH_SUCCESS;
@@ -32,16 +41,23 @@ AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
 }
 
 AOTITorchError aoti_torch_cuda_mm_out(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b) {
+  ++cuda_on_host::counts.products;
+  const ScalarType of = borrowed(out).scalar_type();
+  if (of == ScalarType::Half || of == ScalarType::BFloat16) {
+    std::fprintf(stderr, "a product that cuBLAS may sum in half precision\n");
+    return AOTI_TORCH_FAILURE;
+  }
   return aoti_torch_cpu_mm_out(out, a, b);
 }
 
 // Float32 sums and result of narrower elements.
 AOTITorchError aoti_torch_cuda_mm_dtype_out(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b,
                                             int32_t code) {
+  ++cuda_on_host::counts.products;
   const Tensor left = borrowed(a), right = borrowed(b);
   const bool half = left.scalar_type() == ScalarType::Half || left.scalar_type() == ScalarType::BFloat16;
   if (left.scalar_type() != right.scalar_type() || !half || code != aoti_torch_dtype_float32())
-    return TORCH_FAILURE;  // CUDA has no such product
+    return AOTI_TORCH_FAILURE;  // CUDA has no such product
   const Tensor wide_left = torch::stable::to(left, ScalarType::Float);
   const Tensor wide_right = torch::stable::to(right, ScalarType::Float);
   return aoti_torch_cpu_mm_out(out, wide_left.get(), wide_right.get());
