@@ -50,6 +50,18 @@ def test_language_model(tokenizer: Tokenizer, tmp_path: Path) -> None:
         assert torch.equal(loaded.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_loaded_model_predicts_the_same_bits(tokenizer: Tokenizer, tmp_path: Path, quantized: bool) -> None:
+    """Sums over weights at addresses that are not a multiple of a vector's size are rounded differently."""
+    model = TextClassifier(make_encoder(tokenizer), 3, hidden_size=5).eval()
+    model = model.quantize() if quantized else model
+    save_model(tmp_path / "clf", model, tokenizer, SingleLabel(["a", "b", 3]))
+    loaded = load_classifier(tmp_path / "clf")[0].eval()
+    assert {x.data_ptr() % 64 for x in loaded.state_dict().values()} == {0}
+    documents, lengths = torch.randint(len(tokenizer), (3, 30)), torch.tensor([1, 5, 30])
+    assert torch.equal(loaded(documents, lengths), model(documents, lengths))
+
+
 def test_classifier(classifier_folder: Path) -> None:
     model, _, task = load_classifier(classifier_folder)
     assert task.labels == ["a", "b", 3]

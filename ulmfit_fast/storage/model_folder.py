@@ -368,7 +368,9 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) 
         with opened_by_name(path) as name:
             stored = safetensors.torch.load_file(name)
         stored = quantized_of_stored(stored) if is_quantized(model) else restored(stored)
-        tensors = {name: x.float() if x.is_floating_point() else x for name, x in stored.items()}
+        # In memory of their own: sums over numbers at a file's odd addresses round differently, and a file may be cut.
+        kinds = {name: torch.float32 if x.is_floating_point() else x.dtype for name, x in stored.items()}
+        tensors = {name: x.to(kinds[name], copy=True) for name, x in stored.items()}
         for name, expected in model.state_dict().items():  # which an assignment does not compare
             if name in tensors and tensors[name].dtype != expected.dtype:
                 raise InputError(f"{path}: damaged: {name} must be {expected.dtype}, got {tensors[name].dtype}")
