@@ -38,8 +38,9 @@ build: $(VENV)/.built  ## compile the native module and install the package, edi
 demo: build  ## the three stages on text that every installation carries; prints a table
 	$(BIN)/ulmfit-fast demo --output demo-output
 
+# A process a core, each with one thread: most tests are too small for more, and those about threads say how many.
 test: build $(VENV)/.dev  ## run the tests
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q --numprocesses auto --dist loadfile tests
 
 coverage: build $(VENV)/.dev  ## the tests, and which lines of Python they ran: build/coverage/index.html
 	@mkdir -p build/coverage

@@ -20,6 +20,8 @@ if "ULMFIT_FAST_CUDA_ON_HOST" in os.environ:  # a library whose kernels take the
 # A shell starts its background jobs deaf to SIGINT, and Python leaves it so; some tests interrupt themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's children ignore it
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
+    torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic algorithms need of cuBLAS
 
 
