@@ -20,6 +20,7 @@ ROWS = [
     {"inference"},
     {"training"},
     {"pipeline"},
+    {"multitask"},
     {"interop"},
     {"estimator", "demo"},
     {"cli"},

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.interop.fastai import import_language_model
     from ulmfit_fast.interop.fastai_classifier import import_classifier
     from ulmfit_fast.interop.fastai_export import save_fastai
+    from ulmfit_fast.multitask import LabelledTexts, finetune_multitask
     from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
     from ulmfit_fast.nn.bpt3c import BPT3C, BPT3CConfig
     from ulmfit_fast.nn.classifier import DocumentStream, TextClassifier
@@ -79,6 +80,7 @@ _MODULES = {
     "InputWarning": "core.errors",
     "L2SP": "training.optim",
     "LRFinding": "training.lr_range",
+    "LabelledTexts": "multitask",
     "LanguageModel": "nn.language_model",
     "NTASGD": "training.optim",
     "OneCycle": "training.schedules",
@@ -109,6 +111,7 @@ _MODULES = {
     "find_lr": "training.lr_finder",
     "finetune_classifier": "pipeline",
     "finetune_lm": "pipeline",
+    "finetune_multitask": "multitask",
     "finetune_pretrained": "pipeline",
     "import_classifier": "interop.fastai_classifier",
     "import_language_model": "interop.fastai",
@@ -147,6 +150,7 @@ __all__ = [
     "InputError",
     "InputWarning",
     "LRFinding",
+    "LabelledTexts",
     "LanguageModel",
     "OneCycle",
     "PretrainConfig",
@@ -175,6 +179,7 @@ __all__ = [
     "find_lr",
     "finetune_classifier",
     "finetune_lm",
+    "finetune_multitask",
     "finetune_pretrained",
     "import_classifier",
     "import_language_model",

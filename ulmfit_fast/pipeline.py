@@ -8,38 +8,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.random import Generators
-from ulmfit_fast.nn.bpt3c import BPT3CConfig
 from ulmfit_fast.nn.build import new_module
-from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoders import make_encoder
 from ulmfit_fast.nn.language_model import LanguageModel
-from ulmfit_fast.nn.quantized import is_quantized
-from ulmfit_fast.nn.stacked import CLASSIFIER_DROPOUTS, StackedEncoder
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import read_config, remap_vocabulary, writes_output
+from ulmfit_fast.storage.model_folder import remap_vocabulary, writes_output
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label
-from ulmfit_fast.tasks.task import Task, check_metric, task_type
+from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
+from ulmfit_fast.training.beginning import (
+    data_and_task,
+    in_direction_of,
+    load_base,
+    new_classifiers,
+    settle_encoder,
+    with_head_of,
+)
 from ulmfit_fast.training.callbacks import Callback, EpochCallback, OnEpoch
-from ulmfit_fast.training.classifier import ClassifierTrainer, check_base, with_encoder_of
-from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, NewModelConfig, PretrainConfig
+from ulmfit_fast.training.classifier import ClassifierTrainer, check_base
+from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.language_model import LanguageModelTrainer
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 from ulmfit_fast.training.trainer import RunOptions
 
-Config = TypeVar("Config", bound=NewModelConfig)
 HELD_OUT_FOR_PERPLEXITY = 0.05  # of a language model's texts, where no validation texts are given
 
 
@@ -82,7 +84,7 @@ def pretrain_lm(
     if isinstance(texts, Corpus):
         _refuse_valid_texts("pretrain_lm", valid_texts)
         corpus = texts
-        config = _in_direction_of(corpus.tokenizer, config, "pretrain_lm", "the corpus was tokenized")
+        config = in_direction_of(corpus.tokenizer, config, "pretrain_lm", "the corpus was tokenized")
     else:
         data = Dataset.unlabelled("pretrain_lm", texts, valid_texts, HELD_OUT_FOR_PERPLEXITY, config.seed)
         corpus = _in_memory("pretrain_lm", config.train_tokenizer(data.texts), data)
@@ -183,39 +185,17 @@ def finetune_classifier(
     """
     config = config or ClassifierConfig()
     options = _options(output, resume, progress, on_epoch, callbacks)
-    base = None if language_model is None else _load_encoder(language_model)
+    base = None if language_model is None else load_base(language_model)
     check_base(config, base)
     generators = Generators(config.seed)
     known = base.task if isinstance(base, TrainedClassifier) else None
-    data, task = _data_and_task(
+    data, task = data_and_task(
         "finetune_classifier", texts, labels, config, class_weight, known, weights=sample_weight,
         valid_texts=valid_texts, valid_labels=valid_labels,
     )  # fmt: skip
-    config = config.for_texts(len(data.texts))
-    rows = None if known is None else task.rows_of(known)
-    if rows is not None and isinstance(base, TrainedClassifier):
-        config = replace(config, head_size=int(base.model.head[2].out_features))  # type: ignore[arg-type]
-
-    if base is None:
-        tokenizer = config.train_tokenizer(data.texts)
-        sizes = config.encoder_config(tokenizer)
-    else:
-        tokenizer = base.tokenizer
-        config = _in_direction_of(tokenizer, config, "finetune_classifier", "the language model reads")
-        config = with_encoder_of(config, _encoder_of(base))
-        sizes = _encoder_of(base).config
-    sizes = sizes.with_dropouts(CLASSIFIER_DROPOUTS, config.drop_mult)
-    reading = BPT3CConfig(
-        config.bptt, config.backprop, config.mask_scope, config.variable_bptt, config.memory,
-        config.memory_budget_mb << 20, config.pool_window or None,
-    )  # fmt: skip
-    model = new_module(
-        lambda: TextClassifier(make_encoder(sizes), task.outputs, config.head_size, 0.1, reading), generators.of("cpu")
-    )
-    if base is not None:
-        model.bpt3c.encoder.load_state_dict(_encoder_of(base).state_dict())  # type: ignore[attr-defined]
-    if rows is not None and isinstance(base, TrainedClassifier):
-        _take_over_head(base, model, rows)
+    config = with_head_of(config.for_texts(len(data.texts)), base, task)
+    config, tokenizer, sizes = settle_encoder("finetune_classifier", base, config, data.texts)
+    (model,) = new_classifiers(base, [task], [config], sizes, generators)
     expects = base.model if isinstance(base, TrainedLanguageModel) else None
     return ClassifierTrainer(model, tokenizer, task, data, config, options, generators, expects).trained()
 
@@ -289,27 +269,7 @@ def labelled_dataset(
     Raises:
         TypeError, InputError: as ``finetune_classifier``.
     """
-    return _data_and_task(caller, texts, labels, config, class_weight, known, **options)[0]
-
-
-def _data_and_task(
-    caller: str,
-    texts: Iterable[str],
-    labels: Iterable[Any],
-    config: ClassifierConfig,
-    class_weight: Any,
-    known: Task | None,
-    **options: Any,
-) -> tuple[Dataset, Task]:
-    """What to train on, and the task of it. ``known`` is that of a classifier to go on with."""
-    labels = labels if hasattr(labels, "__len__") else list(labels)
-    kind = task_type(config.task, labels, known)
-    data = Dataset.labelled(caller, texts, labels, task=kind, **options)
-    of_loss = config.task_options if class_weight is None else replace(config.task_options, class_weight=class_weight)
-    task = kind.made_for(data.labels or [], of_loss, "labels", known)
-    targets = None if data.valid is None else task.encode(data.valid.labels or [], "valid_labels")
-    check_metric(config.metric, task, targets)
-    return data, task
+    return data_and_task(caller, texts, labels, config, class_weight, known, **options)[0]
 
 
 def _options(
@@ -347,45 +307,6 @@ def _load(language_model: str | Path | TrainedLanguageModel) -> TrainedLanguageM
     if isinstance(language_model, TrainedLanguageModel):
         return language_model
     return TrainedLanguageModel.load(find_pretrained(language_model))
-
-
-def _load_encoder(
-    source: str | Path | TrainedLanguageModel | TrainedClassifier,
-) -> TrainedLanguageModel | TrainedClassifier:
-    """What brings the encoder: a language model, or a classifier to go on with. InputError for one in int8."""
-    base: TrainedLanguageModel | TrainedClassifier
-    if isinstance(source, TrainedLanguageModel | TrainedClassifier):
-        base = source
-    else:
-        folder = find_pretrained(source)
-        is_classifier = read_config(folder)["kind"] == "classifier"
-        base = TrainedClassifier.load(folder) if is_classifier else TrainedLanguageModel.load(folder)
-    if is_quantized(base.model):
-        raise InputError("finetune_classifier: an int8 model only predicts; give the float32 model it was made of")
-    return base
-
-
-def _encoder_of(base: TrainedLanguageModel | TrainedClassifier) -> StackedEncoder:
-    encoder = base.model.encoder if isinstance(base, TrainedLanguageModel) else base.model.bpt3c.encoder
-    return cast(StackedEncoder, encoder)
-
-
-def _take_over_head(base: TrainedClassifier, model: TextClassifier, rows: Sequence[int | None]) -> None:
-    """The trained head's weights, output by output; those that it has not begin as the new head drew them."""
-    state = {name: tensor.clone() for name, tensor in base.model.head.state_dict().items()}
-    last = max(name for name in state if state[name].dim() == 2)  # the layer whose rows are the outputs
-    outputs = model.head.state_dict()[last].clone()
-    for place, row in enumerate(rows):
-        if row is not None:
-            outputs[place] = state[last][row]
-    model.head.load_state_dict(state | {last: outputs})
-
-
-def _in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:
-    """The configuration with the direction that is settled, for the record. InputError if it asks for another."""
-    if config.direction == "backward" and tokenizer.direction == "forward":
-        raise InputError(f"{function}: direction is 'backward', but {given} forward; give one made with 'backward'")
-    return replace(config, direction=tokenizer.direction)
 
 
 def _in_memory(function: str, tokenizer: Tokenizer, data: Dataset) -> Corpus:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.command_line import SIZES, SMALL, assert_one_line, write_task
 from tests.tiny import make_task
-from ulmfit_fast import InputError, Tokenizer, ULMFiTClassifier
+from ulmfit_fast import InputError, Tokenizer, TrainedClassifier, ULMFiTClassifier
 from ulmfit_fast.cli.main import main
 from ulmfit_fast.storage.both_directions import has_both, members
 from ulmfit_fast.storage.run_file import CHECKPOINT
@@ -92,7 +92,7 @@ def test_what_is_refused(both: Path, models: Path, tmp_path: Path, capsys: pytes
     assert main(["evaluate", data, "--model", str(both / "lm")]) == 2
     assert_one_line(capsys, "is a language model; give one alone")
     with pytest.raises(InputError, match="holds models of both directions; give its folder forward, or backward"):
-        ULMFiTClassifier.load(both / "clf")
+        TrainedClassifier.load(both / "clf")
     assert main(["train", data, "--model", str(both / "lm"), "--direction", "both", "--output", output, *QUICK]) == 0
 
 

@@ -27,6 +27,7 @@ class LabelledTables:
         max_texts: of ``source``, drawn by the seed.
         valid: table to measure on.
         valid_fraction: or the share of the rows of ``source`` that is held out.
+        delimiter_given: whether somebody said what stands between labels; None: as the command line shows.
 
     Raises:
         InputError: both ``valid`` and ``valid_fraction``.
@@ -38,6 +39,7 @@ class LabelledTables:
     max_texts: int | None
     valid: Path | None = None
     valid_fraction: float | None = None
+    delimiter_given: bool | None = None
 
     def __post_init__(self) -> None:
         if self.valid is not None and self.valid_fraction is not None:
@@ -51,8 +53,9 @@ class LabelledTables:
         Raises:
             InputError: unreadable tables; labels that the task cannot have, or that training lacks.
         """
-        kind = _kind_of_task(config, self.label_columns, base)
-        delimiter = _delimiter(config, kind)
+        given = options.is_given("label_delimiter") if self.delimiter_given is None else self.delimiter_given
+        kind = _kind_of_task(config, self.label_columns, base, given)
+        delimiter = _delimiter(config, kind, given)
 
         def table(path: Path, max_texts: int | None) -> Documents:
             return options.read_labelled(path, self.reading, self.label_columns, delimiter, max_texts, config.seed)
@@ -70,20 +73,22 @@ class LabelledTables:
         return documents.take(kept), documents.take(held)
 
 
-def _kind_of_task(config: ClassifierConfig, label_columns: tuple[str, ...], base: Path | str | None) -> type[Task]:
+def _kind_of_task(
+    config: ClassifierConfig, label_columns: tuple[str, ...], base: Path | str | None, delimiter_given: bool
+) -> type[Task]:
     """The task that is asked for, or that of the classifier to go on with, or what the options on labels mean."""
     if config.task != AUTO:
         return kind_of(config.task)
     settings = {} if base is None else read_config(find_pretrained(base))
     if "task_type" in settings:
         return kind_of(settings["task_type"])
-    several = len(label_columns) > 1 or options.is_given("label_delimiter")
-    return MultiLabel if several else SingleLabel
+    return MultiLabel if len(label_columns) > 1 or delimiter_given else SingleLabel
 
 
-def _delimiter(config: ClassifierConfig, kind: type[Task]) -> str | None:
+def _delimiter(config: ClassifierConfig, kind: type[Task], given: bool) -> str | None:
     """What stands between the labels of a text; None where a text has one."""
     if kind is MultiLabel:
         return config.label_delimiter
-    options.refuse_given(("label_delimiter",), f"with the task {kind.type} a text has one label")
+    if given:
+        raise InputError(f"--label-delimiter does nothing here: with the task {kind.type} a text has one label")
     return None

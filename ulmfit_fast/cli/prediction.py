@@ -27,6 +27,7 @@ from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import load_classifier, load_language_model, read_config
+from ulmfit_fast.storage.several_tables import tables_of
 from ulmfit_fast.text.files import Documents, iterate_texts
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.table_writer import TableWriter
@@ -178,8 +179,10 @@ def evaluate_command(
 @click.argument("folder", type=Path)
 def info_command(folder: Path) -> None:
     """Show what a model FOLDER holds."""
-    for member in members(find_pretrained(folder)):
-        _show(member)
+    folder = find_pretrained(folder)
+    for each in [folder / name for name in tables_of(folder)] or [folder]:
+        for member in members(each):
+            _show(member)
 
 
 def _show(folder: Path) -> None:

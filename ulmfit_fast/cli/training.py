@@ -29,7 +29,7 @@ from ulmfit_fast.training.schedules import NUMBERS
 from ulmfit_fast.training.trained import TrainedLanguageModel
 
 # What may be set of the language model's fine-tuning where it is a part of train.
-_OF_THE_LANGUAGE_MODEL = (
+OF_THE_LANGUAGE_MODEL = (
     "epochs", "batch_size", "lr", "drop_mult", "discriminative_factor", "new_vocabulary", "vocab_size", "min_frequency",
     "gradient_threshold", "sampled_softmax", "precision", "early_stopping", "schedule", *NUMBERS,
     "lr_lowest", "dis_blocks", "unfreezing", "frz_blocks", "unfreeze_every", "weight_decay_factor", "l2_sp",
@@ -145,7 +145,7 @@ def finetune_lm_command(
 @options.label_columns
 @options.max_texts
 @options.config_options(ClassifierConfig)
-@options.config_options(FinetuneLMConfig, "lm_config", "lm-", _OF_THE_LANGUAGE_MODEL)
+@options.config_options(FinetuneLMConfig, "lm_config", "lm-", OF_THE_LANGUAGE_MODEL)
 def train_command(
     source: Path, language_model: Path | None, pretrained: str | None, unlabeled: tuple[Path, ...],
     valid: Path | None, valid_fraction: float | None, output: Path,
@@ -171,7 +171,7 @@ def train_command(
     if base is not None:
         options.refuse_given(OF_A_NEW_MODEL, f"the language model {base} has settled it; leave it out")
     if pretrained is None:
-        of_stage_two = ("unlabeled", *(f"lm_{name}" for name in _OF_THE_LANGUAGE_MODEL))
+        of_stage_two = ("unlabeled", *(f"lm_{name}" for name in OF_THE_LANGUAGE_MODEL))
         options.refuse_given(of_stage_two, "no language model is fine-tuned without --pretrained")
     else:
         find_pretrained(pretrained)  # before the texts are read

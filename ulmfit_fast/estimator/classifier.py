@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from sklearn.utils.validation import check_is_fitted
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.estimator.configured import CONFIGURATIONS, NAME, parameters_of
+from ulmfit_fast.estimator.directions import BOTH, Pretrained, beginnings
 from ulmfit_fast.estimator.predicts import Predicts
 from ulmfit_fast.interop.hub_methods import HubMethods
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
-from ulmfit_fast.storage.hub import find_pretrained
+from ulmfit_fast.storage.both_directions import has_both, join, members
 from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
 from ulmfit_fast.tasks.label_sets import is_table
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.texts import as_texts
+from ulmfit_fast.text.tokenizer import DIRECTIONS
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import History
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
@@ -37,7 +39,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
 
     Args:
         pretrained: a language model: its folder (``pretrain-lm``, ``import-lm`` or ``finetune-lm``), the name of an
-            installed one ("en"), of one in a hub ("hf://owner/name"), or None.
+            installed one ("en"), of one in a hub ("hf://owner/name"), or None. Or two: (forward, backward).
         pretrain_config: configuration of the language model that is made where ``pretrained`` is None. None means
             ``PretrainConfig()``.
         finetune_config: of its fine-tuning where ``pretrained`` is given. None means ``FinetuneLMConfig()``.
@@ -56,16 +58,21 @@ class ULMFiTClassifier(HubMethods, Predicts):
             ``classifier_config.task`` says, by default several at once where a text has a list of labels, else one of
             several.
         calibrate: make probabilities honest by the validation texts, where ``fit`` is given some. False: never.
+        direction: in which texts are read, "forward" or "backward"; "both": by two models, which are fitted one after
+            the other, and the mean of whose probabilities is predicted. None: as ``pretrained`` does, both where it has
+            both; where it is None, too, as ``pretrain_config.direction`` says.
 
     Attributes:
         classes_: the labels, sorted, in the order of ``predict_proba``'s columns; with "regression" there are none.
         history_: what every epoch of every stage measured.
         model_, tokenizer_, task_: the trained parts.
+        backward_: of both directions the backward classifier, a ``TrainedClassifier`` with these four; the attributes
+            above are then the forward one's.
     """
 
     def __init__(
         self,
-        pretrained: str | Path | None = None,
+        pretrained: Pretrained = None,
         *,
         pretrain_config: PretrainConfig | None = None,
         finetune_config: FinetuneLMConfig | None = None,
@@ -78,6 +85,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         progress: bool = True,
         task: str | None = None,
         calibrate: bool = True,
+        direction: str | None = None,
     ) -> None:
         self.pretrained = pretrained
         self.pretrain_config = pretrain_config
@@ -91,6 +99,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         self.progress = progress
         self.task = task
         self.calibrate = calibrate
+        self.direction = direction
 
     def fit(
         self,
@@ -127,16 +136,21 @@ class ULMFiTClassifier(HubMethods, Predicts):
             weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels,
         )  # fmt: skip
         more = as_texts(NAME, unlabeled, "unlabeled") if unlabeled is not None else []
-        base = self._trained() if goes_on else self._language_model([*data.texts, *more])
-        trained = finetune_classifier(
-            data.texts, data.labels or [], base, config,
-            sample_weight=data.weights, class_weight=weights,
-            valid_texts=None if data.valid is None else data.valid.texts,
-            valid_labels=None if data.valid is None else data.valid.labels,
-            progress=self.progress,
-        )  # fmt: skip
+        bases: Iterable[TrainedClassifier | TrainedLanguageModel] = (
+            self._members() if goes_on else self._language_models([*data.texts, *more])
+        )
+        fitted: list[TrainedClassifier] = []
+        for base in bases:
+            trained = finetune_classifier(
+                data.texts, data.labels or [], base, config,
+                sample_weight=data.weights, class_weight=weights,
+                valid_texts=None if data.valid is None else data.valid.texts,
+                valid_labels=None if data.valid is None else data.valid.labels,
+                progress=self.progress,
+            )  # fmt: skip
+            fitted.append(replace(trained, history=History(base.history.records + trained.history.records)))
         self._as_table = is_table(labels)
-        self._take(replace(trained, history=History(base.history.records + trained.history.records)))
+        self._take(fitted)
         return self
 
     def _classifier_config(self) -> tuple[ClassifierConfig, Mapping[Label, float] | None]:
@@ -149,13 +163,23 @@ class ULMFiTClassifier(HubMethods, Predicts):
             return replace(config, class_weight=self.class_weight), None
         return config, self.class_weight
 
-    def _language_model(self, texts: list[str]) -> TrainedLanguageModel:
-        """Stage two, or stage one where there is nothing to go on with."""
-        base = None if self.pretrained is None else TrainedLanguageModel.load(find_pretrained(self.pretrained))
-        self._check_direction(base)
-        if base is None:
-            return pretrain_lm(texts, self._seeded(self._configuration("pretrain_config")), progress=self.progress)
-        return finetune_lm(texts, base, self._seeded(self._configuration("finetune_config")), progress=self.progress)
+    def _language_models(self, texts: list[str]) -> Iterator[TrainedLanguageModel]:
+        """Stage two, or stage one where there is nothing to go on with, of each direction that is asked for."""
+        begins = [
+            (None if each.folder is None else TrainedLanguageModel.load(each.folder), each.direction)
+            for each in beginnings(self.pretrained, self.direction)
+        ]
+        for base, direction in begins:  # all of them, before hours of work
+            self._check_direction(base, direction)
+        for base, direction in begins:
+            if base is not None:
+                config = self._seeded(self._configuration("finetune_config"))
+                yield finetune_lm(texts, base, config, progress=self.progress)
+                continue
+            config = self._seeded(self._configuration("pretrain_config"))
+            if direction is not None:
+                config = replace(config, direction=direction)
+            yield pretrain_lm(texts, config, progress=self.progress)
 
     def quantize(self) -> ULMFiTClassifier:
         """A copy of the fitted classifier that predicts in int8: faster, and a quarter of the memory and of the folder.
@@ -168,7 +192,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         """
         check_is_fitted(self)
         quantized = ULMFiTClassifier(**self.get_params(deep=False) | {"precision": "float32"})
-        quantized._take(replace(self._trained(), model=self.model_.quantize()))
+        quantized._take([replace(each, model=each.model.quantize()) for each in self._members()])
         quantized._as_table = getattr(self, "_as_table", False)
         return quantized
 
@@ -176,11 +200,18 @@ class ULMFiTClassifier(HubMethods, Predicts):
         """Write a model folder (no pickle) that ``load`` and ``ulmfit-fast predict`` read."""
         check_is_fitted(self)
         arguments = {"stage": "classifier", "estimator": self._to_dict()}
-        with output_folder(folder, overwrite):
-            save_model(folder, self.model_, self.tokenizer_, self.task_, arguments)
-            remove_run(folder)
-            if self.history_.records:
-                self.history_.write(Path(folder))
+        trained = self._members()
+        with output_folder(folder, overwrite) as path:
+            parts = [path] if len(trained) == 1 else [path / direction for direction in DIRECTIONS]
+            if has_both(path):  # none any more, until all is there
+                (path / "config.json").unlink()
+            for part, each in zip(parts, trained, strict=True):
+                save_model(part, each.model, each.tokenizer, each.task, arguments)
+                remove_run(part)
+                if each.history.records:
+                    each.history.write(part)
+            if len(parts) > 1:
+                join(path)
 
     def to_onnx(self, folder: str | Path, *, int8: bool = False, opset: int = 18, overwrite: bool = False) -> None:
         """Write a folder from which onnxruntime predicts without torch and this package; see ``save_onnx``.
@@ -192,7 +223,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         check_is_fitted(self)
         from ulmfit_fast.interop.deployment_folder import save_onnx  # an extra
 
-        save_onnx(folder, self._trained(), int8=int8, opset=opset, overwrite=overwrite)
+        save_onnx(folder, self._members(), int8=int8, opset=opset, overwrite=overwrite)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> ULMFiTClassifier:
@@ -204,11 +235,16 @@ class ULMFiTClassifier(HubMethods, Predicts):
         Raises:
             InputError: the folder is missing, truncated or foreign; there is no such device.
         """
-        trained = TrainedClassifier.load(folder)
-        trained.model.to("cpu" if is_quantized(trained.model) else choose_device(device)).eval()
-        estimator = cls(**parameters_of(read_training_args(folder), trained))
+        parts = members(folder)
+        trained = [TrainedClassifier.load(part) for part in parts]
+        for each in trained:
+            each.model.to("cpu" if is_quantized(each.model) else choose_device(device)).eval()
+        arguments = read_training_args(parts[0])
+        estimator = cls(**parameters_of(arguments, trained[0]))
+        if len(parts) > 1 and estimator.pretrained is None:
+            estimator.direction = BOTH
         estimator._take(trained)
-        estimator._as_table = read_training_args(folder).get("estimator", {}).get("as_table", False)
+        estimator._as_table = arguments.get("estimator", {}).get("as_table", False)
         return estimator
 
     def __sklearn_tags__(self) -> Tags:
@@ -223,9 +259,12 @@ class ULMFiTClassifier(HubMethods, Predicts):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 
-    def _check_direction(self, base: TrainedLanguageModel | None) -> None:
+    def _check_direction(self, base: TrainedLanguageModel | None, asked: str | None) -> None:
         """It is the language model's, whatever the other configurations say."""
-        direction = self._configuration("pretrain_config").direction if base is None else base.tokenizer.direction
+        made_in = asked or self._configuration("pretrain_config").direction
+        direction = made_in if base is None else base.tokenizer.direction
+        if asked not in (None, direction):
+            raise InputError(f"{NAME}: the language model reads {direction}; give one that reads {asked}")
         for name in ("pretrain_config", "classifier_config"):
             if self._configuration(name).direction == "backward" and direction == "forward":
                 raise InputError(
@@ -233,8 +272,17 @@ class ULMFiTClassifier(HubMethods, Predicts):
                     "one as pretrained, or without pretrained pretrain_config=PretrainConfig(direction='backward')"
                 )
 
-    def _take(self, trained: TrainedClassifier) -> None:
-        self.model_, self.tokenizer_, self.history_ = trained.model, trained.tokenizer, trained.history
-        self.task_ = trained.task
-        if trained.labels:
-            self.classes_ = np.asarray(trained.labels)
+    def _take(self, trained: Sequence[TrainedClassifier]) -> None:
+        first, *more = trained
+        self.model_, self.tokenizer_, self.history_, self.task_ = (
+            first.model,
+            first.tokenizer,
+            first.history,
+            first.task,
+        )
+        if hasattr(self, "backward_"):
+            del self.backward_
+        if more:
+            (self.backward_,) = more
+        if first.labels:
+            self.classes_ = np.asarray(first.labels)

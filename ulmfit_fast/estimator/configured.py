@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator
@@ -53,11 +54,15 @@ class Configured(BaseEstimator):
         configurations = {name: asdict(self._configuration(name)) for name in CONFIGURATIONS}
         weights = self.class_weight
         return configurations | {
-            "pretrained": None if self.pretrained is None else str(self.pretrained),
+            "pretrained": self._pretrained_as_text(), "direction": self.direction,
             "batch_size": self.batch_size, "precision": self.precision, "seed": self.seed,
             "task": self.task, "calibrate": self.calibrate, "as_table": getattr(self, "_as_table", False),
             "class_weight": list(weights.items()) if isinstance(weights, Mapping) else weights,
         }  # fmt: skip
+
+    def _pretrained_as_text(self) -> str | list[str] | None:
+        given = self.pretrained
+        return None if given is None else str(given) if isinstance(given, str | Path) else [str(each) for each in given]
 
     def _predicts_numbers(self) -> bool:
         if hasattr(self, "task_"):
@@ -86,9 +91,11 @@ def parameters_of(training_args: dict[str, Any], trained: TrainedClassifier) -> 
     }  # fmt: skip
     parameters: dict[str, Any] = {
         name: saved[name]
-        for name in ("pretrained", "batch_size", "precision", "seed", "task", "calibrate")
+        for name in ("pretrained", "direction", "batch_size", "precision", "seed", "task", "calibrate")
         if name in saved
     }
+    if isinstance(saved.get("pretrained"), list):
+        parameters["pretrained"] = tuple(saved["pretrained"])
     weights = saved.get("class_weight")
     parameters["class_weight"] = dict(map(tuple, weights)) if isinstance(weights, list) else weights
     written_by_train = {} if saved else training_args

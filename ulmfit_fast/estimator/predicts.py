@@ -27,7 +27,9 @@ def _has_probabilities(estimator: Predicts) -> bool:
 
 
 class Predicts(ClassifierMixin, Configured):
-    """Predictions of the fitted parts: ``model_``, ``tokenizer_`` and ``task_``."""
+    """Predictions of the fitted parts: ``model_``, ``tokenizer_``, ``task_``, and where there is one ``backward_``."""
+
+    backward_: TrainedClassifier
 
     def predict(self, texts: Sequence[str], abstain: float | None = None, reject_label: Any = None) -> np.ndarray:
         """What is predicted of each text. An empty text gets a prediction, too.
@@ -76,20 +78,27 @@ class Predicts(ClassifierMixin, Configured):
 
     def _activated(self, texts: Sequence[str]) -> np.ndarray:
         check_is_fitted(self)
-        return predict_probabilities(
-            self.model_,
-            self.tokenizer_,
-            self.task_,
-            as_texts(NAME, texts),
-            self.batch_size,
-            self.progress,
-            precision=self.precision,
-        )  # fmt: skip
+        checked = as_texts(NAME, texts)
+        found = [
+            predict_probabilities(
+                each.model, each.tokenizer, each.task, checked, self.batch_size, self.progress, precision=self.precision
+            )
+            for each in self._members()
+        ]
+        return found[0] if len(found) == 1 else np.mean(found, axis=0)
 
     def stream(self) -> TextStream:
-        """Reads one text as it comes and knows the prediction so far; see ``TextStream``."""
+        """Reads one text as it comes and knows the prediction so far; see ``TextStream``.
+
+        Raises:
+            InputError: models of both directions, of which one reads from the text's end.
+        """
         check_is_fitted(self)
+        if len(self._members()) > 1:
+            raise InputError(f"{NAME}.stream: the backward model needs the whole text; load the folder forward alone")
         return TextStream(self.model_, self.tokenizer_, self.task_)
 
-    def _trained(self) -> TrainedClassifier:
-        return TrainedClassifier(self.model_, self.tokenizer_, self.task_, self.history_)
+    def _members(self) -> list[TrainedClassifier]:
+        """The fitted model; of both directions forward and backward, the mean of whose probabilities counts."""
+        first = TrainedClassifier(self.model_, self.tokenizer_, self.task_, self.history_)
+        return [first, self.backward_] if hasattr(self, "backward_") else [first]

@@ -44,7 +44,8 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 _FORMAT = "ulmfit_fast"
 _VERSION = 1
 MODEL_FORMAT: dict[str, Any] = {"format": _FORMAT, "version": _VERSION}
-_LANGUAGE_MODEL, _CLASSIFIER, BOTH_DIRECTIONS = "language_model", "classifier", "both_directions"
+_LANGUAGE_MODEL, _CLASSIFIER = "language_model", "classifier"
+BOTH_DIRECTIONS, SEVERAL_TABLES = "both_directions", "several_tables"  # folders of models, in folders below
 _INT8 = "int8"  # the precision of a quantized model; other folders name none
 _READINGS = 20  # of a folder that is being replaced meanwhile
 _PAUSE_S = 0.1  # between them
@@ -191,7 +192,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise InputError(f"{folder}: config.json is not one of ulmfit_fast: a foreign model folder")
     is_one = config.get("kind") in (_LANGUAGE_MODEL, _CLASSIFIER) and isinstance(config.get("encoder"), dict)
-    if not is_one and config.get("kind") != BOTH_DIRECTIONS:
+    if not is_one and config.get("kind") not in (BOTH_DIRECTIONS, SEVERAL_TABLES):
         raise InputError(f"{folder}: config.json names no kind of model or no encoder; the model folder is damaged")
     if config.get("encoder_type", DEFAULT_ENCODER) not in ENCODERS:  # folders of 0.1.0 name none
         raise InputError(f"{folder}: has an encoder {config['encoder_type']!r}, which this version lacks; update")
@@ -317,6 +318,9 @@ def _config_of_kind(folder: str | Path, kind: str, wanted: str) -> dict[str, Any
     config = _read_config(Path(folder))
     if config.get("kind") == BOTH_DIRECTIONS:
         raise InputError(f"{folder}: holds models of both directions; give its folder forward, or backward")
+    if config.get("kind") == SEVERAL_TABLES:
+        names = ", ".join(map(str, config.get("tables", [])))
+        raise InputError(f"{folder}: holds classifiers of several tables; give one of its folders: {names}")
     if config.get("kind") != kind:
         raise InputError(f"{folder}: holds a {str(config.get('kind')).replace('_', ' ')}; expected {wanted}")
     return config

@@ -140,8 +140,15 @@ def document_batches(
         Batches of (packed documents, their positions in ``ids``).
     """
     for group in group_documents([len(document) for document in ids], batch_size, max_tokens, random):
-        documents = [ids[i] if read is None else read(i) for i in group]
-        yield pack_documents([torch.from_numpy(document) for document in documents]), np.array(group)
+        yield read_group(ids, group, read)
+
+
+def read_group(
+    ids: Sequence[np.ndarray], group: Sequence[int], read: Callable[[int], np.ndarray] | None = None
+) -> tuple[PackedSequence, np.ndarray]:
+    """The batch of the documents at these positions: ``document_batches``."""
+    documents = [ids[i] if read is None else read(i) for i in group]
+    return pack_documents([torch.from_numpy(document) for document in documents]), np.array(group)
 
 
 def group_documents(

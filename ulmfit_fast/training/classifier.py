@@ -6,7 +6,6 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
 from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.augment import Augmentation, Augmenter, by_place, by_word
-from ulmfit_fast.text.batching import document_batches, group_documents
+from ulmfit_fast.text.batching import group_documents, read_group
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -79,17 +78,23 @@ class ClassifierTrainer(Trainer):
             self._valid_targets = task.encode(data.valid.labels or [], "valid_labels")
         lengths = [len(document) for document in self._ids]
         self.tokens = sum(lengths)
-        # Each epoch cuts its own batches, of which there may be a few more or less.
-        self.expected_batches = len(group_documents(lengths, config.batch_size, config.max_tokens, self.random))
+        self.expected_batches = len(self.draw_groups())  # each epoch cuts its own, a few more or less
         self.checksum = self._checksum()
         self._read = self._augmented(language_model)
         # Weights can be finite and yet too large to compute with, which the next batch's loss would tell.
         self._sample = sorted(range(len(lengths)), key=lengths.__getitem__)[:_SAMPLE]
 
     def batches(self, skip: int) -> Iterator[Any]:
-        config = self.config
-        batches = document_batches(self._ids, config.batch_size, config.max_tokens, self.random, self._read)
-        return islice(batches, skip, None)
+        return map(self.read_batch, self.draw_groups()[skip:])
+
+    def draw_groups(self) -> list[list[int]]:
+        """The texts of each batch of an epoch, by their positions."""
+        lengths = [len(document) for document in self._ids]
+        return group_documents(lengths, self.config.batch_size, self.config.max_tokens, self.random)
+
+    def read_batch(self, group: list[int]) -> tuple[Any, np.ndarray]:
+        """The batch of the texts at these positions."""
+        return read_group(self._ids, group, self._read)
 
     def compute_loss(self, batch: tuple[Any, np.ndarray]) -> StepLoss:
         documents, rows = batch

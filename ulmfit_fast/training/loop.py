@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import safetensors.torch
 import torch
@@ -34,6 +34,7 @@ class EpochProgress:
     seconds: float = 0.0
     window_tokens: int = 0  # since the last point of the history
     window_loss: float = 0.0
+    parts: dict[str, list[float]] = field(default_factory=dict)  # tokens and summed loss of each part, where there are
 
 
 class StepLoss(NamedTuple):
@@ -43,6 +44,7 @@ class StepLoss(NamedTuple):
     minimise: Tensor  # loss to descend
     tokens: int
     rate: float = 1.0  # of the scheduled learning rate, for this step
+    part: str | None = None  # of the training, where its losses are counted apart
 
 
 class _Unread:
@@ -52,11 +54,11 @@ class _Unread:
         title: of the epoch, for messages.
         done: how far the epoch is.
         measured: float64 [3]: the loss to report, the loss to descend, the gradient's norm.
-        tokens: of the step.
+        tokens, part: of the step.
     """
 
-    def __init__(self, title: str, done: EpochProgress, measured: Tensor, tokens: int) -> None:
-        self.title, self.done, self.tokens = title, done, tokens
+    def __init__(self, title: str, done: EpochProgress, measured: Tensor, tokens: int, part: str | None) -> None:
+        self.title, self.done, self.tokens, self.part = title, done, tokens, part
         self._values, self._arrived = measured, None
         if measured.is_cuda:
             self._values = torch.empty(measured.shape, dtype=measured.dtype, pin_memory=True)
@@ -130,7 +132,8 @@ class Loop:
             done: what of this epoch was done before; it is counted on.
 
         Returns:
-            Record with loss (mean a token-weighted batch), lr (at the end), seconds and tokens_per_s.
+            Record with loss (mean a token-weighted batch), lr (at the end), seconds and tokens_per_s; losses of parts
+            by their names, where there are parts.
 
         Raises:
             TrainingDivergedError: the loss, a gradient or a weight became NaN or infinite.
@@ -156,7 +159,7 @@ class Loop:
                 now = time.perf_counter()
                 with uninterrupted():
                     self.read_losses()
-                    self._unread = _Unread(title, done, torch.stack(measured), step.tokens)
+                    self._unread = _Unread(title, done, torch.stack(measured), step.tokens, step.part)
                     if not late:
                         self.read_losses()
                     self._update(step.rate)
@@ -177,6 +180,7 @@ class Loop:
             "lr": self.scheduler.get_last_lr()[-1],
             "seconds": done.seconds,
             "tokens_per_s": done.tokens / done.seconds,
+            **({"losses": {name: loss / tokens for name, (tokens, loss) in done.parts.items()}} if done.parts else {}),
         }
 
     def read_losses(self) -> None:
@@ -187,13 +191,16 @@ class Loop:
         """
         if self._unread is None:
             return
-        done, tokens = self._unread.done, self._unread.tokens
+        done, tokens, part = self._unread.done, self._unread.tokens, self._unread.part
         loss, minimised, norm = self._unread.wait()
         for what, value in (("loss", minimised), ("gradient's norm", norm)):
             if not math.isfinite(value):
                 raise diverged(self._unread.title, f"the {what} became {value}", done.tokens)
         self._unread = None
         done.loss += loss * tokens
+        if part is not None:
+            before = done.parts.get(part, [0, 0.0])
+            done.parts[part] = [before[0] + tokens, before[1] + loss * tokens]
         done.window_tokens, done.window_loss = done.window_tokens + tokens, done.window_loss + loss * tokens
         if self._bar is not None:
             shown = {"perplexity": f"{math.exp(min(loss, 50)):.1f}"} if self.perplexity else {}
@@ -225,6 +232,21 @@ def best_record(records: Sequence[Record], goal: Callable[[Record], float | None
     return records[min(measured)[1]] if measured else None
 
 
+class Best(Protocol):
+    """What a run knows of the best weights so far."""
+
+    def state(self) -> Any:
+        """For ``set_state``, as JSON can hold it."""
+
+    def set_state(self, state: Any) -> None: ...
+
+    def missing(self) -> Path | None:
+        """A file with best weights that should be there and is not."""
+
+    def restore(self) -> None:
+        """End with them."""
+
+
 class BestWeights:
     """Remembers the weights with the lowest loss, to end with: in the model folder they were saved to, or in memory.
 
@@ -251,6 +273,16 @@ class BestWeights:
         if self.folder is None:
             self._weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         return True
+
+    def state(self) -> float:
+        return self.loss
+
+    def set_state(self, state: float) -> None:
+        self.loss = state
+
+    def missing(self) -> Path | None:
+        path = None if self.folder is None else self.folder / "model.safetensors"
+        return None if path is None or path.exists() else path
 
     def restore(self) -> None:
         weights = self._weights

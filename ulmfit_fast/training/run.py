@@ -18,7 +18,7 @@ from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
 from ulmfit_fast.storage.run_file import CHECKPOINT, checksum, load_state, save_state
 from ulmfit_fast.training.history import History
-from ulmfit_fast.training.loop import BestWeights, EpochProgress, Loop
+from ulmfit_fast.training.loop import Best, EpochProgress, Loop
 from ulmfit_fast.training.optim import NTASGD
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Run:
     model: nn.Module
     loop: Loop
     trainer: Trainer
-    best: BestWeights
+    best: Best
     history: History
     folder: Path | None
     _epoch: int = field(default=0, init=False)
@@ -51,7 +51,7 @@ class Run:
     _batches_random: dict[str, Any] = field(default_factory=dict, init=False)  # of the task, when the epoch began
     _torch_random: dict[str, Any] = field(default_factory=dict, init=False)  # as of the last step
     _buffers: dict[str, Tensor] = field(default_factory=dict, init=False)  # as of the last step
-    _best_loss: float = field(default=0.0, init=False)  # before the epoch's validation
+    _best_before: Any = field(default=None, init=False)  # before the epoch's validation
     _written: float = field(default_factory=time.monotonic, init=False)
     _begun_from: int = field(init=False)  # checksum of the weights before the first step
 
@@ -134,10 +134,11 @@ class Run:
                 f"{self.folder}: its checkpoint was made on other texts, labels or words; resume with the same "
                 "files, or start again without --resume"
             )
-        if self.folder is not None and state["records"] and not (self.folder / "model.safetensors").exists():
+        if self.folder is not None and state["records"] and (missing := self.best.missing()) is not None:
             raise InputError(
-                f"{self.folder}: its checkpoint goes with the best model so far, and model.safetensors is missing; "
-                "bring the whole folder, or start again without --resume"
+                f"{self.folder}: its checkpoint goes with the best model so far, and "
+                f"{missing.relative_to(self.folder)} is missing; bring the whole folder, or start again without "
+                "--resume"
             )
         environment = self._environment()
         # Elsewhere the same beginning may have other bits.
@@ -162,7 +163,7 @@ class Run:
         self.loop.scheduler.load_state_dict(state["scheduler"])
         if self.loop.average is not None:
             self.loop.average.load_state_dict(state["average"])
-        self.best.loss = state["best"]
+        self.best.set_state(state["best"])
         self.history.records[:] = state["records"]
         self.history.points[:] = [tuple(point) for point in state["points"]]
         device = self._device
@@ -187,7 +188,7 @@ class Run:
         return self.folder is not None and bool(self.arguments["checkpoint_minutes"])
 
     def _begin_at(self, epoch: int) -> None:
-        self._epoch, self._best_loss = epoch, self.best.loss
+        self._epoch, self._best_before = epoch, self.best.state()
         self._batches_random = dict(self.trainer.random.bit_generator.state)
         self._remember_step()
 
@@ -222,7 +223,7 @@ class Run:
             "begun_from": self._begun_from,
             "model": self.model.state_dict() | self._buffers,
             "optimizer": self.loop.optimizer.state_dict(), "scheduler": self.loop.scheduler.state_dict(),
-            "average": None if average is None else average.state_dict(), "best": self._best_loss,
+            "average": None if average is None else average.state_dict(), "best": self._best_before,
             "records": self.history.records, "points": self.history.points, "carried": self.trainer.carried,
             "batches_random": self._batches_random, "torch_random": self._torch_random, "epoch": self._epoch,
             "done": asdict(self._done),

@@ -20,7 +20,7 @@ from ulmfit_fast.core.random import Generators, drawing_from
 from ulmfit_fast.training.callbacks import Callback, EarlyStopping, HistoryFiles
 from ulmfit_fast.training.config import FinetuningConfig, TrainingConfig
 from ulmfit_fast.training.history import History, Record
-from ulmfit_fast.training.loop import BestWeights, EpochProgress, Loop, StepLoss
+from ulmfit_fast.training.loop import Best, BestWeights, EpochProgress, Loop, StepLoss
 from ulmfit_fast.training.run import Run
 from ulmfit_fast.training.schedules import ScheduledLR
 from ulmfit_fast.training.tuning import BETAS, param_groups_of, pull_of, schedule_of, unfreezing_of
@@ -84,7 +84,7 @@ class Trainer(ABC):
         self.callbacks: list[Callback] = [*options.callbacks]
         self._files = [] if options.output is None else [HistoryFiles(options.output)]
         if config.early_stopping:
-            self.callbacks.append(EarlyStopping(config.early_stopping, self.goal))
+            self.callbacks.append(self.early_stopping(config.early_stopping))
 
     def _check_callbacks(self) -> None:
         needing = [callback for callback in self.callbacks if callback.needs_validation()]
@@ -110,9 +110,22 @@ class Trainer(ABC):
         """What the best epoch has the lowest of; None where nothing was validated."""
         return record.get("valid_loss")
 
+    def early_stopping(self, patience: int) -> EarlyStopping:
+        """What ends training after so many epochs without a new best one."""
+        return EarlyStopping(patience, self.goal)
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes a model folder."""
+
+    def new_best(self) -> Best:
+        """What remembers the best weights."""
+        return BestWeights(self.model, self.options.output)
+
+    def keep_best(self, best: Any, record: Record) -> None:
+        """Saves the model where the epoch of this record is the best so far. ``best`` is what ``new_best`` gave."""
+        if best.offer(self.goal(record)) and self.options.output is not None:
+            self.save(self.options.output)
 
     def start_epoch(self, epoch: int) -> Record:
         """Prepares the model, which is in training mode, for an epoch. Returns what to record of it."""
@@ -172,7 +185,7 @@ class Trainer(ABC):
 
     def _train(self) -> History:
         folder, loop, history = self.options.output, self.new_loop(), self.history
-        best = BestWeights(self.model, folder)
+        best = self.new_best()
         run = Run(self.arguments(), asdict(type(self.config)()), self.model, loop, self, best, history, folder)
         first_epoch = 0
         if self.options.resume:
@@ -184,7 +197,7 @@ class Trainer(ABC):
         for epoch in range(first_epoch, self.config.epochs):
             if any(callback.wants_to_stop(history) for callback in self.callbacks):
                 break
-            self._train_epoch(epoch, run, loop, best, folder)
+            self._train_epoch(epoch, run, loop, best)
         best.restore()
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
@@ -192,7 +205,7 @@ class Trainer(ABC):
             callback.on_end(self)
         return history
 
-    def _train_epoch(self, epoch: int, run: Run, loop: Loop, best: BestWeights, folder: Path | None) -> None:
+    def _train_epoch(self, epoch: int, run: Run, loop: Loop, best: Best) -> None:
         self.epoch, title = epoch, f"{self.name} {epoch + 1}/{self.config.epochs}"
         try:
             self.model.train()
@@ -204,8 +217,7 @@ class Trainer(ABC):
             with run.averaged():
                 record |= started | self.validate(title)
                 record = {"stage": self.name, "epoch": epoch + 1, **record}
-                if best.offer(self.goal(record)) and folder is not None:
-                    self.save(folder)
+                self.keep_best(best, record)
             with uninterrupted():
                 self.history.records.append(record)
                 run.end(epoch, record.get("valid_loss"))
