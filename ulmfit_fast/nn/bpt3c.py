@@ -330,7 +330,13 @@ class _TwoPass(torch.autograd.Function):
             )
         found = iter(grads)  # of those that require one
         wanted = (leaf.requires_grad for leaf in ctx.weights.flat())
-        return None, None, None, None, *(next(found).to(x.dtype) if w else None for x, w in zip(flat, wanted, strict=True))
+        return (
+            None,
+            None,
+            None,
+            None,
+            *(next(found).to(x.dtype) if w else None for x, w in zip(flat, wanted, strict=True)),
+        )
 
 
 def _halves(progress: Progress | None) -> Progress | None:

@@ -110,6 +110,17 @@ class MultiLabel:
             counts = counts * torch.where(targets == 1, present, absent)
         return weighted_mean(each, counts)
 
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        assert place is not None
+        return (logits if self.temperature == 1 else logits / self.temperature)[:, place]
+
+    def evidence_for(self, place: int | None) -> str:
+        assert place is not None
+        return str(self.labels[place])
+
+    def explained_place(self, activated: np.ndarray) -> int | None:
+        return int(activated[0].argmax())
+
     def activate(self, logits: Tensor) -> Tensor:
         return (logits if self.temperature == 1 else logits / self.temperature).sigmoid()
 

@@ -115,6 +115,16 @@ class OneLabel(ABC):
     @abstractmethod
     def activate(self, logits: Tensor) -> Tensor: ...
 
+    @abstractmethod
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor: ...
+
+    def evidence_for(self, place: int | None) -> str:
+        assert place is not None
+        return str(self.labels[place])
+
+    def explained_place(self, activated: np.ndarray) -> int | None:
+        return int(self.places(activated)[0])
+
     def places(self, activated: np.ndarray) -> np.ndarray:
         """The predicted label's place among the labels, int64 [texts]."""
         return activated.argmax(1)

@@ -84,6 +84,15 @@ class Regression:
         errors = (logits.squeeze(1) - ((targets - self.mean) / self.scale).to(logits)).square()
         return errors.mean() if weights is None else weighted_mean(errors, weights.to(errors))
 
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        return self.activate(logits).squeeze(1)
+
+    def evidence_for(self, place: int | None) -> str:
+        return "number"
+
+    def explained_place(self, activated: np.ndarray) -> int | None:
+        return None
+
     def activate(self, logits: Tensor) -> Tensor:
         return logits * self.scale + self.mean
 

@@ -90,6 +90,24 @@ class Task(Protocol):
     def activate(self, logits: Tensor) -> Tensor:
         """Probabilities (or what stands for them) of logits [B, outputs]."""
 
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        """What explanations explain, [B]: a label's log-odds, log(p / (1 - p)); of a task without labels its number.
+
+        It is smooth where probabilities are saturated.
+
+        Args:
+            logits: [B, outputs].
+            place: the label's, among ``labels``; None where there are none.
+        """
+
+    def evidence_for(self, place: int | None) -> str:
+        """Of what ``evidence`` is, for people to read: the label, or "number"."""
+
+    def explained_place(self, activated: np.ndarray) -> int | None:
+        """The label that an explanation of this one row [1, ...] is about unless another is asked for: the predicted
+        one, of several the most probable. None where there are no labels.
+        """
+
     def decode(self, activated: np.ndarray) -> np.ndarray:
         """The prediction of each row, as users write labels."""
 
