@@ -157,9 +157,9 @@ def test_memory_does_not_grow_with_the_document() -> None:
         ids = document(length)
         most = 0
 
-        def pack(x: Tensor) -> Tensor:
+        def pack(x: Tensor, size: int = length) -> Tensor:
             nonlocal most
-            most = max(most, x.numel() if x.shape != (length, 8) else 0)  # but for the embedded text itself
+            most = max(most, x.numel() if x.shape != (size, 8) else 0)  # but for the embedded text itself
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
@@ -216,7 +216,7 @@ def test_bad_requests_get_a_reason(fitted: ULMFiTClassifier) -> None:
         fitted.explain("a text", "magic")
     with pytest.raises(InputError, match="no label 'neutral'; there are bad, good"):
         fitted.explain("a text", label="neutral")
-    with pytest.raises(InputError, match="chunk_tokens is a number of at least 1 for the method 'chunks'"):
+    with pytest.raises(InputError, match="chunk_tokens is a number of at least 1, for the method 'chunks'"):
         fitted.explain("a text", chunk_tokens=5)
     with pytest.raises(TypeError):
         fitted.explain(5)  # type: ignore[arg-type]

@@ -78,8 +78,7 @@ def integrated_gradients(
     """
     if is_quantized(model):
         raise InputError(
-            "integrated gradients need the float32 model: int8 layers have no gradient; give that, or method "
-            "'occlusion'"
+            "integrated gradients need the float32 model: int8 layers have no gradient; or method 'occlusion'"
         )
     path = _Path(model, evidence, ids, baseline, bar)
     total = torch.zeros(len(ids), dtype=torch.float64, device=path.start.device)
@@ -96,8 +95,11 @@ def integrated_gradients(
             whole = first[0], last[-1]
         allowed = TOLERANCE / 2 * max(abs(whole[1] - whole[0]), _SMALLEST)
         halved = []
-        for (a, b), value, f, l in zip(waiting, values, first, last, strict=True):
-            if abs(float(value.sum()) - (l - f)) <= max(allowed * (b - a), allowed / 16) or used >= _MOST_POINTS:
+        for (a, b), value, before, after in zip(waiting, values, first, last, strict=True):
+            if (
+                abs(float(value.sum()) - (after - before)) <= max(allowed * (b - a), allowed / 16)
+                or used >= _MOST_POINTS
+            ):
                 total += value
             else:
                 halved += [(a, (a + b) / 2), ((a + b) / 2, b)]
@@ -180,8 +182,8 @@ def occlusion(
     reads = (len(parts) + 1) * len(ids)
     if reads > _MOST_READ:
         raise InputError(
-            f"occlusion would read {reads:,} tokens, the text of {len(ids):,} once for each of {len(parts):,} parts, at "
-            f"most {_MOST_READ:,}; explain it by method 'integrated_gradients', 'sentence_occlusion' or 'chunks'"
+            f"occlusion would read {reads:,} tokens, the text of {len(ids):,} once for each of {len(parts):,} parts, "
+            f"at most {_MOST_READ:,}; explain it by method 'integrated_gradients', 'sentence_occlusion' or 'chunks'"
         )
     values = np.zeros(len(parts))
     whole = float(evidence(logits_of(model, [ids]).double())[0])

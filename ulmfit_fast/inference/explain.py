@@ -125,9 +125,7 @@ def explain(
         raise InputError(f"explain: method must be one of {', '.join(METHODS)}, got {method!r}")
     for name, value, of in (("chunk_tokens", chunk_tokens, CHUNKS), ("points", points, GRADIENTS)):
         if value is not None and (method != of or value < 1):
-            raise InputError(
-                f"explain: {name} is a number of at least 1 for the method {of!r}, got {value} with {method!r}"
-            )
+            raise InputError(f"explain: {name} is a number of at least 1, for the method {of!r} alone; got {value}")
     task = members[0][2]
     for model, *_ in members:
         model.eval()
@@ -146,8 +144,8 @@ def explain(
         if [part[:3] for part in parts] != [part[:3] for part in theirs]:
             raise InputError(
                 f"explain: the models cut this text into other {'chunks' if method == CHUNKS else 'words'} "
-                f"({members[0][1].kind}, {members[0][1].direction}; {other[1].kind}, {other[1].direction}): there is no "
-                "mean of their weights; explain one of them (of a folder of both directions forward/ or backward/)"
+                f"({members[0][1].kind}, {members[0][1].direction}; {other[1].kind}, {other[1].direction}): their weights "
+                "have no mean; explain one of them (of a folder of both directions forward/ or backward/)"
             )
     weights = np.mean([[part.weight for part in each] for _, each in found], axis=0)
     attributions = [attribution for attribution, _ in found]

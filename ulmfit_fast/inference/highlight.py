@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ulmfit_fast.inference.explain import Explanation, Weighted
 
-# Blue speaks for, orange against: colours that nearly everybody tells apart. Dark text keeps a contrast above 7 on each.
+# Blue speaks for, orange against: nearly everybody tells them apart. Dark text keeps a contrast above 7 on each.
 _FOR, _AGAINST = (120, 180, 255), (255, 176, 92)
 _SHADES = 6
 _SHOWN = 12  # of the words that weigh most, in a table
@@ -37,18 +37,14 @@ def explanation_lines(explanation: Explanation, colours: bool = False) -> str:
 def summary(explanation: Explanation) -> str:
     """What is predicted and what the weights sum to, in a line."""
     if explanation.label is None:
-        about = f"predicted {explanation.evidence:.4g}"
-        unit = ""
+        about, unit = f"predicted {explanation.evidence:.4g}", ""
     else:
-        about = f"predicted {explanation.predicted}; {explanation.evidence_for} has probability {explanation.probability:.4f}"
-        about = about.replace(f"{explanation.evidence_for} has", f"{explanation.label} has")
+        about = f"predicted {explanation.predicted}; probability of {explanation.label}: {explanation.probability:.4f}"
         unit = f" (log-odds of {explanation.evidence_for})"
     if explanation.baseline is None:
-        return f"{about}{unit}: the weights are what the prediction loses without each part"
-    return (
-        f"{about}: the weights sum to {explanation.evidence - explanation.baseline - explanation.missing:+.3f} of "
-        f"{explanation.evidence - explanation.baseline:+.3f}{unit}"
-    )
+        return f"{about}; the weights are what is lost without each part{unit}"
+    rise = explanation.evidence - explanation.baseline
+    return f"{about}; the weights sum to {rise - explanation.missing:+.3f} of {rise:+.3f}{unit}"
 
 
 def coloured(text: str, parts: Sequence[Weighted]) -> str:
@@ -108,10 +104,8 @@ def legend(evidence_for: str) -> str:
 
 def printable(text: str) -> str:
     """Without characters that HTML does not take."""
-    return "".join(
-        x if x in "\n\t" or x.isprintable() or (x.isspace() and ord(x) > 159) else "\ufffd"
-        for x in text.replace("\r", "\n")
-    )
+    shown = (x if x in "\n\t" or x.isprintable() or (x.isspace() and ord(x) > 159) else "\ufffd" for x in text)
+    return "".join(shown)
 
 
 def _table(explanation: Explanation) -> Iterator[str]:
@@ -127,7 +121,8 @@ def _table(explanation: Explanation) -> Iterator[str]:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split()) or repr(text)[1:-1]
+    text = " ".join(text.split()) or text
+    text = "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
     return text if len(text) <= 60 else f"{text[:40].rstrip()} ... {text[-15:].lstrip()}"
 
 

@@ -194,8 +194,8 @@ class BPT3C(nn.Module):
         Args:
             embedded: [B, T, E], ``encoder.embed(tokens)`` of documents padded at the end, or something in its place.
             lengths: int64 [B].
-            frozen: ``embedded`` alone gets gradients, in the two passes of ``forward`` and in as little memory; backward
-                once. Layers with hooks need one graph all the same.
+            frozen: ``embedded`` alone gets gradients, in the two passes of ``forward`` and in as little memory, and
+                backward runs once. Layers with hooks need one graph all the same.
 
         Returns:
             [B, 3E]. Unless ``frozen`` in one autograd graph, whose memory grows with the documents.

@@ -99,7 +99,8 @@ class TextClassifier(nn.Module):
         Args:
             embedded: [B, T, E], padded at the end.
             lengths: int64 [B].
-            frozen: the encoder's layers get no gradients, and memory is as little as that of ``forward``; backward once.
+            frozen: the encoder's layers get no gradients, memory is as little as that of ``forward``, and backward runs
+                once.
 
         Returns:
             Logits [B, K].

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.tasks.findings import Findings, findings_of_numbers
 from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import Label, as_numbers
 from ulmfit_fast.tasks.losses import weighted_mean
@@ -114,6 +115,9 @@ class Regression:
     def metrics(self, activated: np.ndarray, targets: Tensor, also: Sequence[str] = ()) -> dict[str, float]:
         names = dict.fromkeys((*self.scores, *also))
         return {name: OF_NUMBERS[name](targets.numpy(), self.decode(activated)) for name in names}
+
+    def findings(self, activated: np.ndarray, targets: Tensor) -> Findings:
+        return findings_of_numbers(targets.numpy(), self.decode(activated))
 
     def report(self, activated: np.ndarray, targets: Tensor) -> str:
         found = self.metrics(activated, targets, ("rmse",))

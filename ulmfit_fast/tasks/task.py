@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.tasks.binary import Binary
+from ulmfit_fast.tasks.findings import Findings
 from ulmfit_fast.tasks.label_sets import are_sets
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.metrics import LOSS
@@ -125,6 +126,9 @@ class Task(Protocol):
 
     def metrics(self, activated: np.ndarray, targets: Tensor, also: Sequence[str] = ()) -> dict[str, float]:
         """Scores of a whole set of texts: ``scores``, and those asked for. NaN where the texts cannot tell."""
+
+    def findings(self, activated: np.ndarray, targets: Tensor) -> Findings:
+        """What reports and comparisons show beside scores."""
 
     def report(self, activated: np.ndarray, targets: Tensor) -> str:
         """What there is to say of a whole set of texts, for people to read."""
