@@ -209,6 +209,22 @@ def test_forward_embedded_goes_on_where_embed_ends(options: dict) -> None:
         model.train().forward_embedded(embedded, lengths)
 
 
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("options", [{}, {"pool_window": 6}, {"pool_window": 6, "keep": "first"}])
+def test_frozen_layers_give_the_same_gradients_in_two_passes(options: dict, memory: str) -> None:
+    model, (tokens, lengths) = make_classifier(**options, bptt=3, memory=memory), padded(make_documents())
+    model.bpt3c.block_rows = 12  # a few chunks at a time
+    found = []
+    for frozen in (False, True):
+        embedded = model.embed(tokens).detach().requires_grad_()
+        logits = model.forward_embedded(embedded, lengths, frozen)
+        logits[:, 1].sum().backward()
+        found.append((logits.detach(), embedded.grad))
+        assert (model.bpt3c.encoder.rnns[0].weight_hh_l0.grad is None) == frozen
+        model.zero_grad(set_to_none=True)
+    torch.testing.assert_close(found[1], found[0], atol=1e-12, rtol=1e-12)
+
+
 def test_gradients_of_embeddings_are_exact_whatever_backprop_says() -> None:
     model = make_classifier(bptt=2, backprop="detached")
     embedded = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)

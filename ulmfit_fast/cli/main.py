@@ -84,7 +84,9 @@ class _Group(click.Group):
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
         "train-many": "train_many",
         "lr-find": "rates", "schedule": "rates", "search": "search",
-        "predict": "prediction", "evaluate": "prediction", "info": "prediction",
+        "predict": "prediction", "evaluate": "prediction", "compare": "compare",
+        "explain": "explain",
+        "info": "prediction",
         "push": "push", "serve": "serve", "demo": "demo",
     }  # fmt: skip
 

@@ -176,6 +176,8 @@ _AS_TYPED = {
     "label_columns": "label-column",
     "quotes": "no-quotes",
     "language_model": "model",
+    "page": "report",
+    "json_file": "json",
 }
 
 

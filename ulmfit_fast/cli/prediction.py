@@ -14,6 +14,7 @@ import torch
 
 from ulmfit_fast.cli import options
 from ulmfit_fast.cli.device import device_option, precision_option
+from ulmfit_fast.cli.reports import ReportFiles
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
@@ -135,18 +136,26 @@ def _predict_folder(
     "--model", "folders", required=True, multiple=True, type=Path,
     help="folder of a language model or a classifier; of several classifiers the mean of their probabilities counts",
 )  # fmt: skip
+@click.option(
+    "--report", "page", type=Path,
+    help="write an HTML page, too: scores with intervals, confusion, calibration, the worst errors explained, times",
+)  # fmt: skip
+@click.option("--json", "json_file", type=Path, help="write what is found as JSON, too; - is standard output")
+@click.option("--overwrite", is_flag=True, help="replace these files")
 @options.reading_options()
 @options.label_columns
 @_prediction_options
 def evaluate_command(
-    source: Path, folders: tuple[Path, ...], reading: ReadOptions, label_columns: tuple[str, ...],
-    max_texts: int | None, batch_size: int, max_tokens: int, precision: str, device: str, seed: int,
+    source: Path, folders: tuple[Path, ...], page: Path | None, json_file: Path | None, overwrite: bool,
+    reading: ReadOptions, label_columns: tuple[str, ...], max_texts: int | None, batch_size: int, max_tokens: int,
+    precision: str, device: str, seed: int,
 ) -> None:  # fmt: skip
     """Measure a classifier or a language model.
 
     A classifier: the scores of its task on a TABLE of texts and labels. A language model: its perplexity on texts, in
     float32 over the whole text in one lane; of the options only --device and those on reading matter to it.
     """
+    files = ReportFiles(page, json_file, overwrite)
     folders = tuple(member for folder in folders for member in members(find_pretrained(folder)))
     folder = folders[0]
     is_language_model = [read_config(each)["kind"] == "language_model" for each in folders]
@@ -172,7 +181,10 @@ def evaluate_command(
         predict_probabilities(*classifier, documents.texts, batch_size, True, max_tokens, classifiers.precision)
         for classifier in classifiers.members
     ]
-    say(task.report(np.mean(activated, axis=0), targets))
+    if not files.to_standard_output:
+        say(task.report(np.mean(activated, axis=0), targets))
+    if files.wanted:
+        files.write(classifiers, folders, documents, np.mean(activated, axis=0), targets)
 
 
 @click.command("info")
@@ -205,7 +217,17 @@ def _show(folder: Path) -> None:
         say(f"  parameters: {sum(x.numel() for x in (*model.parameters(), *int8)):,}")
 
 
-_OF_A_CLASSIFIER = ("label_columns", "max_texts", "batch_size", "max_tokens", "precision", "seed")
+_OF_A_CLASSIFIER = (
+    "page",
+    "json_file",
+    "overwrite",
+    "label_columns",
+    "max_texts",
+    "batch_size",
+    "max_tokens",
+    "precision",
+    "seed",
+)
 
 
 def report_perplexity(

@@ -35,6 +35,8 @@ def _count(name: str, parameter: str, default: int, text: str) -> Callable[[Any]
 @_count("--max-characters", "text_characters", 100_000, "characters of a text")
 @_count("--max-queue", "queue_texts", 2048, "texts of a model that may wait; more are answered with 503")
 @_count("--max-streams", "streams", 8, "texts that are predicted piece by piece at a time")
+@_count("--max-explanations", "explanations", 8, "texts that are explained, or wait for it, at a time")
+@_count("--max-explained", "explained_characters", 10_000, "characters of a text that is explained")
 @_count("--max-connections", "connections", 1000, "open at a time")
 @click.option(
     "--timeout", "queue_seconds", default=60.0, type=click.FloatRange(0, min_open=True), show_default=True,
@@ -52,9 +54,9 @@ def serve_command(
 ) -> None:  # fmt: skip
     """Serve classifiers over HTTP.
 
-    POST /predict takes one text or several; / is a page to try it on; /docs explains the rest. A model is named by its
-    folder, or by NAME=FOLDER; requests that name none go to the first. SIGTERM or Ctrl-C: the server answers what it
-    has accepted, and ends.
+    POST /predict takes one text or several, /explain one; / is a page to try it on; /docs explains the rest. A model is
+    named by its folder, or by NAME=FOLDER; requests that name none go to the first. SIGTERM or Ctrl-C: the server
+    answers what it has accepted, and ends.
     """
     folders = named_folders(given)
     if fd is not None:

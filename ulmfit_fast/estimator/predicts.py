@@ -6,15 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, TransformerMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.estimator.configured import NAME, Configured
-from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.inference.explain import Explanation, explain
+from ulmfit_fast.inference.prediction import pooled_vectors, predict_probabilities
 from ulmfit_fast.inference.stream import TextStream
+from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.training.trained import TrainedClassifier
 
@@ -26,7 +28,7 @@ def _has_probabilities(estimator: Predicts) -> bool:
     return True
 
 
-class Predicts(ClassifierMixin, Configured):
+class Predicts(ClassifierMixin, TransformerMixin, Configured):
     """Predictions of the fitted parts: ``model_``, ``tokenizer_``, ``task_``, and where there is one ``backward_``."""
 
     backward_: TrainedClassifier
@@ -86,6 +88,58 @@ class Predicts(ClassifierMixin, Configured):
             for each in self._members()
         ]
         return found[0] if len(found) == 1 else np.mean(found, axis=0)
+
+    def transform(self, texts: Sequence[str]) -> np.ndarray:
+        """The pooled vector of each text, of any length: what the classifier's head sees, for search and clustering.
+
+        The last state of the top layer, the largest and the mean, float32 [len(texts), 3 * embedding_size]; of both
+        directions forward's, then backward's. No text's vector depends on others. In a scikit-learn Pipeline the
+        estimator is a step before others by it.
+        """
+        check_is_fitted(self)
+        checked = as_texts(NAME, texts)
+        found = [
+            pooled_vectors(
+                each.model, each.tokenizer, checked, self.batch_size, self.progress, precision=self.precision
+            )
+            for each in self._members()
+        ]
+        return np.hstack(found)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of ``transform``: last0, last1, ..., maximum0, ..., mean0, ..., backward_last0, ..."""
+        check_is_fitted(self)
+        names = [
+            f"{direction}{kind}{place}"
+            for direction, each in zip(("", "backward_"), self._members(), strict=False)
+            for kind in ("last", "maximum", "mean")
+            for place in range(each.model.bpt3c.encoder.output_size)
+        ]
+        return np.array(names, dtype=object)
+
+    def explain(
+        self, text: str, method: str = "integrated_gradients", label: Label | None = None, *,
+        chunk_tokens: int | None = None,
+    ) -> Explanation:  # fmt: skip
+        """Which parts of one text speak for a label, and how much; see ``Explanation``.
+
+        Args:
+            text: of any length.
+            method: "integrated_gradients": words, whose weights sum to the label's log-odds (or to the number) above
+                those of a text of unknown words. "occlusion": what the log-odds lose without each word;
+                "sentence_occlusion": without each sentence. "chunks": the share of each chunk in the pooled vector, and
+                in the log-odds by way of it.
+            label: that is explained; None: the predicted one, of several labels the most probable.
+            chunk_tokens: of a chunk; None: as the model was trained.
+
+        Raises:
+            TypeError: no text.
+            InputError: an unknown method or label; int8 with "integrated_gradients"; "occlusion" of a very long text.
+        """
+        check_is_fitted(self)
+        (text,) = as_texts(NAME, [text])
+        members = [(each.model, each.tokenizer, each.task) for each in self._members()]
+        return explain(members, text, method, label, chunk_tokens=chunk_tokens)
 
     def stream(self) -> TextStream:
         """Reads one text as it comes and knows the prediction so far; see ``TextStream``.

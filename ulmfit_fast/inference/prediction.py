@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.core.device import autocast, documents_on_device, on_device
 from ulmfit_fast.core.errors import InputError
@@ -103,6 +104,34 @@ def classifier_logits(
 
 
 @own_modes(grad=False)
+def logits_of(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int = 64) -> Tensor:
+    """``classifier_logits`` that shows nothing."""
+    with progress_bar("predict", 0, "tok", enabled=False) as bar:
+        return _logits(model, ids, batch_size, MAX_TOKENS, bar)
+
+
+@own_modes(grad=False)
+def pooled_vectors(
+    model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False,
+    max_tokens: int = MAX_TOKENS, precision: str = "float32",
+) -> np.ndarray:  # fmt: skip
+    """What the classifier's head sees of each text, float32 [len(texts), 3E]: the last, largest and mean states.
+
+    Arguments as ``predict_probabilities``; no text's vector depends on others.
+
+    Raises:
+        InputError: the model's weights are so large, or NaN, that it computes NaN.
+    """
+    ids = list(tokenizer.encode(texts))
+    warn_of_unknown("transform", tokenizer, ids)
+    with progress_bar("transform", sum(map(len, ids)), "tok", progress) as bar, autocast(model, precision):
+        found = _of_documents(model, model.bpt3c, model.bpt3c.output_size, ids, batch_size, max_tokens, bar)
+    if not found.isfinite().all():
+        raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
+    return found.numpy()
+
+
+@own_modes(grad=False)
 def evaluate_language_model(
     model: LanguageModel,
     corpus: TokenCorpus | Sequence[np.ndarray],
@@ -146,14 +175,22 @@ def activated_of(
 def _logits(
     model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: Progress
 ) -> Tensor:
+    return _of_documents(model, model, model.classes, ids, batch_size, max_tokens, bar)
+
+
+def _of_documents(
+    model: TextClassifier, compute: Callable[[PackedSequence], Tensor], features: int, ids: Sequence[np.ndarray],
+    batch_size: int, max_tokens: int, bar: Progress,
+) -> Tensor:  # fmt: skip
+    """What ``compute`` makes of the model's documents, float32 [len(ids), features] on the CPU."""
     model.eval()
-    logits = torch.empty(len(ids), model.classes, dtype=torch.float32, device="cpu")
+    found = torch.empty(len(ids), features, dtype=torch.float32, device="cpu")
     before, device = model.bpt3c.on_progress, next(model.parameters()).device
     with torch.inference_mode():
         model.bpt3c.on_progress = bar.update
         try:
             for documents, rows in document_batches(ids, batch_size, max_tokens):
-                logits[torch.from_numpy(rows)] = model(documents_on_device(documents, device)).float().cpu()
+                found[torch.from_numpy(rows)] = compute(documents_on_device(documents, device)).float().cpu()
         finally:
             model.bpt3c.on_progress = before
-    return logits
+    return found

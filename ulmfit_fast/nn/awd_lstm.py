@@ -61,6 +61,11 @@ class AWDLSTMWeights(NamedTuple):
         layers = [tuple(map(leaf, layer)) for layer in self.layers]
         return AWDLSTMWeights(leaf(self.embedding), layers, self.packed)  # type: ignore[arg-type]
 
+    def over(self, embedding: Tensor) -> AWDLSTMWeights:
+        """The same layers, without gradients of their own, behind other rows."""
+        layers = [tuple(x.detach() for x in layer) for layer in self.layers]
+        return AWDLSTMWeights(embedding, layers, self.packed)  # type: ignore[arg-type]
+
 
 class AWDLSTM(StackedEncoder):
     """Embedding and a stack of weight-dropped LSTMs; the last layer's output has the embedding's size.

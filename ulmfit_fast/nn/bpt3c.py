@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn import one_graph, two_pass
-from ulmfit_fast.nn.documents import concat_pool, packed
+from ulmfit_fast.nn.documents import concat_pool, packed, positions
 from ulmfit_fast.nn.encoder import Encoder, EncoderWeights, refuse_tracing
 from ulmfit_fast.nn.two_pass import Block, Plan, Progress
 from ulmfit_fast.ops import autocast_dtype, sequence_lengths
@@ -188,15 +188,17 @@ class BPT3C(nn.Module):
             return self._padded(documents, lengths)
         return self._pool(self._read(packed("BPT3C", documents, lengths)))
 
-    def forward_embedded(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+    def forward_embedded(self, embedded: Tensor, lengths: Tensor, frozen: bool = False) -> Tensor:
         """``forward`` from embedded documents on, exactly differentiable with respect to them; in eval mode.
 
         Args:
             embedded: [B, T, E], ``encoder.embed(tokens)`` of documents padded at the end, or something in its place.
             lengths: int64 [B].
+            frozen: ``embedded`` alone gets gradients, in the two passes of ``forward`` and in as little memory, and
+                backward runs once. Layers with hooks need one graph all the same.
 
         Returns:
-            [B, 3E]. In one autograd graph, whose memory grows with the documents.
+            [B, 3E]. Unless ``frozen`` in one autograd graph, whose memory grows with the documents.
 
         Raises:
             InputError: training mode, embedded is not three-dimensional, lengths outside [1, T].
@@ -207,18 +209,29 @@ class BPT3C(nn.Module):
         if embedded.dim() != 3:
             raise InputError(f"BPT3C.forward_embedded: embedded must be [B, T, E], got {list(embedded.shape)}")
         tokens = torch.zeros(embedded.shape[:2], dtype=torch.int64, device=embedded.device)
-        return self._pool(self._read(packed("BPT3C.forward_embedded", tokens, lengths)), embedded)
+        documents = self._read(packed("BPT3C.forward_embedded", tokens, lengths))
+        rows: EncoderWeights | None = None
+        if frozen and not self.encoder.calls_modules():
+            rows = self.encoder.weights().over(embedded.flatten(0, 1))
+        if rows is None:
+            return self._pool(documents, embedded)
+        document, step = positions(documents)
+        return self._pool(documents._replace(data=document * embedded.shape[1] + step), weights=rows)
 
-    def _pool(self, documents: PackedSequence, embedded: Tensor | None = None) -> Tensor:
+    def _pool(
+        self, documents: PackedSequence, embedded: Tensor | None = None, weights: EncoderWeights | None = None
+    ) -> Tensor:
+        """``weights`` in place of the encoder's, whose gradients are then exact, as they are with ``embedded``."""
         if embedded is not None or self.encoder.calls_modules():
             pooled = one_graph.encode(
                 self.encoder, documents, self._plan(_ROWS), self._pool_from(documents), embedded, self.on_progress
             )
         else:
-            weights: EncoderWeights = self.encoder.weights()
+            exact = self.backprop == "exact" or weights is not None
+            weights = weights or self.encoder.weights()
             tensors = weights.flat()
             if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-                pooled = _TwoPass.apply(self, documents, weights, *tensors)
+                pooled = _TwoPass.apply(self, documents, weights, exact, *tensors)
             else:
                 with torch.no_grad():
                     pooled = two_pass.encode(
@@ -257,17 +270,17 @@ class BPT3C(nn.Module):
         centre = self.bptt if torch.rand((), **drawn) < 0.95 else self.bptt / 2
         return max(5, int(torch.normal(float(centre), 5.0, (), **drawn)))
 
-    def _plan(self, block_rows: int, store: bool = False) -> Plan:
+    def _plan(self, block_rows: int, store: bool = False, exact: bool | None = None) -> Plan:
         masks_per_chunk = self.mask_scope == "chunk" and self.encoder.training
-        exact = self.backprop == "exact"
+        exact = self.backprop == "exact" if exact is None else exact
         return Plan(self.chunk_length(), exact, masks_per_chunk, store, self.block_rows or block_rows)
 
-    def _stores(self, documents: PackedSequence) -> bool:
+    def _stores(self, documents: PackedSequence, exact: bool) -> bool:
         if self.memory != "auto":
             return self.memory == "store"
         lengths = sequence_lengths(documents.batch_sizes)
         window = self.config.window_at_the_end
-        if window is not None and self.backprop == "detached":
+        if window is not None and not exact:
             lengths = lengths.clamp(max=window + self.bptt)
         return int(lengths.sum()) * self.encoder.activation_bytes() <= self.memory_budget
 
@@ -284,12 +297,14 @@ class BPT3C(nn.Module):
 
 class _TwoPass(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, bpt3c: BPT3C, documents: PackedSequence, weights: EncoderWeights, *flat: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, bpt3c: BPT3C, documents: PackedSequence, weights: EncoderWeights, exact: bool, *flat: Tensor
+    ) -> Tensor:
         # ``flat`` are those of ``weights``: torch takes each one's gradient on to where it came from.
         ctx.encoder, ctx.weights = bpt3c.encoder, weights.detached()
         ctx.progress = _halves(bpt3c.on_progress)
-        store = bpt3c._stores(documents)
-        ctx.plan = bpt3c._plan(_ROWS if store else _RECOMPUTED_ROWS, store)
+        store = bpt3c._stores(documents, exact)
+        ctx.plan = bpt3c._plan(_ROWS if store else _RECOMPUTED_ROWS, store, exact)
         blocks: list[Block] = []
         ctx.blocks = blocks
         ctx.pool_from = bpt3c._pool_from(documents)
@@ -315,7 +330,13 @@ class _TwoPass(torch.autograd.Function):
             )
         found = iter(grads)  # of those that require one
         wanted = (leaf.requires_grad for leaf in ctx.weights.flat())
-        return None, None, None, *(next(found).to(x.dtype) if w else None for x, w in zip(flat, wanted, strict=True))
+        return (
+            None,
+            None,
+            None,
+            None,
+            *(next(found).to(x.dtype) if w else None for x, w in zip(flat, wanted, strict=True)),
+        )
 
 
 def _halves(progress: Progress | None) -> Progress | None:

@@ -91,7 +91,7 @@ class TextClassifier(nn.Module):
         """Embedded documents [B, T, E] of padded token ids [B, T]: what ``forward_embedded`` takes."""
         return self.bpt3c.encoder.embed(tokens)
 
-    def forward_embedded(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+    def forward_embedded(self, embedded: Tensor, lengths: Tensor, frozen: bool = False) -> Tensor:
         """``forward`` from embedded documents on, for attributions: ``embedded`` gets exact gradients. In eval mode.
 
         ``forward_embedded(embed(tokens), lengths)`` equals ``forward(tokens, lengths)`` within rounding.
@@ -99,6 +99,8 @@ class TextClassifier(nn.Module):
         Args:
             embedded: [B, T, E], padded at the end.
             lengths: int64 [B].
+            frozen: the encoder's layers get no gradients, memory is as little as that of ``forward``, and backward runs
+                once.
 
         Returns:
             Logits [B, K].
@@ -106,7 +108,7 @@ class TextClassifier(nn.Module):
         Raises:
             InputError: training mode, other shapes, lengths outside [1, T].
         """
-        return self.classify(self.bpt3c.forward_embedded(embedded, lengths))
+        return self.classify(self.bpt3c.forward_embedded(embedded, lengths, frozen))
 
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits [B, K] of pooled vectors [B, 3E]."""

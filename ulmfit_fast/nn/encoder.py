@@ -39,6 +39,12 @@ class EncoderWeights(Protocol):
     def detached(self) -> Self:
         """The same values as leaves of a graph of their own."""
 
+    def over(self, embedding: Tensor) -> Self | None:
+        """The same layers, without gradients of their own, behind other rows [V', E] of an embedding.
+
+        None where the layers have no form that is differentiated.
+        """
+
     def first_trainable(self) -> int:
         """The first layer that gradients flow into; the number of layers if there is none."""
 

@@ -66,6 +66,10 @@ class QRNNWeights(NamedTuple):
 
         return QRNNWeights(leaf(self.embedding), [(leaf(weight), leaf(bias)) for weight, bias in self.layers])
 
+    def over(self, embedding: Tensor) -> QRNNWeights:
+        """The same layers, without gradients of their own, behind other rows."""
+        return QRNNWeights(embedding, [(weight.detach(), bias.detach()) for weight, bias in self.layers])
+
 
 class QRNN(StackedEncoder):
     """Embedding and a stack of QRNN layers; the first looks at two inputs at a time, the others at one.

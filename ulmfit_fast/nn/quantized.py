@@ -143,6 +143,9 @@ class QuantizedWeights(NamedTuple):
     def detached(self) -> QuantizedWeights:
         return self
 
+    def over(self, embedding: Tensor) -> None:
+        """Nothing: int8 layers only predict."""
+
     def first_trainable(self) -> int:
         return len(self.layers)
 

@@ -33,6 +33,9 @@ class Binary(OneLabel):
     def each(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0, gamma: float = 0.0) -> Tensor:
         return yes_or_no(logits.squeeze(1), targets, smoothing, gamma)
 
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        return self.tempered(logits).squeeze(1) * (1 if place == 1 else -1)
+
     def activate(self, logits: Tensor) -> Tensor:
         second = self.tempered(logits)
         return torch.cat([-second, second], dim=1).sigmoid()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.tasks.calibration import check_temperature, fit_temperature
 from ulmfit_fast.tasks.class_weights import label_weights
+from ulmfit_fast.tasks.findings import Findings, findings_of_label_sets
 from ulmfit_fast.tasks.hold_out import hold_out_label_sets
 from ulmfit_fast.tasks.label_sets import as_label_sets, encode_label_sets, list_label_classes
 from ulmfit_fast.tasks.labels import Label, shown, sorted_classes
@@ -110,6 +111,17 @@ class MultiLabel:
             counts = counts * torch.where(targets == 1, present, absent)
         return weighted_mean(each, counts)
 
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        assert place is not None
+        return (logits if self.temperature == 1 else logits / self.temperature)[:, place]
+
+    def evidence_for(self, place: int | None) -> str:
+        assert place is not None
+        return str(self.labels[place])
+
+    def explained_place(self, activated: np.ndarray) -> int | None:
+        return int(activated[0].argmax())
+
     def activate(self, logits: Tensor) -> Tensor:
         return (logits if self.temperature == 1 else logits / self.temperature).sigmoid()
 
@@ -143,6 +155,12 @@ class MultiLabel:
         expected, predicted = targets.numpy().astype(np.int64), self.has(activated).astype(np.int64)
         names = dict.fromkeys((*self.scores, *also))
         return {name: OF_LABEL_SETS[name](expected, predicted, activated) for name in names}
+
+    def findings(self, activated: np.ndarray, targets: Tensor) -> Findings:
+        names = [str(label) for label in self.labels]
+        return findings_of_label_sets(
+            names, self.decode(activated), targets.numpy() == 1, self.has(activated), activated
+        )
 
     def report(self, activated: np.ndarray, targets: Tensor) -> str:
         expected, predicted = targets.numpy().astype(np.int64), self.has(activated).astype(np.int64)

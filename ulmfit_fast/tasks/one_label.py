@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ulmfit_fast.tasks.calibration import check_temperature, fit_temperature
 from ulmfit_fast.tasks.class_weights import class_weights
+from ulmfit_fast.tasks.findings import Findings, findings_of_classes
 from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import Label, as_labels, encode_labels, list_classes, sorted_classes
 from ulmfit_fast.tasks.losses import weighted_mean
@@ -115,6 +116,16 @@ class OneLabel(ABC):
     @abstractmethod
     def activate(self, logits: Tensor) -> Tensor: ...
 
+    @abstractmethod
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor: ...
+
+    def evidence_for(self, place: int | None) -> str:
+        assert place is not None
+        return str(self.labels[place])
+
+    def explained_place(self, activated: np.ndarray) -> int | None:
+        return int(self.places(activated)[0])
+
     def places(self, activated: np.ndarray) -> np.ndarray:
         """The predicted label's place among the labels, int64 [texts]."""
         return activated.argmax(1)
@@ -141,6 +152,10 @@ class OneLabel(ABC):
     def metrics(self, activated: np.ndarray, targets: Tensor, also: Sequence[str] = ()) -> dict[str, float]:
         predicted, expected = self.places(activated), targets.numpy()
         return {name: OF_CLASSES[name](expected, predicted, activated) for name in dict.fromkeys((*self.scores, *also))}
+
+    def findings(self, activated: np.ndarray, targets: Tensor) -> Findings:
+        names = [str(label) for label in self.labels]
+        return findings_of_classes(names, self.decode(activated), targets.numpy(), self.places(activated), activated)
 
     def report(self, activated: np.ndarray, targets: Tensor) -> str:
         names = [str(label) for label in self.labels]

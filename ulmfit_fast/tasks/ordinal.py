@@ -49,6 +49,18 @@ class Ordinal(OneLabel):
         above = targets.unsqueeze(1) > torch.arange(self.outputs, device=targets.device)
         return yes_or_no(logits, above, smoothing, gamma).mean(1)
 
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        """The log-odds that the label is at least this one, of the lowest that it is this one.
+
+        Those of a class in the middle fall on both sides: a word could speak against it by speaking for more.
+        """
+        assert place is not None
+        above = self.tempered(logits).sort(dim=1, descending=True).values
+        return above[:, place - 1] if place else -above[:, 0]
+
+    def evidence_for(self, place: int | None) -> str:
+        return f"at least {super().evidence_for(place)}" if place else super().evidence_for(place)
+
     def activate(self, logits: Tensor) -> Tensor:
         above = self.tempered(logits).sort(dim=1, descending=True).values.sigmoid()
         whole = torch.ones_like(above[:, :1])

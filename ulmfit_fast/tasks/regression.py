@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.tasks.findings import Findings, findings_of_numbers
 from ulmfit_fast.tasks.hold_out import hold_out
 from ulmfit_fast.tasks.labels import Label, as_numbers
 from ulmfit_fast.tasks.losses import weighted_mean
@@ -84,6 +85,15 @@ class Regression:
         errors = (logits.squeeze(1) - ((targets - self.mean) / self.scale).to(logits)).square()
         return errors.mean() if weights is None else weighted_mean(errors, weights.to(errors))
 
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        return self.activate(logits).squeeze(1)
+
+    def evidence_for(self, place: int | None) -> str:
+        return "number"
+
+    def explained_place(self, activated: np.ndarray) -> int | None:
+        return None
+
     def activate(self, logits: Tensor) -> Tensor:
         return logits * self.scale + self.mean
 
@@ -105,6 +115,9 @@ class Regression:
     def metrics(self, activated: np.ndarray, targets: Tensor, also: Sequence[str] = ()) -> dict[str, float]:
         names = dict.fromkeys((*self.scores, *also))
         return {name: OF_NUMBERS[name](targets.numpy(), self.decode(activated)) for name in names}
+
+    def findings(self, activated: np.ndarray, targets: Tensor) -> Findings:
+        return findings_of_numbers(targets.numpy(), self.decode(activated))
 
     def report(self, activated: np.ndarray, targets: Tensor) -> str:
         found = self.metrics(activated, targets, ("rmse",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,6 +32,12 @@ class SingleLabel(OneLabel):
         if gamma == 0:
             return losses
         return focused(losses, logits.softmax(1).gather(1, targets.unsqueeze(1)).squeeze(1), gamma)
+
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        assert place is not None
+        mine = self.tempered(logits)
+        others = torch.cat([mine[:, :place], mine[:, place + 1 :]], dim=1)
+        return mine[:, place] - others.logsumexp(1)
 
     def activate(self, logits: Tensor) -> Tensor:
         return self.tempered(logits).softmax(1)

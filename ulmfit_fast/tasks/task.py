@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.tasks.binary import Binary
+from ulmfit_fast.tasks.findings import Findings
 from ulmfit_fast.tasks.label_sets import are_sets
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.metrics import LOSS
@@ -90,6 +91,24 @@ class Task(Protocol):
     def activate(self, logits: Tensor) -> Tensor:
         """Probabilities (or what stands for them) of logits [B, outputs]."""
 
+    def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
+        """What explanations explain, [B]: a label's log-odds, log(p / (1 - p)); of a task without labels its number.
+
+        It is smooth where probabilities are saturated.
+
+        Args:
+            logits: [B, outputs].
+            place: the label's, among ``labels``; None where there are none.
+        """
+
+    def evidence_for(self, place: int | None) -> str:
+        """Of what ``evidence`` is, for people to read: the label, or "number"."""
+
+    def explained_place(self, activated: np.ndarray) -> int | None:
+        """The label that an explanation of this one row [1, ...] is about unless another is asked for: the predicted
+        one, of several the most probable. None where there are no labels.
+        """
+
     def decode(self, activated: np.ndarray) -> np.ndarray:
         """The prediction of each row, as users write labels."""
 
@@ -107,6 +126,9 @@ class Task(Protocol):
 
     def metrics(self, activated: np.ndarray, targets: Tensor, also: Sequence[str] = ()) -> dict[str, float]:
         """Scores of a whole set of texts: ``scores``, and those asked for. NaN where the texts cannot tell."""
+
+    def findings(self, activated: np.ndarray, targets: Tensor) -> Findings:
+        """What reports and comparisons show beside scores."""
 
     def report(self, activated: np.ndarray, targets: Tensor) -> str:
         """What there is to say of a whole set of texts, for people to read."""

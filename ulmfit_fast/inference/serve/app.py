@@ -12,14 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ulmfit_fast.inference.serve import routes, streaming
+from ulmfit_fast.inference.serve import explaining, routes, streaming
 from ulmfit_fast.inference.serve.limits import BodyLimits, RefusedError
 from ulmfit_fast.inference.serve.metrics import Measured
 from ulmfit_fast.inference.serve.schema import reason_of
 from ulmfit_fast.inference.serve.service import Service
 
 # What makes endpoints of a service; a further one is a further module here.
-ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (routes.router, streaming.router)
+ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (routes.router, streaming.router, explaining.router)
 
 
 def make_app(service: Service) -> FastAPI:

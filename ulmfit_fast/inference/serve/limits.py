@@ -33,6 +33,8 @@ class Limits:
         queue_texts: that wait to be predicted, for each model.
         queue_seconds: that a request may wait and compute.
         streams: texts that are predicted piece by piece at a time.
+        explanations: texts that are explained, or wait for it, at a time.
+        explained_characters: of a text that is explained.
         connections: open at a time.
 
     Raises:
@@ -47,6 +49,8 @@ class Limits:
     queue_texts: int = 2048
     queue_seconds: float = 60.0
     streams: int = 8
+    explanations: int = 8
+    explained_characters: int = 10_000
     connections: int = 1000
 
     def __post_init__(self) -> None:

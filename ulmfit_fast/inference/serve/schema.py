@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
+from ulmfit_fast.inference.explain import METHODS
 from ulmfit_fast.text.rules import encodable
 
 # Half a surrogate pair, which JSON can spell, is read as "?", as everywhere else.
@@ -35,6 +36,40 @@ class StreamBody(_Body):
 
     text: Text
     steps: int = Field(60, ge=1, le=500, description="about how many predictions, spread over the text")
+
+
+class ExplainBody(_Body):
+    """A text whose prediction is explained."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "A text that comes word by word."}]})
+
+    text: Text
+    method: str = Field(METHODS[0], description=", ".join(METHODS))
+    label: str | int | float | None = Field(None, description="that is explained; left out: the predicted one")
+
+
+class Part(BaseModel):
+    """A part of the text and what it adds to the evidence."""
+
+    text: str
+    start: int = Field(description="in characters")
+    end: int
+    weight: float
+    share_of_maximum: float | None = Field(None, description="of a chunk: in how many features it has the maximum")
+    share_of_mean: float | None = Field(None, description="of a chunk")
+
+
+class ExplainAnswer(BaseModel):
+    model: str
+    method: str
+    predicted: Value | list[Value]
+    label: Value | None
+    evidence_for: str = Field(description="what the weights speak for: the label, 'at least' it, or number")
+    probability: float | None
+    evidence: float = Field(description="the label's log-odds, or the number")
+    baseline: float | None = Field(description="of a text that says nothing; the weights sum to what is above it")
+    missing: float = Field(description="by how much their sum is off")
+    parts: list[Part] = Field(description="in the order of the text")
 
 
 class Prediction(BaseModel):

@@ -1,0 +1,226 @@
+"""What a classifier's evidence for a label owes to each token, part or chunk of one document.
+
+Evidence is what a task explains (``Task.evidence``): the label's log-odds, or a number.
+
+Source: Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, arXiv 1703.01365 (integrated gradients);
+Zeiler and Fergus, arXiv 1311.2901 (occlusion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.modes import own_modes
+from ulmfit_fast.core.progress import Progress
+from ulmfit_fast.inference.prediction import logits_of
+from ulmfit_fast.nn.chunks import Chunks, chunks_of
+from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.quantized import is_quantized
+
+Evidence = Callable[[Tensor], Tensor]  # of logits [B, outputs] to [B]
+
+TOLERANCE = 0.01  # of the difference that integrated gradients are to sum to
+_SMALLEST = 1e-3  # difference whose share is asked for: a text that says nothing has none
+_POINTS = 8  # of a stretch of the path
+_STRETCHES = 2  # at first
+_MOST_POINTS = 512
+_ROWS = 8192  # tokens that are differentiated at a time
+_HEAD_POINTS = 256
+_MOST_READ = 20_000_000  # tokens that occlusion reads
+
+
+class Attribution(NamedTuple):
+    """What each token, part or chunk adds.
+
+    Attributes:
+        values: float64, one for each.
+        evidence: of the whole document.
+        baseline: the evidence where nothing is said; None where values are not to sum to the difference.
+        points: on the path from the baseline at which gradients were taken.
+    """
+
+    values: np.ndarray
+    evidence: float
+    baseline: float | None = None
+    points: int = 0
+
+    @property
+    def missing(self) -> float:
+        """By how much the values' sum differs from ``evidence - baseline``; 0 where they are not to sum to it."""
+        return 0.0 if self.baseline is None else self.evidence - self.baseline - float(self.values.sum())
+
+
+@own_modes()
+def integrated_gradients(
+    model: TextClassifier, evidence: Evidence, ids: np.ndarray, baseline: np.ndarray, points: int | None = None,
+    bar: Progress | None = None,
+) -> Attribution:  # fmt: skip
+    """Each token's part of the evidence, by gradients on the straight way from the baseline's embeddings to its own.
+
+    The path is cut where it bends: a stretch whose gradients do not sum to its difference of evidence is halved, until
+    all sum to theirs within ``TOLERANCE``. Memory is that of the embedded document a few times, and of a batch.
+
+    Args:
+        model: in eval mode.
+        ids: int32 [T], of one document.
+        baseline: as many ids, of a document that says nothing.
+        points: of one Gauss-Legendre rule over the whole path, which is then not cut.
+        bar: told of the tokens that are read.
+
+    Raises:
+        InputError: an int8 model, which has no gradients.
+    """
+    if is_quantized(model):
+        raise InputError(
+            "integrated gradients need the float32 model: int8 layers have no gradient; or method 'occlusion'"
+        )
+    path = _Path(model, evidence, ids, baseline, bar)
+    total = torch.zeros(len(ids), dtype=torch.float64, device=path.start.device)
+    if points is not None:
+        values, first, last = path.stretches([(0.0, 1.0)], points)
+        return Attribution(values[0].cpu().numpy(), last[0], first[0], points)
+    ends = np.linspace(0, 1, _STRETCHES + 1)
+    waiting = list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+    used, whole = 0, (0.0, 0.0)
+    while waiting:
+        values, first, last = path.stretches(waiting, _POINTS)
+        used += _POINTS * len(waiting)
+        if used == _POINTS * _STRETCHES:
+            whole = first[0], last[-1]
+        allowed = TOLERANCE / 2 * max(abs(whole[1] - whole[0]), _SMALLEST)
+        halved = []
+        for (a, b), value, before, after in zip(waiting, values, first, last, strict=True):
+            if (
+                abs(float(value.sum()) - (after - before)) <= max(allowed * (b - a), allowed / 16)
+                or used >= _MOST_POINTS
+            ):
+                total += value
+            else:
+                halved += [(a, (a + b) / 2), ((a + b) / 2, b)]
+        waiting = halved
+    return Attribution(total.cpu().numpy(), whole[1], whole[0], used)
+
+
+class _Path:
+    """The straight way between two embedded documents, and what evidence owes to stretches of it."""
+
+    def __init__(
+        self, model: TextClassifier, evidence: Evidence, ids: np.ndarray, baseline: np.ndarray, bar: Progress | None
+    ) -> None:
+        self.model, self.evidence, self.bar = model, evidence, bar
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            self.start, end = (
+                model.embed(torch.from_numpy(each.astype(np.int64)).to(device)[None])[0] for each in (baseline, ids)
+            )
+            self.way = end - self.start
+        self.lengths = torch.tensor([len(ids)], device="cpu")
+
+    def stretches(
+        self, waiting: Sequence[tuple[float, float]], points: int
+    ) -> tuple[list[Tensor], list[float], list[float]]:
+        """Of each stretch the tokens' values, float64 [T], and the evidence where it begins and ends."""
+        nodes, weights = np.polynomial.legendre.leggauss(points)
+        inner = [
+            (a + (b - a) * (x + 1) / 2, (b - a) * w / 2)
+            for a, b in waiting
+            for x, w in zip(nodes, weights, strict=True)
+        ]
+        values = [torch.zeros(len(self.way), dtype=torch.float64, device=self.way.device) for _ in waiting]
+        at_once = max(1, _ROWS // len(self.way))
+        for begin in range(0, len(inner), at_once):
+            some = inner[begin : begin + at_once]
+            embedded = self._embedded([alpha for alpha, _ in some]).requires_grad_()
+            (gradient,) = torch.autograd.grad(self._evidence(embedded).sum(), embedded)
+            each = torch.einsum("bte,te->bt", gradient, self.way.to(gradient.dtype)).double()
+            for row, (_, weight) in enumerate(some):
+                values[(begin + row) // points] += weight * each[row]
+            self._tell(2 * len(some))
+        ends = sorted({end for stretch in waiting for end in stretch})
+        at: dict[float, float] = {}
+        with torch.no_grad():
+            for begin in range(0, len(ends), at_once):
+                each_end = ends[begin : begin + at_once]
+                at |= dict(zip(each_end, self._evidence(self._embedded(each_end)).tolist(), strict=True))
+                self._tell(len(each_end))
+        return values, [at[a] for a, _ in waiting], [at[b] for _, b in waiting]
+
+    def _embedded(self, alphas: Sequence[float]) -> Tensor:
+        share = torch.tensor(alphas, dtype=self.way.dtype, device=self.way.device).view(-1, 1, 1)
+        return torch.addcmul(self.start, share, self.way)
+
+    def _evidence(self, embedded: Tensor) -> Tensor:
+        logits = self.model.forward_embedded(embedded, self.lengths.expand(len(embedded)), frozen=True)
+        return self.evidence(logits.double())
+
+    def _tell(self, documents: int) -> None:
+        if self.bar is not None:
+            self.bar.update(documents * len(self.way))
+
+
+@own_modes(grad=False)
+def occlusion(
+    model: TextClassifier, evidence: Evidence, ids: np.ndarray, parts: Sequence[Sequence[int]],
+    bar: Progress | None = None,
+) -> Attribution:  # fmt: skip
+    """By how much the evidence falls without each part, whose tokens are left out.
+
+    Args:
+        ids: int32 [T], of one document, whose ``xxbos`` belongs to no part.
+        parts: positions of each part's tokens.
+        bar: told of the tokens that are read.
+
+    Raises:
+        InputError: so many parts of so long a document that reading them would take hours.
+    """
+    reads = (len(parts) + 1) * len(ids)
+    if reads > _MOST_READ:
+        raise InputError(
+            f"occlusion would read {reads:,} tokens, the text of {len(ids):,} once for each of {len(parts):,} parts, "
+            f"at most {_MOST_READ:,}; explain it by method 'integrated_gradients', 'sentence_occlusion' or 'chunks'"
+        )
+    values = np.zeros(len(parts))
+    whole = float(evidence(logits_of(model, [ids]).double())[0])
+    at_once = max(1, 1_000_000 // len(ids))
+    for begin in range(0, len(parts), at_once):
+        some = parts[begin : begin + at_once]
+        without = [np.delete(ids, np.asarray(part, dtype=np.int64)) for part in some]
+        values[begin : begin + len(some)] = whole - evidence(logits_of(model, without).double()).numpy()
+        if bar is not None:
+            bar.update(sum(map(len, without)))
+    return Attribution(values, whole)
+
+
+@own_modes(grad=False)
+def chunk_attribution(
+    model: TextClassifier, evidence: Evidence, ids: np.ndarray, size: int
+) -> tuple[Attribution, Chunks]:
+    """Each chunk's part of the evidence by way of the pooled vector: exact, from one pass over the document.
+
+    Integrated gradients of the head, from the average document of training (the mean that its first BatchNorm knows) to
+    this one, are divided among chunks as the pooled vector is.
+
+    Raises:
+        InputError: an encoder with hooks.
+    """
+    device = next(model.parameters()).device
+    chunks = chunks_of(model.bpt3c, torch.from_numpy(ids.astype(np.int64)).to(device), size)
+    pooled = chunks.parts.sum(0)
+    average = model.head[0].running_mean
+    assert isinstance(average, Tensor)
+    base = average.double().cpu()
+    alphas = ((torch.arange(_HEAD_POINTS, device="cpu") + 0.5) / _HEAD_POINTS).unsqueeze(1)
+    like = next(model.head.parameters())
+    path = (base + alphas * (pooled - base)).to(like).requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(evidence(model.head(path).double()).sum(), path)
+    slope = gradient.double().mean(0).cpu()
+    values = (chunks.parts - chunks.owned * base) @ slope
+    ends = evidence(model.head(torch.stack([base, pooled]).to(like)).double()).tolist()
+    return Attribution(values.numpy(), ends[1], ends[0], _HEAD_POINTS), chunks

@@ -1,0 +1,247 @@
+"""An evaluation as one HTML page that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.inference.charts import bars_chart, lines_chart, scatter_chart
+from ulmfit_fast.inference.classifiers import Classifiers
+from ulmfit_fast.inference.evaluation import Evaluation
+from ulmfit_fast.inference.explain import CHUNKS, GRADIENTS, WORDS, Explanation, explain
+from ulmfit_fast.inference.highlight import coloured_html, legend, summary
+from ulmfit_fast.inference.page import escaped, page, table
+from ulmfit_fast.nn.quantized import is_quantized
+from ulmfit_fast.tasks.metrics import METRICS
+
+_EXPLAINED_CHARACTERS = 20_000  # a longer text is explained chunk by chunk, which takes one pass
+_SHOWN_CHARACTERS = 6_000  # of a text that is explained
+_LABEL_CHARACTERS = 40
+_MOST_CLASSES = 40  # of a confusion matrix; of more the pairs that are confused most are listed
+
+
+def report_page(
+    evaluation: Evaluation, classifiers: Classifiers, history: Sequence[Mapping[str, Any]] = (), card: str = ""
+) -> str:
+    """The page.
+
+    Args:
+        evaluation: of ``classifiers``, which explain their worst errors.
+        history: records of the model's training, an epoch each.
+        card: what the model says of itself, in Markdown.
+    """
+    sections = [
+        ("Scores", _scores(evaluation)),
+        ("Confusion", _confusion(evaluation)),
+        ("Classes", _classes(evaluation)),
+        ("Calibration", _calibration(evaluation)),
+        ("Numbers", _numbers(evaluation)),
+        ("Worst errors", _errors(evaluation, classifiers)),
+        ("Longest and slowest texts", _times(evaluation)),
+        ("Training", _training(history)),
+        ("Model card", f"<details><summary>What the model says of itself</summary><pre>{escaped(card)}</pre></details>"
+         if card else ""),
+    ]  # fmt: skip
+    body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections if content)
+    from ulmfit_fast import __version__
+
+    head = (
+        f"<h1>{escaped(evaluation.model)} on {escaped(evaluation.table)}</h1>"
+        f"<p>{len(evaluation.texts):,} texts; task {escaped(evaluation.task.type)}; computed in "
+        f"{escaped(classifiers.computes_in)} by ulmfit_fast {escaped(__version__)}.</p>"
+    )
+    return page(f"{evaluation.model} on {evaluation.table}", f"<header>{head}</header><main>{body}</main>")
+
+
+def _scores(evaluation: Evaluation) -> str:
+    rows = []
+    for name, score in evaluation.scores.items():
+        between = f"{_number(score.low)} to {_number(score.high)}" if math.isfinite(score.low) else "&ndash;"
+        better = "higher" if METRICS[name].greater_is_better else "lower"
+        rows.append([escaped(name.replace("_", " ")), _number(score.value), between, better])
+    note = (
+        '<p class="note">In 95 of 100 sets of as many texts like these the score would lie within its interval '
+        "(bootstrap, percentiles).</p>"
+    )
+    return table(["score", "value", "95 % interval", "better is"], rows) + note
+
+
+def _confusion(evaluation: Evaluation) -> str:
+    matrix, labels = evaluation.findings.confusion, [_label(label) for label in evaluation.task.labels]
+    if matrix is None:
+        return ""
+    if len(labels) > _MOST_CLASSES:
+        off = matrix * (1 - np.eye(len(labels), dtype=np.int64))
+        order = np.argsort(-off, axis=None, kind="stable")[:20]
+        pairs = [divmod(int(each), len(labels)) for each in order if off.flat[each]]
+        rows = [[labels[i], labels[j], str(int(matrix[i, j]))] for i, j in pairs]
+        return table(["is", "predicted", "texts"], rows)
+    of_row = matrix.sum(1, keepdims=True).clip(min=1)
+    rows = []
+    for label, counts, shares in zip(labels, matrix.tolist(), (matrix / of_row).tolist(), strict=True):
+        cells = [_shaded(count, share) for count, share in zip(counts, shares, strict=True)]
+        rows.append([label, *cells])
+    return table(["is \\ predicted", *labels], rows, caption="") + (
+        '<p class="note">Each row holds the texts of a class; the darker a cell, the larger its share of the row.</p>'
+    )
+
+
+def _shaded(count: int, share: float) -> str:
+    """A number on blue; dark text keeps a contrast above 7 on the darkest."""
+    colour = "#" + "".join(f"{round(255 - share * (255 - full)):02x}" for full in (120, 180, 255))
+    return f'<span style="background:{colour};display:block;padding:.1rem .4rem">{count:,}</span>'
+
+
+def _classes(evaluation: Evaluation) -> str:
+    rows = [
+        [_label(each.label), f"{each.precision:.4f}", f"{each.recall:.4f}", f"{each.f1:.4f}", f"{each.texts:,}",
+         f"{each.predicted:,}"]
+        for each in evaluation.findings.classes
+    ]  # fmt: skip
+    return table(["class", "precision", "recall", "F1", "texts", "predicted"], rows) if rows else ""
+
+
+def _calibration(evaluation: Evaluation) -> str:
+    bins = evaluation.findings.bins
+    if not bins:
+        return ""
+    points = [(each.mean, each.right) for each in bins]
+    whole = (0.0, 1.0)
+    curve = lines_chart(
+        "How often predictions of a confidence are right; on the dotted line they are honest", [("", points)],
+        "confidence", "share that is right", diagonal=True, x_range=whole, y_range=whole,
+    )  # fmt: skip
+    bars = bars_chart(
+        "How many predictions have it", [(f".{min(int(each.mean * 10), 9)}", each.number) for each in bins],
+        "confidence, from this tenth on", "predictions",
+    )  # fmt: skip
+    rows = [[f"{each.mean:.4f}", f"{each.right:.4f}", f"{each.number:,}"] for each in bins]
+    numbers = table(["mean confidence", "share that is right", "predictions"], rows)
+    return f'<div class="figures">{curve}{bars}</div><details><summary>The numbers</summary>{numbers}</details>'
+
+
+def _numbers(evaluation: Evaluation) -> str:
+    if evaluation.findings.numbers is None:
+        return ""
+    expected, predicted = evaluation.findings.numbers
+    some = np.random.default_rng(0).permutation(len(expected))[:2000]
+    points = list(zip(expected[some].tolist(), predicted[some].tolist(), strict=True))
+    title = "What is and what is predicted; on the dotted line they are the same"
+    return f'<div class="figures">{scatter_chart(title, points, "is", "predicted")}</div>'
+
+
+def _errors(evaluation: Evaluation, classifiers: Classifiers) -> str:
+    places = evaluation.worst()
+    if not places:
+        return "<p>There is none: all predictions are right.</p>"
+    found = []
+    with progress_bar("explain the worst errors", len(places), "text") as bar:
+        for place in places:
+            found.append(_error(evaluation, classifiers, place))
+            bar.update(1)
+    return (
+        '<p class="note">The words speak for what was predicted (blue) or against it (orange); what an unmarked word '
+        f"weighs is small.</p>{''.join(found)}"
+    )
+
+
+def _error(evaluation: Evaluation, classifiers: Classifiers, place: int) -> str:
+    text = evaluation.texts[place]
+    row = "" if evaluation.rows is None else f"row {int(evaluation.rows[place])}: "
+    title = f"{row}is {_shown(evaluation.expected[place])}, predicted {_shown(evaluation.findings.predicted[place])}"
+    explained = _explained(classifiers, text)
+    if explained is None:
+        shown, note = (
+            escaped(text[:_SHOWN_CHARACTERS]),
+            "The models cut this text into other words: no mean of weights.",
+        )
+        return f'<article><h3>{title}</h3><p class="text explained">{shown}</p><p class="note">{note}</p></article>'
+    parts = [part for part in explained.parts if part.start < _SHOWN_CHARACTERS]
+    shown = coloured_html(
+        text[:_SHOWN_CHARACTERS], [part._replace(end=min(part.end, _SHOWN_CHARACTERS)) for part in parts]
+    )
+    rest = f" &hellip; ({len(text) - _SHOWN_CHARACTERS:,} more characters)" if len(text) > _SHOWN_CHARACTERS else ""
+    return (
+        f'<article><h3>{title}</h3><p class="note">{escaped(summary(explained))}</p>'
+        f'<p class="text explained">{shown}{rest}</p><p class="legend note">{legend(explained.evidence_for)}</p></article>'
+    )
+
+
+def _explained(classifiers: Classifiers, text: str) -> Explanation | None:
+    """None where several models' words differ."""
+    int8 = any(is_quantized(model) for model, *_ in classifiers.members)
+    method = WORDS if int8 else GRADIENTS
+    if len(text) > (_SHOWN_CHARACTERS if int8 else _EXPLAINED_CHARACTERS):
+        method = CHUNKS
+    try:
+        return explain(classifiers.members, text, method)
+    except InputError:
+        return None
+
+
+def _times(evaluation: Evaluation) -> str:
+    rows = [
+        [
+            str(each.place + 1 if evaluation.rows is None else int(evaluation.rows[each.place])), f"{each.characters:,}",
+            f"{each.tokens:,}",
+            "not timed" if each.seconds is None else f"{1000 * each.seconds:,.1f}",
+            "" if not each.seconds else f"{each.tokens / each.seconds:,.0f}",
+        ]
+        for each in evaluation.timed
+    ]  # fmt: skip
+    note = (
+        '<p class="note">Each predicted alone: the longest texts, and others by chance. Together they are faster.</p>'
+    )
+    head = ["text" if evaluation.rows is None else "row", "characters", "tokens", "ms", "tokens/s"]
+    return table(head, rows) + note
+
+
+def _training(history: Sequence[Mapping[str, Any]]) -> str:
+    records = [record for record in history if isinstance(record, Mapping)]
+    if not records:
+        return ""
+    charts = []
+    for stage, of_stage in _stages(records):
+        epochs = range(1, len(of_stage) + 1)
+        series = [
+            (label, [(float(n), _value(record, key)) for n, record in zip(epochs, of_stage, strict=True)])
+            for key, label in (("loss", "training loss"), ("valid_loss", "validation loss"))
+            if any(key in record for record in of_stage)
+        ]
+        if series:
+            charts.append(lines_chart(f"{stage}: the loss", series, "epoch", "loss"))
+        for name in [name for name in METRICS if any(name in record for record in of_stage)][:1]:
+            points = [(float(n), _value(record, name)) for n, record in zip(epochs, of_stage, strict=True)]
+            shown = name.replace("_", " ")
+            charts.append(lines_chart(f"{stage}: {shown} on the validation texts", [("", points)], "epoch", shown))
+    return f'<div class="figures">{"".join(charts)}</div>'
+
+
+def _stages(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    for stage in dict.fromkeys(str(record.get("stage", "training")) for record in records):
+        yield stage.replace("_", " "), [record for record in records if str(record.get("stage", "training")) == stage]
+
+
+def _value(record: Mapping[str, Any], name: str) -> float:
+    value = record.get(name)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}" if math.isfinite(value) else "&ndash;"
+
+
+def _label(label: object) -> str:
+    text = str(label)
+    return escaped(text if len(text) <= _LABEL_CHARACTERS else text[: _LABEL_CHARACTERS - 1] + "\u2026")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_label, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else _label(value)
