@@ -20,7 +20,7 @@ ROWS = [
     {"inference"},
     {"training"},
     {"pipeline"},
-    {"interop"},
+    {"interop", "few_labels"},
     {"estimator", "demo"},
     {"cli"},
 ]

@@ -15,16 +15,19 @@ from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.estimator.configured import CONFIGURATIONS, NAME, parameters_of
 from ulmfit_fast.estimator.predicts import Predicts
+from ulmfit_fast.few_labels.self_train import self_train
 from ulmfit_fast.interop.hub_methods import HubMethods
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
+from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.label_sets import is_table
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import History
+from ulmfit_fast.training.self_training import SelfTrainingConfig
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 
@@ -56,6 +59,8 @@ class ULMFiTClassifier(HubMethods, Predicts):
             ``classifier_config.task`` says, by default several at once where a text has a list of labels, else one of
             several.
         calibrate: make probabilities honest by the validation texts, where ``fit`` is given some. False: never.
+        self_training: the classifier goes on with its own labels of ``fit``'s ``unlabeled`` texts (``self_train``).
+            None: it does not.
 
     Attributes:
         classes_: the labels, sorted, in the order of ``predict_proba``'s columns; with "regression" there are none.
@@ -78,6 +83,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         progress: bool = True,
         task: str | None = None,
         calibrate: bool = True,
+        self_training: SelfTrainingConfig | None = None,
     ) -> None:
         self.pretrained = pretrained
         self.pretrain_config = pretrain_config
@@ -91,6 +97,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         self.progress = progress
         self.task = task
         self.calibrate = calibrate
+        self.self_training = self_training
 
     def fit(
         self,
@@ -107,7 +114,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
             texts, labels: one label for each text. Or a list of labels for each; or zeros and ones [len(texts), K], as
                 scikit-learn writes several labels, and ``predict`` then does, too; or, with the task "regression", a
                 number for each.
-            unlabeled: texts that join in the language model's fine-tuning.
+            unlabeled: texts that join in the language model's fine-tuning, and in self-training.
             sample_weight: what each text counts in the classifier's loss, numbers [len(texts)]; None: all alike.
             valid_texts, valid_labels: to choose the classifier's best epoch by, and to calibrate; without them the last
                 epoch is kept.
@@ -127,17 +134,27 @@ class ULMFiTClassifier(HubMethods, Predicts):
             weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels,
         )  # fmt: skip
         more = as_texts(NAME, unlabeled, "unlabeled") if unlabeled is not None else []
+        if self.self_training is not None and not more:
+            raise InputError(f"{NAME}: self_training needs texts without labels; give fit some as unlabeled")
         base = self._trained() if goes_on else self._language_model([*data.texts, *more])
-        trained = finetune_classifier(
-            data.texts, data.labels or [], base, config,
-            sample_weight=data.weights, class_weight=weights,
-            valid_texts=None if data.valid is None else data.valid.texts,
-            valid_labels=None if data.valid is None else data.valid.labels,
-            progress=self.progress,
-        )  # fmt: skip
+        trained = self._train(data, more, base, config, weights)
         self._as_table = is_table(labels)
         self._take(replace(trained, history=History(base.history.records + trained.history.records)))
         return self
+
+    def _train(
+        self, data: Dataset, more: list[str], base: TrainedLanguageModel | TrainedClassifier, config: ClassifierConfig,
+        class_weight: Mapping[Label, float] | None,
+    ) -> TrainedClassifier:  # fmt: skip
+        """Stage three, once or in rounds."""
+        options: dict[str, Any] = {
+            "sample_weight": data.weights, "class_weight": class_weight, "progress": self.progress,
+            "valid_texts": None if data.valid is None else data.valid.texts,
+            "valid_labels": None if data.valid is None else data.valid.labels,
+        }  # fmt: skip
+        if self.self_training is None:
+            return finetune_classifier(data.texts, data.labels or [], base, config, **options)
+        return self_train(data.texts, data.labels or [], more, base, self.self_training, config, **options).models[0]
 
     def _classifier_config(self) -> tuple[ClassifierConfig, Mapping[Label, float] | None]:
         """The configuration, and the weights of classes that are not a matter of it."""
