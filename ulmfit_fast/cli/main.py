@@ -82,7 +82,7 @@ class _Group(click.Group):
         "tokenize": "tokenize", "import-lm": "import_lm", "import-classifier": "import_classifier",
         "convert": "convert",
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
-        "self-train": "self_train",
+        "self-train": "self_train", "suggest": "suggest", "generate": "generate",
         "lr-find": "rates", "schedule": "rates", "search": "search",
         "predict": "prediction", "evaluate": "prediction", "info": "prediction",
         "push": "push", "serve": "serve", "demo": "demo",
