@@ -83,6 +83,7 @@ class _Group(click.Group):
         "convert": "convert",
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
         "self-train": "self_train", "suggest": "suggest", "generate": "generate",
+        "zero-shot": "zero_shot", "check-labels": "check_labels",
         "lr-find": "rates", "schedule": "rates", "search": "search",
         "predict": "prediction", "evaluate": "prediction", "info": "prediction",
         "push": "push", "serve": "serve", "demo": "demo",

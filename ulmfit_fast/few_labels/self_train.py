@@ -101,7 +101,7 @@ def self_train(
     """
     config, trained_by = config or SelfTrainingConfig(), classifier_config or ClassifierConfig()
     labels = labels if hasattr(labels, "__len__") else list(labels)
-    known = [_with_task(base) for base in _each(bases)]
+    known = [read_base(base) for base in _each(bases)]
     data = labelled_dataset(
         NAME, texts, labels, trained_by, class_weight=class_weight, known=known[0][1], weights=sample_weight,
         valid_texts=valid_texts, valid_labels=valid_labels,
@@ -166,14 +166,14 @@ def _each(bases: Base | Sequence[Base]) -> list[Base]:
     return found
 
 
-def _with_task(base: Base) -> tuple[Base, Any]:
+def read_base(base: Base) -> tuple[Base, Any]:
     """A base, read once for all rounds, and its task if it is a classifier's."""
     if isinstance(base, str | Path):
         folder = find_pretrained(base)
         is_classifier = read_config(folder)["kind"] == "classifier"
         base = TrainedClassifier.load(folder) if is_classifier else TrainedLanguageModel.load(folder)
     if base is not None and is_quantized(base.model):
-        raise InputError(f"{NAME}: an int8 model only predicts; give the float32 model it was made of")
+        raise InputError("an int8 model only predicts and cannot be trained; give the float32 model it was made of")
     return base, base.task if isinstance(base, TrainedClassifier) else None
 
 
