@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.accuracy.active_learning imdb --lm lm-imdb/ --draws 5``, ``... report``.
 
-A draw is a pool of training texts and a first batch of labels, which are the same for every strategy. A strategy then
-chooses batch after batch from the pool, and after each a learner is fitted to all labels so far and tested. The learner
+All draws have one pool of training texts. A draw is a first batch of labels, which is the same for every strategy, and a
+seed. A strategy then chooses batch after batch from the pool, and after each a learner is fitted to all labels so far
+and tested. The learner
 is a logistic regression on the language model's pooled states (C = 1), which takes a moment, so that many draws are
 possible; ``--learner classifier`` fine-tunes the classifier instead. Of 0 labels a strategy knows nothing but the
 vectors: the first batch is random for all but core-set and k-means++, which choose it, too.
@@ -53,11 +54,10 @@ class Study:
     Args:
         data: where they come from.
         options: sizes, learner, language model.
-        draw: of the pool.
     """
 
-    def __init__(self, data: DataSet, options: argparse.Namespace, draw: int) -> None:
-        random = np.random.default_rng([20_270_101, draw])
+    def __init__(self, data: DataSet, options: argparse.Namespace) -> None:
+        random = np.random.default_rng([20_270_101, 0])
         self.rows = np.sort(random.permutation(len(data.texts))[: options.pool])
         self.texts = [_cut(data.texts[i], options.words) for i in self.rows.tolist()]
         self.labels = [data.labels[i] for i in self.rows.tolist()]
@@ -141,8 +141,8 @@ def benchmark(options: argparse.Namespace, arguments: list[str]) -> None:
     common = circumstances(arguments)
     common["command"] = common["command"].replace("benchmarks.accuracy", "benchmarks.accuracy.active_learning", 1)
     data = load(options.data_set)
+    study: Study | None = None
     for draw in range(options.draws):
-        study: Study | None = None
         for strategy in options.strategies:
             line: Line = {
                 "data set": options.data_set, "labels": max(options.sizes), "draw": draw, "model": "ours-features",
@@ -150,7 +150,7 @@ def benchmark(options: argparse.Namespace, arguments: list[str]) -> None:
             }  # fmt: skip
             if results.key(line) in results.read(path):
                 continue
-            study = study or Study(data, options, draw)
+            study = study or Study(data, options)
             start = time.perf_counter()
             scores = study.run(strategy, draw)
             seconds = time.perf_counter() - start
@@ -201,7 +201,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy.active_learning", description=__doc__)
     parser.add_argument("data_set", choices=[*DATA_SETS, "report"], help="or: the tables of all results")
     parser.add_argument("--lm", type=Path, metavar="FOLDER", help="our language model, fine-tuned on the data set")
-    parser.add_argument("--draws", type=int, default=5, help="of pools and first labels")
+    parser.add_argument("--draws", type=int, default=5, help="of first labels")
     parser.add_argument("--pool", type=int, default=3000, help="texts to choose from")
     parser.add_argument("--tests", type=int, default=2000, help="test texts, drawn once")
     parser.add_argument("--words", type=int, help="read so many words of each text  [default: all]")

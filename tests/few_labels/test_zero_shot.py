@@ -20,7 +20,7 @@ from ulmfit_fast.inference.scoring import score_text, score_variants
 DAY, NIGHT = ["sun light noon", "noon sun", "light noon sun"], ["moon dark star", "star moon", "dark star moon"]
 TEXTS, LABELS = [*DAY, *NIGHT], ["d"] * 3 + ["n"] * 3
 WORDS = {"d": ["day"], "n": ["night", "evening"]}
-TEMPLATE = "{text} it was {label}."
+TEMPLATE = "{text} {label}."
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def model() -> TrainedLanguageModel:
 
 def test_scores_of_texts(model: TrainedLanguageModel) -> None:
     """The whole continuation counts; what variants have in common does not."""
-    text, more = "sun light", [" it was day.", " it was night.", " noon"]
+    text, more = "sun light", [" day.", " night.", " noon"]
     found = score_text(model.model, model.tokenizer, text, more)
     (prefix,) = model.tokenizer.encode([text])
     for score, each in zip(found, more, strict=True):
@@ -43,7 +43,7 @@ def test_scores_of_texts(model: TrainedLanguageModel) -> None:
     assert model.score(text, more) == pytest.approx(found)
     beside = score_variants(model.model, model.tokenizer, [[text + more[0], text + more[1]]])
     assert beside[0, 0] - beside[0, 1] == pytest.approx(found[0] - found[1], abs=1e-5)
-    assert beside[0, 0] > found[0]  # " it was" is left out
+    assert beside[0] == pytest.approx(found[:2], abs=1e-5)  # the text is not counted
 
 
 def test_probabilities_by_hand(model: TrainedLanguageModel) -> None:
@@ -87,12 +87,12 @@ def test_it_predicts_without_labels(model: TrainedLanguageModel) -> None:
 def test_few_labels_teach_other_words(model: TrainedLanguageModel) -> None:
     """The words change their meaning; the given language model stays as it was."""
     swapped = {"d": "night", "n": "day"}
-    before = model.score("sun", [" it was day."])
+    before = model.score("sun", [" day."])
     classifier = ZeroShotClassifier(model, swapped, [TEMPLATE])
     assert classifier.score(TEXTS, LABELS) == 0
     classifier.fit(TEXTS * 4, LABELS * 4, replace(FINETUNE, epochs=15, lr=0.03, drop_mult=0.0))
     assert classifier.score(TEXTS, LABELS) == 1
-    assert model.score("sun", [" it was day."]) == pytest.approx(before)
+    assert model.score("sun", [" day."]) == pytest.approx(before)
 
 
 def test_what_is_refused(model: TrainedLanguageModel) -> None:

@@ -17,7 +17,7 @@ from ulmfit_fast.few_labels.zero_shot import CALIBRATIONS, TEMPLATES, ZeroShotCl
 from ulmfit_fast.inference.tables import Wanted, predict_table
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.tasks.labels import shown
+from ulmfit_fast.tasks.labels import Label, shown
 from ulmfit_fast.text.files import Documents, sample_texts
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.table_writer import TableWriter
@@ -104,8 +104,8 @@ def zero_shot_command(
     say(f"{rows} predictions in {output}", error=writer.output.is_direct)
 
 
-def _verbalizers(labels: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+def _verbalizers(labels: tuple[str, ...]) -> dict[Label, tuple[str, ...]]:
+    found: dict[Label, tuple[str, ...]] = {}
     for given in labels:
         label, equals, words = given.partition("=")
         if not equals or not label or not words:

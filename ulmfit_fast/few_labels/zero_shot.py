@@ -21,7 +21,7 @@ import torch
 from ulmfit_fast.core.errors import InputError, InputWarning
 from ulmfit_fast.inference.scoring import score_variants
 from ulmfit_fast.pipeline import finetune_lm
-from ulmfit_fast.tasks.labels import Label, as_labels, sorted_classes
+from ulmfit_fast.tasks.labels import as_labels, sorted_classes
 from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.training.config import FinetuneLMConfig
@@ -58,7 +58,7 @@ class ZeroShotClassifier:
     def __init__(
         self,
         language_model: TrainedLanguageModel,
-        verbalizers: Mapping[Label, str | Sequence[str]],
+        verbalizers: Mapping[Any, str | Sequence[str]],
         templates: Sequence[str] = TEMPLATES,
         calibration: str = "content-free",
         *,

@@ -61,12 +61,15 @@ def find_label_errors(probabilities: np.ndarray, given: np.ndarray) -> LabelErro
     confident = probabilities >= thresholds - 1e-6  # of probabilities that are all alike, each is at the mean
     # Where several classes are, the most probable of them counts; where none is, the text counts nowhere.
     counted = np.where(confident, probabilities, -np.inf).argmax(1)
+    texts = np.arange(len(given))
+    own = probabilities[texts, given]
+    counted = np.where(confident[texts, given] & (own >= probabilities[texts, counted]), given, counted)
     counts_somewhere = confident.any(1)
     joint = np.zeros((classes, classes))
     np.add.at(joint, (given[counts_somewhere], counted[counts_somewhere]), 1)
-    suspect = counts_somewhere & (counted != given) & (probabilities.argmax(1) != given)
+    suspect = counts_somewhere & (counted != given) & (probabilities.max(1) > own)
     rows = np.flatnonzero(suspect)
-    rows = rows[np.argsort(probabilities[rows, given[rows]], kind="stable")]
+    rows = rows[np.argsort(own[rows], kind="stable")]
     return LabelErrors(rows, counted[rows], _as_shares(joint, counts))
 
 
