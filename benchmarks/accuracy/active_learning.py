@@ -2,12 +2,11 @@
 
 ``python -m benchmarks.accuracy.active_learning imdb --lm lm-imdb/ --draws 5``, ``... report``.
 
-All draws have one pool of training texts. A draw is a first batch of labels, which is the same for every strategy, and a
-seed. A strategy then chooses batch after batch from the pool, and after each a learner is fitted to all labels so far
-and tested. The learner
-is a logistic regression on the language model's pooled states (C = 1), which takes a moment, so that many draws are
-possible; ``--learner classifier`` fine-tunes the classifier instead. Of 0 labels a strategy knows nothing but the
-vectors: the first batch is random for all but core-set and k-means++, which choose it, too.
+All draws have one pool of training texts. A draw is a first batch of labels, the same for every strategy, and a seed. A
+strategy then chooses batch after batch from the pool, and after each a learner is fitted to all labels so far and
+tested. The learner is a logistic regression on the language model's pooled states (C = 1), which takes a moment, so
+that many draws are possible; ``--learner classifier`` fine-tunes the classifier instead. The first batch is random for
+all but core-set and k-means++, which choose it, too.
 
 A line a draw and strategy goes to ``benchmarks/results/active-learning/DATA_SET.jsonl``; the same command again runs
 what is missing.

@@ -13,7 +13,7 @@ from ulmfit_fast.cli.labelled_tables import LabelledTables
 from ulmfit_fast.cli.training import print_epoch
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.few_labels.self_train import self_train
+from ulmfit_fast.few_labels.self_train import metric_of, self_train
 from ulmfit_fast.storage.both_directions import has_both, members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import check_output_folder
@@ -78,7 +78,8 @@ def self_train_command(
         weak_labels=weak or None, accuracies=right,
         valid_texts=None if held_out is None else held_out.texts,
         valid_labels=None if held_out is None else held_out.labels,
-        output=output, overwrite=overwrite, on_epoch=print_epoch, on_round=_print_round,
+        output=output, overwrite=overwrite, on_epoch=print_epoch,
+        on_round=lambda done: _print_round(done, metric_of(config)),
     )  # fmt: skip
     models = " and ".join(map(str, trained.folders))
     apart = len(trained.folders) > 1 and not has_both(output)
@@ -118,13 +119,13 @@ def _label(cell: Any) -> str | None:
     return None if cell is None or cell != cell or str(cell) == "" else str(cell)
 
 
-def _print_round(done: Round) -> None:
+def _print_round(done: Round, metric: str) -> None:
     parts = [f"round {done.number}"]
     for place, taken in enumerate(done.taken, 1):
         which = f" of model {place}" if len(done.taken) > 1 else ""
         parts.append(f"labels taken{which}: " + (", ".join(f"{k} {v:,}" for k, v in taken.items()) or "none"))
     if done.score is not None:
-        parts.append(f"score on validation texts {abs(done.score):.4f}")
+        parts.append(f"{metric.replace('_', ' ')} on the validation texts {abs(done.score):.4f}")
     say("; ".join(parts), error=True)
 
 

@@ -138,7 +138,7 @@ def self_train(
         assert data.valid is not None
         task = models[0].task
         mean = np.mean([_activated(each, data.valid.texts, trained_by, False) for each in models], axis=0)
-        name = "brier" if trained_by.metric == LOSS else trained_by.metric
+        name = metric_of(trained_by)
         found = task.metrics(mean, task.encode(data.valid.labels or [], "valid_labels"), (name,))[name]
         return found if METRICS[name].greater_is_better else -found
 
@@ -153,6 +153,11 @@ def self_train(
     with output_folder(folder, overwrite):
         models, rounds = run()
         return SelfTrained(models, rounds, _write(folder, models, trained_by, config))
+
+
+def metric_of(config: ClassifierConfig) -> str:
+    """What chooses the best round: the loss of a mean of models is not at hand, the Brier score is as honest."""
+    return "brier" if config.metric == LOSS else config.metric
 
 
 def _each(bases: Base | Sequence[Base]) -> list[Base]:

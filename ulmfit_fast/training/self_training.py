@@ -83,7 +83,8 @@ class Round:
     Args:
         number: 0 is the training without taken labels.
         taken: of each model, how many texts of each label it learned from.
-        score: on validation texts, of the models' mean; None where there are none.
+        score: on validation texts, of the models' mean; an error is negative, so that higher is better. None where
+            there are none.
     """
 
     number: int
