@@ -21,7 +21,7 @@ ROWS = [
     {"training"},
     {"pipeline"},
     {"multitask"},
-    {"interop"},
+    {"interop", "few_labels"},
     {"estimator", "demo"},
     {"cli"},
 ]

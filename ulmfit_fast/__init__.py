@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ulmfit_fast import ops
     from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError, TrainingInterrupted
     from ulmfit_fast.estimator import ULMFiTClassifier
+    from ulmfit_fast.few_labels.self_train import self_train
     from ulmfit_fast.inference.stream import TextStream
     from ulmfit_fast.interop.fastai import import_language_model
     from ulmfit_fast.interop.fastai_classifier import import_classifier
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         slanted_triangular,
     )
     from ulmfit_fast.training.search import SearchResult, parse_space, search
+    from ulmfit_fast.training.self_training import SelfTrainingConfig
     from ulmfit_fast.training.strategy import ULMFiTStrategy
     from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
     from ulmfit_fast.training.unfreezing import (
@@ -92,6 +94,7 @@ _MODULES = {
     "ScheduledLR": "training.schedules",
     "ScheduledUnfreezing": "training.unfreezing",
     "SearchResult": "training.search",
+    "SelfTrainingConfig": "training.self_training",
     "SlantedTriangularLR": "training.schedules",
     "StepwiseUnfreezing": "training.unfreezing",
     "TextClassifier": "nn.classifier",
@@ -129,6 +132,7 @@ _MODULES = {
     "reverse_annealing": "training.schedules",
     "save_fastai": "interop.fastai_export",
     "search": "training.search",
+    "self_train": "few_labels.self_train",
     "slanted_triangular": "training.schedules",
     "to_nn_lstm": "nn.replace",
 }
@@ -160,6 +164,7 @@ __all__ = [
     "ScheduledLR",
     "ScheduledUnfreezing",
     "SearchResult",
+    "SelfTrainingConfig",
     "SlantedTriangularLR",
     "StepwiseUnfreezing",
     "TextClassifier",
@@ -197,6 +202,7 @@ __all__ = [
     "reverse_annealing",
     "save_fastai",
     "search",
+    "self_train",
     "slanted_triangular",
     "to_nn_lstm",
 ]

@@ -83,6 +83,8 @@ class _Group(click.Group):
         "convert": "convert",
         "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
         "train-many": "train_many",
+        "self-train": "self_train", "suggest": "suggest", "generate": "generate",
+        "zero-shot": "zero_shot", "check-labels": "check_labels",
         "lr-find": "rates", "schedule": "rates", "search": "search",
         "predict": "prediction", "evaluate": "prediction", "compare": "compare",
         "explain": "explain",

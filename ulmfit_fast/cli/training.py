@@ -71,7 +71,7 @@ def pretrain_lm_command(
     corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume, test)
     if isinstance(corpus, Corpus):  # what --eval names is read as the corpus was, unless told otherwise
         reading = options.reading_as_before(reading, corpus.source)
-    trained = pretrain_lm(corpus, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
+    trained = pretrain_lm(corpus, config, output=output, overwrite=overwrite, resume=resume, on_epoch=print_epoch)
     _print_written(output)
     if test is not None:
         report_perplexity(trained.model, trained.tokenizer, test, reading, config.bptt)
@@ -111,7 +111,7 @@ def finetune_lm_command(
         config.min_frequency, config.seed, **vocabulary,
     )  # fmt: skip
     corpus = _read_corpus(files, max_texts, output, processes, overwrite, resume)
-    finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=_print_epoch)
+    finetune_lm(corpus, base, config, output=output, overwrite=overwrite, resume=resume, on_epoch=print_epoch)
     _print_written(output)
 
 
@@ -184,7 +184,7 @@ def train_command(
     train: dict[str, Any] = {
         "valid_texts": None if held_out is None else held_out.texts,
         "valid_labels": None if held_out is None else held_out.labels,
-        "output": output, "overwrite": overwrite, "resume": resume, "on_epoch": _print_epoch,
+        "output": output, "overwrite": overwrite, "resume": resume, "on_epoch": print_epoch,
         "callbacks": [SayDuration()],
     }  # fmt: skip
     texts, labels = documents.texts, documents.labels or []
@@ -232,7 +232,7 @@ def _read_corpus(
     return tokenize(files, folder, processes, overwrite and not goes_on)
 
 
-def _print_epoch(record: Record) -> None:
+def print_epoch(record: Record) -> None:
     parts = [f"{record['stage']}, epoch {record['epoch']}: loss {record['loss']:.4f}"]
     if "valid_loss" in record:
         parts.append(f"validation loss {record['valid_loss']:.4f}")

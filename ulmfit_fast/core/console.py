@@ -12,8 +12,8 @@ from typing import Any
 _OF_STANDARD_OUTPUT = "standard output"
 
 
-def say(message: str, *, error: bool = False) -> None:
-    """Print a line on standard output, or on standard error.
+def say(message: str, *, error: bool = False, end: str = "\n") -> None:
+    """Print a line on standard output, or on standard error; with another ``end`` a part of one.
 
     Where there is no such stream, or its reader has gone, nothing is printed. What its encoding lacks is escaped.
 
@@ -25,7 +25,7 @@ def say(message: str, *, error: bool = False) -> None:
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        stream.write(f"{message.encode(encoding, 'backslashreplace').decode(encoding)}\n")
+        stream.write(f"{message.encode(encoding, 'backslashreplace').decode(encoding)}{end}")
         stream.flush()
     except ValueError:  # closed
         return

@@ -16,17 +16,20 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.estimator.configured import CONFIGURATIONS, NAME, parameters_of
 from ulmfit_fast.estimator.directions import BOTH, Pretrained, beginnings
 from ulmfit_fast.estimator.predicts import Predicts
+from ulmfit_fast.few_labels.self_train import self_train
 from ulmfit_fast.interop.hub_methods import HubMethods
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
 from ulmfit_fast.storage.both_directions import has_both, join, members
 from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
+from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.label_sets import is_table
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.text.tokenizer import DIRECTIONS
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import History
+from ulmfit_fast.training.self_training import SelfTrainingConfig
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 
@@ -61,6 +64,8 @@ class ULMFiTClassifier(HubMethods, Predicts):
         direction: in which texts are read, "forward" or "backward"; "both": by two models, which are fitted one after
             the other, and the mean of whose probabilities is predicted. None: as ``pretrained`` does, both where it has
             both; where it is None, too, as ``pretrain_config.direction`` says.
+        self_training: the classifier goes on with its own labels of ``fit``'s ``unlabeled`` texts (``self_train``).
+            None: it does not.
 
     Attributes:
         classes_: the labels, sorted, in the order of ``predict_proba``'s columns; with "regression" there are none.
@@ -86,6 +91,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         task: str | None = None,
         calibrate: bool = True,
         direction: str | None = None,
+        self_training: SelfTrainingConfig | None = None,
     ) -> None:
         self.pretrained = pretrained
         self.pretrain_config = pretrain_config
@@ -100,6 +106,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         self.task = task
         self.calibrate = calibrate
         self.direction = direction
+        self.self_training = self_training
 
     def fit(
         self,
@@ -116,7 +123,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
             texts, labels: one label for each text. Or a list of labels for each; or zeros and ones [len(texts), K], as
                 scikit-learn writes several labels, and ``predict`` then does, too; or, with the task "regression", a
                 number for each.
-            unlabeled: texts that join in the language model's fine-tuning.
+            unlabeled: texts that join in the language model's fine-tuning, and in self-training.
             sample_weight: what each text counts in the classifier's loss, numbers [len(texts)]; None: all alike.
             valid_texts, valid_labels: to choose the classifier's best epoch by, and to calibrate; without them the last
                 epoch is kept.
@@ -136,22 +143,32 @@ class ULMFiTClassifier(HubMethods, Predicts):
             weights=sample_weight, valid_texts=valid_texts, valid_labels=valid_labels,
         )  # fmt: skip
         more = as_texts(NAME, unlabeled, "unlabeled") if unlabeled is not None else []
+        if self.self_training is not None and not more:
+            raise InputError(f"{NAME}: self_training needs texts without labels; give fit some as unlabeled")
         bases: Iterable[TrainedClassifier | TrainedLanguageModel] = (
             self._members() if goes_on else self._language_models([*data.texts, *more])
         )
         fitted: list[TrainedClassifier] = []
         for base in bases:
-            trained = finetune_classifier(
-                data.texts, data.labels or [], base, config,
-                sample_weight=data.weights, class_weight=weights,
-                valid_texts=None if data.valid is None else data.valid.texts,
-                valid_labels=None if data.valid is None else data.valid.labels,
-                progress=self.progress,
-            )  # fmt: skip
+            trained = self._train(data, more, base, config, weights)
             fitted.append(replace(trained, history=History(base.history.records + trained.history.records)))
         self._as_table = is_table(labels)
         self._take(fitted)
         return self
+
+    def _train(
+        self, data: Dataset, more: list[str], base: TrainedLanguageModel | TrainedClassifier, config: ClassifierConfig,
+        class_weight: Mapping[Label, float] | None,
+    ) -> TrainedClassifier:  # fmt: skip
+        """Stage three, once or in rounds."""
+        options: dict[str, Any] = {
+            "sample_weight": data.weights, "class_weight": class_weight, "progress": self.progress,
+            "valid_texts": None if data.valid is None else data.valid.texts,
+            "valid_labels": None if data.valid is None else data.valid.labels,
+        }  # fmt: skip
+        if self.self_training is None:
+            return finetune_classifier(data.texts, data.labels or [], base, config, **options)
+        return self_train(data.texts, data.labels or [], more, base, self.self_training, config, **options).models[0]
 
     def _classifier_config(self) -> tuple[ClassifierConfig, Mapping[Label, float] | None]:
         """The configuration, and the weights of classes that are not a matter of it."""

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 
 from ulmfit_fast.tasks.task import TASKS
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
+from ulmfit_fast.training.self_training import SelfTrainingConfig
 from ulmfit_fast.training.trained import TrainedClassifier
 
 NAME = "ULMFiTClassifier"  # in messages
@@ -57,6 +58,7 @@ class Configured(BaseEstimator):
             "pretrained": self._pretrained_as_text(), "direction": self.direction,
             "batch_size": self.batch_size, "precision": self.precision, "seed": self.seed,
             "task": self.task, "calibrate": self.calibrate, "as_table": getattr(self, "_as_table", False),
+            "self_training": None if self.self_training is None else asdict(self.self_training),
             "class_weight": list(weights.items()) if isinstance(weights, Mapping) else weights,
         }  # fmt: skip
 
@@ -96,6 +98,10 @@ def parameters_of(training_args: dict[str, Any], trained: TrainedClassifier) -> 
     }
     if isinstance(saved.get("pretrained"), list):
         parameters["pretrained"] = tuple(saved["pretrained"])
+    if saved.get("self_training"):
+        known = {field.name for field in fields(SelfTrainingConfig)}
+        values = {name: value for name, value in saved["self_training"].items() if name in known}
+        parameters["self_training"] = SelfTrainingConfig(**values)
     weights = saved.get("class_weight")
     parameters["class_weight"] = dict(map(tuple, weights)) if isinstance(weights, list) else weights
     written_by_train = {} if saved else training_args

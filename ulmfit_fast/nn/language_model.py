@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -80,6 +81,47 @@ class LanguageModel(nn.Module):
     def logits(self, output: LanguageModelOutput) -> Tensor:
         """Unnormalised log-probabilities of the token after each one, [T, B, V]."""
         return F.linear(output.dropped, self.decoder_weight, self.decoder_bias)
+
+    def generate(
+        self, tokens: Iterable[int], max_tokens: int | None = None, *, temperature: float = 1.0, top_k: int = 0,
+        top_p: float = 1.0, repetition_penalty: float = 1.0, repetition_window: int = 128, seed: int | None = None,
+        banned: Collection[int] = (), stop: Collection[int] = (),
+    ) -> Iterator[int]:  # fmt: skip
+        """Token ids that come after ``tokens``, one by one. Memory does not grow with their number.
+
+        The model is in eval mode until the iterator is through or closed.
+
+        Args:
+            tokens: what has been read, at least one; a text begins with the tokenizer's ``bos_id``.
+            max_tokens: most tokens; None: until one of ``stop`` comes.
+            temperature, top_k, top_p, repetition_penalty, repetition_window: as ``nn.generation.Sampling``.
+            seed: of what is drawn; None: another text each time.
+            banned: tokens that never come.
+            stop: tokens that end the text; they are not given.
+
+        Raises:
+            InputError: no token, one out of the vocabulary, a value out of its range.
+        """
+        from ulmfit_fast.nn.generation import Sampling, generate  # which know this class
+
+        sampling = Sampling(temperature, top_k, top_p, repetition_penalty, repetition_window)
+        return generate(self, tokens, max_tokens, sampling, seed=seed, banned=banned, stop=stop)
+
+    def score(self, tokens: Sequence[int], continuations: Sequence[Sequence[int]]) -> Tensor:
+        """The logarithm of each continuation's probability after ``tokens``, float64 [len(continuations)], in nats.
+
+        The model computes in eval mode and is left in its own.
+
+        Args:
+            tokens: at least one; a text begins with the tokenizer's ``bos_id``.
+            continuations: token ids of each.
+
+        Raises:
+            InputError: no token, one out of the vocabulary.
+        """
+        from ulmfit_fast.nn.scoring import score_continuations  # which knows this class
+
+        return score_continuations(self, [tokens], [continuations])[0]
 
 
 def language_model_loss(

@@ -57,6 +57,35 @@ def documented(config: type[T]) -> type[T]:
     return config
 
 
+def check_settings(config: Any) -> None:
+    """Raises InputError where a field of ``setting`` is of another kind than its default, or out of its range.
+
+    Numbers become Python's.
+    """
+    for f in fields(config):
+        value, limits = _plain(getattr(config, f.name), type(f.default)), f.metadata
+        object.__setattr__(config, f.name, value)
+        wrong = None
+        if type(value) is not type(f.default):
+            wrong = _KINDS[type(f.default)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            wrong = "a finite number"
+        elif isinstance(value, int) and abs(value) > _LARGEST:
+            raise InputError(
+                f"{type(config).__name__}: {f.name} must be at most {_LARGEST}, got one of {value.bit_length()} bits"
+            )
+        elif limits["at_least"] is not None and value < limits["at_least"]:
+            wrong = f"at least {limits['at_least']}"
+        elif limits["above"] is not None and value <= limits["above"]:
+            wrong = f"above {limits['above']}"
+        elif limits["at_most"] is not None and value > limits["at_most"]:
+            wrong = f"at most {limits['at_most']}"
+        elif limits["choices"] and value not in limits["choices"]:
+            wrong = f"one of {', '.join(limits['choices'])}"
+        if wrong:
+            raise InputError(f"{type(config).__name__}: {f.name} must be {wrong}, got {value!r}")
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """What all stages share."""
@@ -94,28 +123,7 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value, limits = _plain(getattr(self, f.name), type(f.default)), f.metadata
-            object.__setattr__(self, f.name, value)
-            wrong = None
-            if type(value) is not type(f.default):
-                wrong = _KINDS[type(f.default)]
-            elif isinstance(value, float) and not math.isfinite(value):
-                wrong = "a finite number"
-            elif isinstance(value, int) and abs(value) > _LARGEST:
-                raise InputError(
-                    f"{type(self).__name__}: {f.name} must be at most {_LARGEST}, got one of {value.bit_length()} bits"
-                )
-            elif limits["at_least"] is not None and value < limits["at_least"]:
-                wrong = f"at least {limits['at_least']}"
-            elif limits["above"] is not None and value <= limits["above"]:
-                wrong = f"above {limits['above']}"
-            elif limits["at_most"] is not None and value > limits["at_most"]:
-                wrong = f"at most {limits['at_most']}"
-            elif limits["choices"] and value not in limits["choices"]:
-                wrong = f"one of {', '.join(limits['choices'])}"
-            if wrong:
-                raise InputError(f"{type(self).__name__}: {f.name} must be {wrong}, got {value!r}")
+        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,202 @@
+"""Classes from words alone: a language model says which word it expects beside a text.
+
+A template puts a text and a word for the label into one sentence, "{text} It was {label}."; the label whose words make
+the sentence most probable is predicted. A model prefers some words whatever the text; calibration takes that off.
+
+Sources: Schick and Schütze, arXiv 2001.07676 (templates and verbalizers); Zhao et al., arXiv 2102.09690 (contextual
+calibration); Zhou et al., arXiv 2309.17249 (calibration by a batch of texts).
+"""
+
+from __future__ import annotations
+
+import string
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ulmfit_fast.core.errors import InputError, InputWarning
+from ulmfit_fast.inference.scoring import score_variants
+from ulmfit_fast.pipeline import finetune_lm
+from ulmfit_fast.tasks.labels import as_labels, sorted_classes
+from ulmfit_fast.tasks.single_label import SingleLabel
+from ulmfit_fast.tasks.texts import as_texts
+from ulmfit_fast.training.config import FinetuneLMConfig
+from ulmfit_fast.training.trained import TrainedLanguageModel
+
+NAME = "ZeroShotClassifier"
+TEMPLATES = ("{text} It was {label}.",)
+CALIBRATIONS = ("content-free", "texts", "none")
+_CONTENT_FREE = ("N/A", "", "...")  # texts that say nothing
+_FEW_SHOT = FinetuneLMConfig(epochs=5, lr=1e-3, drop_mult=0.5, batch_size=8, new_vocabulary=False)
+
+
+class ZeroShotClassifier:
+    """Predicts labels without having seen one, from a language model that reads forward.
+
+    Args:
+        language_model: what ``pretrain_lm`` or ``finetune_lm`` returned.
+        verbalizers: for each label one word or several that stand for it in a template.
+        templates: each with ``{text}`` and ``{label}``. Of several the mean of the probabilities counts.
+        calibration: "content-free": labels that texts without content get are taken off. "texts": the mean over the
+            texts of ``calibrate`` is, as if all labels were equally frequent there. "none".
+        words: read only so many of each text, the last ones; 0: all. What stands far back is forgotten anyway.
+        batch_size: texts at a time.
+        progress: show bars.
+
+    Attributes:
+        classes_: the labels, sorted, in the order of ``predict_proba``'s columns.
+
+    Raises:
+        InputError: fewer than two labels, a label without words or with words of which the model knows none; a template
+            without its two places; an unknown calibration; a backward model.
+    """
+
+    def __init__(
+        self,
+        language_model: TrainedLanguageModel,
+        verbalizers: Mapping[Any, str | Sequence[str]],
+        templates: Sequence[str] = TEMPLATES,
+        calibration: str = "content-free",
+        *,
+        words: int = 0,
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> None:
+        self.language_model, self.templates = language_model, tuple(templates)
+        self.words, self.batch_size, self.progress = words, batch_size, progress
+        labels = sorted_classes(as_labels(list(verbalizers), "verbalizers"))
+        self.verbalizers = {
+            label: (own,) if isinstance(own := verbalizers[label], str) else tuple(own) for label in labels
+        }
+        self._check(calibration)
+        self.calibration = calibration
+        self.task_ = SingleLabel(labels)
+        self.classes_ = np.asarray(labels)
+        self._taken_off: np.ndarray | None = None  # [templates, labels], what calibration found
+
+    def calibrate(self, texts: Iterable[str]) -> ZeroShotClassifier:
+        """Take off what these texts get on the mean; for the calibration "texts". Some hundred are enough."""
+        given = as_texts(NAME, texts)
+        if not given:
+            raise InputError(f"{NAME}: calibrate needs texts, and there are none")
+        self._taken_off = self._mean_of(self._scores(given))
+        return self
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Probability of each label, float32 [len(texts), len(classes_)].
+
+        Raises:
+            InputError: the calibration "texts" without ``calibrate`` before.
+        """
+        given = as_texts(NAME, texts)
+        if not given:
+            return np.empty((0, len(self.classes_)), np.float32)
+        scores = self._scores(given)
+        if self.calibration == "texts" and self._taken_off is None:
+            raise InputError(f"{NAME}: the calibration 'texts' needs calibrate(texts) before")
+        if self.calibration == "content-free" and self._taken_off is None:
+            self._taken_off = self._mean_of(self._scores(list(_CONTENT_FREE)))
+        if self.calibration != "none" and self._taken_off is not None:
+            scores = scores - self._taken_off[:, None]
+        each = [self.task_.activate(torch.from_numpy(own)).numpy() for own in scores]
+        return np.mean(each, axis=0).astype(np.float32)
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """The most probable label of each text."""
+        return self.task_.decode(self.predict_proba(texts))
+
+    def score(self, texts: Sequence[str], labels: Iterable[Any]) -> float:
+        """The share of texts whose prediction is right."""
+        return float(np.mean(self.predict(texts) == np.asarray(list(labels))))
+
+    def fit(
+        self, texts: Iterable[str], labels: Iterable[Any], config: FinetuneLMConfig | None = None
+    ) -> ZeroShotClassifier:
+        """Go on with a few labels: the language model is fine-tuned on the templates filled with texts and their words.
+
+        The given language model is not changed.
+
+        Args:
+            texts, labels: one of ``classes_`` each.
+            config: of the fine-tuning; its vocabulary stays the model's. None: 5 epochs in small batches at a low rate.
+
+        Raises:
+            InputError: lengths that differ, a label without words, too little text.
+        """
+        given, said = as_texts(NAME, texts), as_labels(list(labels))
+        if len(given) != len(said):
+            raise InputError(f"{NAME}: texts and labels must have one length, got {len(given)} and {len(said)}")
+        self.task_.encode(said, "labels")
+        filled = [
+            template.format(text=self._cut(text), label=word)
+            for text, label in zip(given, said, strict=True)
+            for template in self.templates
+            for word in self.verbalizers[label]
+        ]
+        config = replace(config or _FEW_SHOT, new_vocabulary=False)
+        self.language_model = finetune_lm(filled, self.language_model, config, progress=self.progress)
+        self._taken_off = None
+        return self
+
+    def _scores(self, texts: list[str]) -> np.ndarray:
+        """Logarithms of probabilities, without calibration, float64 [templates, texts, labels].
+
+        Of a label's words the mean probability counts.
+        """
+        model, tokenizer = self.language_model.model, self.language_model.tokenizer
+        words = [word for own in self.verbalizers.values() for word in own]
+        found = []
+        for template in self.templates:
+            variants = [[template.format(text=self._cut(text), label=word) for word in words] for text in texts]
+            found.append(score_variants(model, tokenizer, variants, self.batch_size, self.progress))
+        scores, columns, begin = np.stack(found), [], 0
+        for own in self.verbalizers.values():
+            part = scores[:, :, begin : begin + len(own)]
+            highest = part.max(2, keepdims=True)
+            columns.append(np.log(np.exp(part - highest).mean(2)) + highest[..., 0])
+            begin += len(own)
+        return np.stack(columns, axis=2)
+
+    def _mean_of(self, scores: np.ndarray) -> np.ndarray:
+        """The logarithm of the mean probability of each label, [templates, labels]."""
+        probabilities = [self.task_.activate(torch.from_numpy(own)).numpy().mean(0) for own in scores]
+        return np.log(np.maximum(np.stack(probabilities), 1e-30))
+
+    def _cut(self, text: str) -> str:
+        """The text as a template takes it: its braces mean nothing there, as it is an argument."""
+        return " ".join(text.split()[-self.words :]) if self.words else text
+
+    def _check(self, calibration: str) -> None:
+        tokenizer = self.language_model.tokenizer
+        if tokenizer.direction != "forward":
+            raise InputError(f"{NAME}: a backward model reads a template from its end; use a forward one")
+        if len(self.verbalizers) < 2:
+            raise InputError(f"{NAME}: verbalizers must have two labels or more, got {list(self.verbalizers)}")
+        if calibration not in CALIBRATIONS:
+            raise InputError(f"{NAME}: calibration must be one of {', '.join(CALIBRATIONS)}, got {calibration!r}")
+        for label, words in self.verbalizers.items():
+            if not words or not all(word.strip() for word in words):
+                raise InputError(f"{NAME}: the label {label!r} needs at least one word, and no empty one")
+            # All unknown words are one token, which is often the most probable of all.
+            known = tuple(word for word in words if not tokenizer.unknown_share(list(tokenizer.encode([word]))))
+            if not known:
+                raise InputError(f"{NAME}: the model knows none of the words of {label!r} ({', '.join(words)})")
+            for word in words:
+                if word not in known:
+                    warnings.warn(
+                        f"{NAME}: the model does not know {word!r}, which is left out", InputWarning, stacklevel=3
+                    )
+            self.verbalizers[label] = known
+        if not self.templates:
+            raise InputError(f"{NAME}: templates is empty; give one such as {TEMPLATES[0]!r}")
+        for template in self.templates:
+            try:
+                fields = sorted(name for _, name, *_ in string.Formatter().parse(template) if name is not None)
+            except ValueError as error:
+                raise InputError(f"{NAME}: template {template!r}: {error}") from None
+            if fields != ["label", "text"]:
+                raise InputError(f"{NAME}: template {template!r} must have {{text}} once and {{label}} once")
