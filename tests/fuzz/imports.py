@@ -62,7 +62,10 @@ def classifier() -> dict[str, Tensor]:
     head: dict[str, Tensor] = {}
     for i, (inputs, outputs) in enumerate(((12, 5), (5, 2))):
         head |= {f"1.layers.{i}.0.{n}": torch.rand(inputs) for n in ("weight", "bias", "running_mean", "running_var")}
-        head |= {f"1.layers.{i}.0.num_batches_tracked": torch.tensor(3), f"1.layers.{i}.2.weight": torch.randn(outputs, inputs)}
+        head |= {
+            f"1.layers.{i}.0.num_batches_tracked": torch.tensor(3),
+            f"1.layers.{i}.2.weight": torch.randn(outputs, inputs),
+        }
     return body | head
 
 
@@ -77,11 +80,16 @@ class Imports(Surface):
         self.weights: list[tuple[str, bytes]] = []
         for kind, state in states.items():
             for legacy in (False, True):
-                for content in (state, {"model": state, "opt": {"state": [{"mom": torch.zeros(3)}], "hypers": [1, 0.9]}}):
+                for content in (
+                    state,
+                    {"model": state, "opt": {"state": [{"mom": torch.zeros(3)}], "hypers": [1, 0.9]}},
+                ):
                     file = io.BytesIO()
                     torch.save(content, file, _use_new_zipfile_serialization=not legacy)
                     self.weights.append((kind, file.getvalue()))
-        self.tensors = [(kind, safetensors.torch.save({k: v.clone() for k, v in x.items()})) for kind, x in states.items()]
+        self.tensors = [
+            (kind, safetensors.torch.save({k: v.clone() for k, v in x.items()})) for kind, x in states.items()
+        ]
         self.words = [*SPECIAL_TOKENS, "the", "film", "was"]
         self.pieces = _sentencepiece_model(folder)
 
@@ -178,7 +186,9 @@ def _archive_of(random: Random, data: bytes) -> bytes:
     source = zipfile.ZipFile(io.BytesIO(data))
     victim = random.choice(source.namelist())
     if random.random() < 0.7:
-        return _changed(data, lambda name, content: _other_numbers(random, content) if name.endswith(".pkl") else content)
+        return _changed(
+            data, lambda name, content: _other_numbers(random, content) if name.endswith(".pkl") else content
+        )
     return _changed(data, lambda name, content: damaged(random, content) if name == victim else content,
                     random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))  # fmt: skip
 
@@ -244,7 +254,9 @@ def any_pickle(random: Random, torch_ids: bool = False) -> bytes:
                 text = random.choice(HARM).encode()
                 out.append(f"c{module}\n{name}\n(X".encode() + struct.pack("<I", len(text)) + text + b"tR")
             case 13:  # a length that the pickle does not have
-                out.append(random.choice((b"X", b"B", b"\x8d", b"\x8e", b"\x8b")) + struct.pack("<Q", random.getrandbits(40)))
+                out.append(
+                    random.choice((b"X", b"B", b"\x8d", b"\x8e", b"\x8b")) + struct.pack("<Q", random.getrandbits(40))
+                )
             case _:
                 out.append(random.randbytes(1))
     return b"".join(out) + b"."

@@ -7,7 +7,20 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-_INTERESTING = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\n", b"\r", b'"', b"{", b"[", b"\\u0000", b"\xef\xbb\xbf", b"\xff\xfe")
+_INTERESTING = (
+    b"\x00",
+    b"\xff",
+    b"\x7f",
+    b"\x80",
+    b"\n",
+    b"\r",
+    b'"',
+    b"{",
+    b"[",
+    b"\\u0000",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+)
 NUMBERS = (
     0, 1, -1, 2, 7, 255, 256, 65_535, 65_536, (1 << 31) - 1, 1 << 31, -(1 << 31), (1 << 32) - 1, 1 << 32, (1 << 53) + 1,
     (1 << 63) - 1, 1 << 63, -(1 << 63), 1 << 64, 10**40, 0.0, -0.0, 0.5, 1.5, -1e308, 1e308, 5e-324, float("nan"),
@@ -142,4 +155,6 @@ def any_json(random: Random, depth: int = 2) -> Any:
 def any_text(random: Random) -> str:
     if random.random() < 0.6:
         return random.choice(TEXTS)
-    return "".join(chr(random.choice((random.randrange(32, 127), random.randrange(0xD800)))) for _ in range(random.randrange(20)))
+    return "".join(
+        chr(random.choice((random.randrange(32, 127), random.randrange(0xD800)))) for _ in range(random.randrange(20))
+    )

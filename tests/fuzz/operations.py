@@ -37,7 +37,11 @@ class Operations(Surface):
     def case(self, random: Random) -> Case:
         op = random.choice(OPS)
         torch.manual_seed(random.getrandbits(40))
-        lengths = tuple(sorted((random.randrange(1, random.choice((3, 9, 40))) for _ in range(random.randrange(1, 7))), reverse=True))
+        lengths = tuple(
+            sorted(
+                (random.randrange(1, random.choice((3, 9, 40))) for _ in range(random.randrange(1, 7))), reverse=True
+            )
+        )
         dtype = random.choice((torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16))
         try:
             arguments = arguments_of(op, lengths if random.random() < 0.95 else (), dtype, random.choice((0, 3)))
@@ -47,7 +51,10 @@ class Operations(Surface):
             if isinstance(arguments.get(name), Tensor):
                 arguments[name] = arguments[name].detach()
         if random.random() < 0.25:
-            laid = {name: _laid_out(random, value) if isinstance(value, Tensor) else value for name, value in arguments.items()}
+            laid = {
+                name: _laid_out(random, value) if isinstance(value, Tensor) else value
+                for name, value in arguments.items()
+            }
             return lambda: _same(op, arguments, laid)
         for name in random.sample(list(arguments), min(len(arguments), random.choice((1, 1, 1, 2, 3)))):
             arguments[name] = _other(random, arguments[name])
@@ -104,7 +111,9 @@ def _other(random: Random, value: Any) -> Any:
     if isinstance(value, float):
         return random.choice((*_FLOATS, None))
     if isinstance(value, list):
-        return random.choice(([], value[:-1], [*value, True], [not each for each in value], [random.random() < 0.5 for _ in value]))
+        return random.choice(
+            ([], value[:-1], [*value, True], [not each for each in value], [random.random() < 0.5 for _ in value])
+        )
     if isinstance(value, torch.dtype):
         return random.choice(_DTYPES)
     return random.choice((None, torch.zeros(3), 1))  # of an optional tensor

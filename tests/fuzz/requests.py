@@ -23,7 +23,19 @@ from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.tasks.task import task_of
 from ulmfit_fast.text.tokenizer import Tokenizer
 
-_PATHS = ("/predict", "/predict", "/predict", "/stream", "/stream", "/models", "/health", "/metrics", "/", "/docs", "/openapi.json")
+_PATHS = (
+    "/predict",
+    "/predict",
+    "/predict",
+    "/stream",
+    "/stream",
+    "/models",
+    "/health",
+    "/metrics",
+    "/",
+    "/docs",
+    "/openapi.json",
+)
 _METHODS = ("POST", "POST", "POST", "GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "X")
 _BODIES = (
     {"texts": ["a film", "great"], "probabilities": True, "model": "clf"}, {"texts": "dull"},
@@ -43,7 +55,10 @@ class Requests(Surface):
         texts, _ = make_task(40)
         tokenizer = Tokenizer.train_words(texts, min_frequency=1)
         models = {}
-        for name, task in {"clf": task_of("single_label", ["bad", "good"]), "several": task_of("multi_label", ["x", "é"])}.items():
+        for name, task in {
+            "clf": task_of("single_label", ["bad", "good"]),
+            "several": task_of("multi_label", ["x", "é"]),
+        }.items():
             encoder = AWDLSTM(AWDLSTMConfig(len(tokenizer), 6, 8, 2, pad_id=tokenizer.pad_id))
             models[name] = Classifiers([(TextClassifier(encoder, task.outputs).eval(), tokenizer, task)])
         self.loop = asyncio.new_event_loop()
@@ -134,7 +149,9 @@ def _headers(random: Random, body: bytes) -> list[tuple[bytes, bytes]]:
     length = random.choice((str(len(body)).encode(),) * 8 + (b"-1", b"0", b"x", b"9" * 30, b"", "²".encode("latin-1")))
     headers = [(b"host", b"x"), (b"content-type", kind), (b"content-length", length)]
     if random.random() < 0.2:
-        name = random.choice((b"accept", b"accept-encoding", b"expect", b"origin", b"range", b"x-forwarded-for", b"cookie"))
+        name = random.choice(
+            (b"accept", b"accept-encoding", b"expect", b"origin", b"range", b"x-forwarded-for", b"cookie")
+        )
         headers.append((name, random.choice((b"*/*", b"gzip", b"100-continue", random.randbytes(20), b"bytes=0-"))))
     random.shuffle(headers)
     return headers[: random.choice((3, 4, 4, 4, 2))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from tests.fuzz.surface import Find
 _PREPARING_S = 300.0
 _DYING_S = 10.0
 _MOST_RESTARTS = 200
+_SANITIZER = re.compile(r"ERROR: AddressSanitizer|runtime error:")
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Report:
 
 
 def fuzz(
-    name: str, implementation: str, seed: int, first: int, cases: int, seconds: float, case_seconds: float = 20.0,
+    name: str, implementation: str, seed: int, first: int, cases: int, seconds: float,
     on_find: Callable[[Find], None] = lambda find: None,
 ) -> Report:  # fmt: skip
     """Run so many cases of a surface, or as many as there is time for.
@@ -56,7 +58,6 @@ def fuzz(
         seed, first: cases ``first`` ... of this seed; the same ones each time.
         cases: at most.
         seconds: for all; the case that runs then is the last.
-        case_seconds: a case that takes longer is a find.
         on_find: called with each find of a new place.
     """
     report, begun, case = Report(name, seed), time.monotonic(), first
@@ -65,8 +66,10 @@ def fuzz(
         if case >= first + cases or (case > first and time.monotonic() >= deadline):
             break
         with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_memory_folder()) as folder:
-            child = _Child(implementation, Path(folder), seed, case, first + cases, max(deadline - time.monotonic(), 1.0))
-            case = child.follow(report, case, case_seconds, on_find)
+            child = _Child(
+                implementation, Path(folder), seed, case, first + cases, max(deadline - time.monotonic(), 1.0)
+            )
+            case = child.follow(report, case, on_find)
     report.cases, report.seconds = case - first, time.monotonic() - begun
     return report
 
@@ -92,9 +95,10 @@ class _Child:
         os.close(writing)
         self.rest = b""
 
-    def follow(self, report: Report, case: int, case_seconds: float, on_find: Callable[[Find], None]) -> int:
+    def follow(self, report: Report, case: int, on_find: Callable[[Find], None]) -> int:
         """Collect what the worker tells. Returns the case to go on with."""
-        limit, ended, hangs, begun_case = _PREPARING_S, False, False, False
+        limit = case_seconds = _PREPARING_S
+        ended = hangs = begun_case = False
         while True:
             readable, _, _ = select.select([self.reading], [], [], limit)
             data = os.read(self.reading, 1 << 16) if readable else b""
@@ -108,6 +112,8 @@ class _Child:
                 message = json.loads(line)
                 if "begin" in message:
                     case, begun_case, limit = message["begin"], True, case_seconds
+                elif "ready" in message:
+                    case_seconds = message["ready"]
                 elif "find" in message:
                     self._add(report, Find(**message["find"]), on_find)
                 elif "outcomes" in message:
@@ -122,8 +128,9 @@ class _Child:
             status = self.process.wait()
         if ended:
             return case
-        said = self.errors.read_text(errors="replace")[-4000:]
-        if not begun_case or status == 1:  # an exception outside of a case
+        said = self.errors.read_text(errors="replace")
+        said = said if len(said) < 8000 else f"{said[:4000]}\n...\n{said[-4000:]}"
+        if not begun_case or (status == 1 and not _SANITIZER.search(said)):  # an exception outside of a case
             raise RuntimeError(f"{report.surface}: case {case}: the worker itself failed, status {status}:\n{said}")
         kind = "hang" if hangs else "crash"
         report.outcomes[kind] += 1
@@ -140,8 +147,8 @@ class _Child:
 def _place(said: str, status: int) -> str:
     """Where a process died, by what faulthandler or a sanitizer wrote."""
     for line in said.splitlines():
-        if "ERROR: AddressSanitizer" in line or "runtime error:" in line:
-            return line.strip()[-160:]
+        if _SANITIZER.search(line):
+            return re.sub(r"==\d+==|0x[0-9a-f]+", "", line).strip()[-160:]
     for line in said.splitlines():
         if line.startswith("  File ") and "ulmfit_fast/" in line:
             return f"signal {-status} {line.strip()}"

@@ -64,7 +64,9 @@ class Worker:
 
     def find(self, case: int, kind: str, place: str, detail: str = "") -> None:
         self.outcomes[kind] += 1
-        self.tell(find={"surface": self.surface.name, "kind": kind, "place": place, "case": case, "detail": detail[-3000:]})
+        self.tell(
+            find={"surface": self.surface.name, "kind": kind, "place": place, "case": case, "detail": detail[-3000:]}
+        )
 
     def run(self, first: int, after: int, deadline: float) -> None:
         case = first
@@ -77,7 +79,9 @@ class Worker:
             if case - first == _WARM:
                 self.settled = self.peak.now
         if self.settled and self.peak.now - self.settled > _GROWTH:
-            self.find(case, "memory", "all cases", f"grew by {(self.peak.now - self.settled) >> 20} MiB from case to case")
+            self.find(
+                case, "memory", "all cases", f"grew by {(self.peak.now - self.settled) >> 20} MiB from case to case"
+            )
         self.report()
         self.tell(end=case)
 
@@ -122,12 +126,13 @@ def main(name: str, folder: str, seed: str, first: str, after: str, seconds: str
     faulthandler.enable()
     surface = make(name, Path(folder))
     warnings.simplefilter("ignore")
-    if "ULMFIT_FAST_FUZZ_NO_LIMIT" not in os.environ:  # which a sanitizer's shadow memory would not fit
+    sanitized = "libasan" in os.environ.get("LD_PRELOAD", "")
+    if not sanitized:  # whose shadow memory would not fit
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + _ADDRESS_SPACE, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     worker = Worker(surface, int(seed), int(parent))
-    worker.tell(ready=True)
+    worker.tell(ready=surface.seconds * (10 if sanitized else 1))
     worker.run(int(first), int(after), time.monotonic() + float(seconds))
 
 
