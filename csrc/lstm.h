@@ -6,6 +6,7 @@
 //   weight_ih [4H, F], weight_hh [4H, P], bias_ih [4H], bias_hh [4H], weight_hr [P, H]   gates i, f, g, o
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "check.h"
@@ -50,7 +51,8 @@ inline void check_batch_sizes(const char* function, const Tensor& batch_sizes, i
                        size[t], " at step ", t, "; drop sequences of length zero");
     ULMFIT_CHECK_VALUE(t == 0 || size[t] <= size[t - 1], function, ": batch_sizes must not increase, got ", size[t - 1],
                        " then ", size[t], " at step ", t, "; sort the sequences longest first");
-    total += size[t];
+    total =
+        size[t] > std::numeric_limits<int64_t>::max() - total ? std::numeric_limits<int64_t>::max() : total + size[t];
   }
   ULMFIT_CHECK_VALUE(total == rows, function, ": batch_sizes must sum to the rows of ", input_name, " (", rows,
                      "), got ", total);

@@ -218,6 +218,33 @@ def test_supported_pythons() -> None:
     assert setup_venv.main(["--supported"]) == 0  # the tests' own Python
 
 
+FREE_THREADED = """
+import sysconfig
+known = sysconfig.get_config_var
+sysconfig.get_config_var = lambda name: 1 if name == "Py_GIL_DISABLED" else known(name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "said"),
+    [
+        ("import ulmfit_fast.ops", 1, "ImportError: ulmfit_fast does not run on Python without a global lock"),
+        ("import ulmfit_fast; ulmfit_fast.WeightDropLSTM", 1, "does not run on Python without a global lock"),
+        ("import sys; sys.argv = ['setup.py', 'build_ext']; exec(open('setup.py').read())", 1, "ulmfit_fast is not built for"),
+        ("import runpy, sys; sys.argv = ['t', '--supported']; runpy.run_path('tools/setup_venv.py', {}, '__main__')", 1, ""),
+        ("import runpy, sys; sys.argv = ['t', 'v', 'run']; runpy.run_path('tools/setup_venv.py', {}, '__main__')", 1, "without a global lock, which is not supported"),
+    ],
+)  # fmt: skip
+def test_a_python_without_a_global_lock_is_refused(program: str, status: int, said: str) -> None:
+    """As on 3.14t: a line that says so, not a module that is not found or that crashes."""
+    code = FREE_THREADED + program.replace(
+        "open('setup.py').read()", "open('setup.py').read(), {'__file__': 'setup.py', '__name__': 'x'}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert said in done.stderr
+
+
 def test_wheels_alone_unless_the_user_says_otherwise() -> None:
     assert setup_venv.wheels_only({}) == ["--only-binary", ":all:"]
     assert setup_venv.wheels_only({"no-binary": "pandas"}) == []

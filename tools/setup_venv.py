@@ -51,6 +51,11 @@ def supported_python(requirement: str, version: tuple[int, int]) -> bool:
     return lowest <= version < above
 
 
+def has_global_lock() -> bool:
+    """False of a free-threaded Python, such as 3.14t, for which the package is not built."""
+    return not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
 def python_requirement() -> str:
     match = re.search(r'^requires-python = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
     assert match is not None
@@ -291,7 +296,7 @@ def install(environment: Environment, step: str) -> None:
 
 def main(arguments: list[str]) -> int:
     requirement = python_requirement()
-    supported = supported_python(requirement, sys.version_info[:2])
+    supported = supported_python(requirement, sys.version_info[:2]) and has_global_lock()
     if arguments == ["--supported"]:
         return 0 if supported else 1
     folder, step = arguments
@@ -299,7 +304,8 @@ def main(arguments: list[str]) -> int:
     try:
         if not supported:
             raise SetupError(
-                f"Python {requirement} is needed, {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}: "
+                f"Python {requirement} is needed, {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}"
+                f"{'' if has_global_lock() else ' without a global lock, which is not supported'}: "
                 "make PYTHON=python3.12 ..."
             )
         if step == "build":

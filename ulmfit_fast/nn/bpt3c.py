@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ from ulmfit_fast.ops import autocast_dtype, sequence_lengths
 # Rows (tokens) run at a time: enough for wide matrix products. Where they are recomputed, their activations are most of
 # the memory: 0.2 GB at full size, as much again in backward.
 _ROWS, _RECOMPUTED_ROWS = 64 * 72, 40 * 72
+
+
+def _is_length(value: Any) -> bool:
+    """Whether it is a whole number of tokens that a document can have."""
+    return isinstance(value, Integral) and 1 <= value < 1 << 60
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,9 @@ class BPT3CConfig:
     keep: str = "last"
 
     def __post_init__(self) -> None:
-        if self.bptt < 1:
+        if not _is_length(self.bptt):
             raise ValueError(f"BPT3CConfig: bptt must be at least 1, got {self.bptt}")
-        if self.pool_window is not None and self.pool_window < 1:
+        if self.pool_window is not None and not _is_length(self.pool_window):
             raise ValueError(
                 f"BPT3CConfig: pool_window must be at least 1, or None for all tokens, got {self.pool_window}"
             )

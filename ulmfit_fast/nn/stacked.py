@@ -20,6 +20,8 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn.encoder import LayerState
 
+_MOST_LAYERS = 1000
+
 
 @dataclass(frozen=True)
 class StackConfig:
@@ -38,7 +40,7 @@ class StackConfig:
         output_p: dropout after the last layer.
 
     Raises:
-        ValueError: a size that is not a positive whole number, a probability outside [0, 1).
+        ValueError: a size that is not a positive whole number, more than 1,000 layers, a probability outside [0, 1).
     """
 
     vocab_size: int
@@ -62,6 +64,8 @@ class StackConfig:
             raise ValueError(f"{name}: sizes and num_layers must be whole numbers, got {self}")
         if min(self.vocab_size, self.embedding_size, self.hidden_size, self.num_layers) < 1:
             raise ValueError(f"{name}: sizes and num_layers must be positive, got {self}")
+        if self.num_layers > _MOST_LAYERS:  # each takes memory before a weight is there
+            raise ValueError(f"{name}: num_layers must be at most {_MOST_LAYERS}, got {self.num_layers}")
 
     def with_dropouts(self, dropouts: dict[str, float], drop_mult: float) -> Self:
         """The same sizes with other probabilities, each times ``drop_mult``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -10,6 +11,11 @@ import torch
 from torch import Tensor, library
 from torch.autograd import forward_ad
 
+if sysconfig.get_config_var("Py_GIL_DISABLED"):  # which has no limited API; its loader might take _C all the same
+    raise ImportError(
+        "ulmfit_fast does not run on Python without a global lock (free-threaded, such as 3.14t), which has no limited "
+        "API for the native module: use the ordinary build of this Python"
+    )
 try:
     from ulmfit_fast import _C
 except ImportError as error:

@@ -37,6 +37,7 @@ from ulmfit_fast.nn.stacked import StackConfig
 from ulmfit_fast.storage.compact import compacted, quantized_of_stored, restored, stored_of_quantized
 from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.storage.run_file import CHECKPOINT
+from ulmfit_fast.tasks.labels import as_labels
 from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.tasks.task import Task, task_of
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -194,7 +195,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     is_one = config.get("kind") in (_LANGUAGE_MODEL, _CLASSIFIER) and isinstance(config.get("encoder"), dict)
     if not is_one and config.get("kind") not in (BOTH_DIRECTIONS, SEVERAL_TABLES):
         raise InputError(f"{folder}: config.json names no kind of model or no encoder; the model folder is damaged")
-    if config.get("encoder_type", DEFAULT_ENCODER) not in ENCODERS:  # folders of 0.1.0 name none
+    if str(config.get("encoder_type", DEFAULT_ENCODER)) not in ENCODERS:  # folders of 0.1.0 name none
         raise InputError(f"{folder}: has an encoder {config['encoder_type']!r}, which this version lacks; update")
     if config.get("precision", _INT8) != _INT8:
         raise InputError(f"{folder}: has precision {config['precision']!r}, which this version lacks; update")
@@ -253,6 +254,8 @@ def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Tas
     labels = _read_json(Path(folder) / "labels.json")
     if not isinstance(labels, list):
         raise InputError(f"{folder}: labels.json holds no list of labels")
+    if len(set(as_labels(labels, f"{folder}: labels.json"))) != len(labels):
+        raise InputError(f"{folder}: labels.json holds a label twice")
     with _wrong_part(folder, "task"):
         task = task_of(config.get("task_type", SingleLabel.type), labels, config.get("task"))
     if task.outputs != config["head"]["classes"]:
@@ -260,6 +263,8 @@ def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Tas
             f"{folder}: labels.json holds {len(labels)} labels, which do not go with the {config['head']['classes']} "
             "outputs of the model"
         )
+    if not task.predicts_numbers and task.activate(torch.zeros(1, task.outputs)).shape[1] != len(labels):
+        raise InputError(f"{folder}: labels.json holds {len(labels)} labels, which do not go with the task {task.type}")
     return model, _load_weights(folder, model, model.bpt3c.encoder), task
 
 
@@ -370,11 +375,13 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) 
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
     try:
         with opened_by_name(path) as name:
-            stored = safetensors.torch.load_file(name)
+            stored = safetensors.torch.load(
+                Path(name).read_bytes()
+            )  # not mapped: who cuts the file would end the process
         stored = quantized_of_stored(stored) if is_quantized(model) else restored(stored)
-        # In memory of their own: sums over numbers at a file's odd addresses round differently, and a file may be cut.
+        # In memory of their own: sums over numbers at odd addresses round differently.
         kinds = {name: torch.float32 if x.is_floating_point() else x.dtype for name, x in stored.items()}
-        tensors = {name: x.to(kinds[name], copy=True) for name, x in stored.items()}
+        tensors = {name: stored.pop(name).to(kind, copy=True) for name, kind in kinds.items()}
         for name, expected in model.state_dict().items():  # which an assignment does not compare
             if name in tensors and tensors[name].dtype != expected.dtype:
                 raise InputError(f"{path}: damaged: {name} must be {expected.dtype}, got {tensors[name].dtype}")

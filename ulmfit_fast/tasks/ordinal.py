@@ -31,6 +31,11 @@ class Ordinal(OneLabel):
     scores: ClassVar[tuple[str, ...]] = ("accuracy", "mae")
     known_scores: ClassVar[Collection[str]] = (*OF_CLASSES, "mae")
 
+    def __init__(self, labels: list[Label], *arguments: Any, **options: Any) -> None:
+        super().__init__(labels, *arguments, **options)
+        if len(labels) < 2 or any(as_number(label) is None for label in labels):
+            raise ValueError(f"ordinal has two labels or more, which are numbers, got {labels}")
+
     @property
     def outputs(self) -> int:
         return len(self.labels) - 1

@@ -66,6 +66,8 @@ class Corpus:
         for file in (train, valid):
             if file is not None and file.source != train.source | {"tokenizer": check}:
                 raise InputError(f"{file.path}: of another run than the folder's other files; tokenize again")
+            if file is not None and file.vocabulary != len(tokenizer):
+                raise InputError(f"{file.path}: has another vocabulary than tokenizer.json; tokenize again")
         return cls(tokenizer, train, valid)
 
 

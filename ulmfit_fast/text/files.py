@@ -173,7 +173,7 @@ def _documents_of_tables(
 ) -> Iterator[_Piece]:
     needed = dict.fromkeys(reading.text_columns, "--text-column")
     for name in (
-        label_column.names if isinstance(label_column, LabelColumns) else [label_column] if label_column else ()
+        label_column.names if isinstance(label_column, LabelColumns) else () if label_column is None else [label_column]
     ):
         needed.setdefault(name, "--label-column")
     for source in inputs.files:
@@ -295,7 +295,14 @@ def used_options(path: str | Path, format: str | None = None) -> set[str]:
 
 
 def _column(source: Input, table: pd.DataFrame, name: str, first_row: int) -> list[str]:
-    return [_as_text(source, row, name, value) for row, value in enumerate(table[name], start=first_row)]
+    texts: list[str] = []
+    try:
+        for value in table[name]:
+            texts.append(_as_text(source, first_row + len(texts), name, value))
+    except UnicodeDecodeError:  # of Arrow, whose texts nobody has looked at before
+        place = f"{source.name}: row {first_row + len(texts)}: column {shown(name)}"
+        raise InputError(f"{place} holds bytes that are not UTF-8") from None
+    return texts
 
 
 def _as_text(source: Input, row: int, name: str, value: Any) -> str:

@@ -6,6 +6,7 @@ Every problem is an InputError that names the file and the line.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import re
@@ -142,7 +143,9 @@ class _Decoded(_Read):
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            before = error.object[: error.start].decode(self._encoding, "ignore").count("\n")
+            before = 0
+            with contextlib.suppress(UnicodeError):  # some encodings pass nothing over
+                before = error.object[: error.start].decode(self._encoding, "ignore").count("\n")
             found = f"byte 0x{error.object[error.start]:02x}" if error.start < len(error.object) else "the file's end"
             raise InputError(
                 f"{self._name}: line {self._lines + before}: {found} is not {shown(self._encoding)} "

@@ -12,20 +12,27 @@ import os
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ulmfit_fast.core.atomic_write import errors_name
-from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.errors import InputError, shortened
 
 _MAGIC = b"ULMFITTK"
 _VERSION = 1
 _HEADER_BYTES = 4096  # magic, lengths and JSON
 _PREFIX = struct.Struct("<8sII")
 _BLOCK_BYTES = 4 << 20
+_HEADER: dict[str, Callable[[Any], bool]] = {  # what each entry must be; the checksum is no secret
+    "dtype": lambda value: value in ("uint16", "uint32"),
+    "source": lambda value: isinstance(value, dict),
+    **dict.fromkeys(
+        ("tokens", "documents", "vocabulary", "index_crc"), lambda value: type(value) is int and 0 <= value < 1 << 62
+    ),
+}
 _AGAIN = "delete it and make it again: ulmfit-fast tokenize"
 
 
@@ -100,6 +107,8 @@ class TokenFile:
         self._checks = np.memmap(self.path, np.uint32, "r", checks_at, (blocks,)) if blocks else np.empty(0, np.uint32)
         if zlib.crc32(self._checks.tobytes(), zlib.crc32(self.offsets.tobytes())) != header["index_crc"]:
             raise InputError(f"{path}: altered: its index does not fit its checksum; {_AGAIN}")
+        if self.offsets[0] != 0 or self.offsets[-1] != tokens or (self.offsets[1:] < self.offsets[:-1]).any():
+            raise InputError(f"{path}: damaged: its documents do not lie one after the other; {_AGAIN}")
         self.checksum: int = header["index_crc"]
         self._read_before = np.zeros(blocks, dtype=bool)
 
@@ -113,6 +122,8 @@ class TokenFile:
     def _check(self, block: int, ids: np.ndarray) -> None:
         if zlib.crc32(ids.tobytes()) != self._checks[block]:
             raise InputError(f"{self.path}: altered: block {block} does not fit its checksum; {_AGAIN}")
+        if int(ids.max()) >= self.vocabulary:
+            raise InputError(f"{self.path}: damaged: it has the id {ids.max()} of {self.vocabulary}; {_AGAIN}")
         self._read_before[block] = True
 
     def _parse(self, head: bytes) -> dict[str, Any]:
@@ -122,9 +133,15 @@ class TokenFile:
         text = head[_PREFIX.size : _PREFIX.size + length]
         if zlib.crc32(text) != crc:
             raise InputError(f"{self.path}: altered: its header does not fit its checksum; {_AGAIN}")
-        header: dict[str, Any] = json.loads(text)
-        if header["version"] != _VERSION:
-            raise InputError(f"{self.path}: of another version ({header['version']}, this is {_VERSION}); {_AGAIN}")
+        try:
+            header: dict[str, Any] = json.loads(text)
+            version = header["version"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise InputError(f"{self.path}: damaged: its header is none of a token file; {_AGAIN}") from None
+        if version != _VERSION:
+            raise InputError(f"{self.path}: of another version ({shortened(version)}, this is {_VERSION}); {_AGAIN}")
+        if wrong := [name for name, is_right in _HEADER.items() if not is_right(header.get(name))]:
+            raise InputError(f"{self.path}: damaged: its header has a wrong {wrong[0]}; {_AGAIN}")
         return header
 
 

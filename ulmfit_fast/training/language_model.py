@@ -86,6 +86,9 @@ class LanguageModelTrainer(Trainer):
     def carry(self) -> None:
         self.carried = self._next_state
 
+    def blank_carried(self) -> list[Any]:
+        return self.model.encoder.initial_state(self._stream.batch_size)
+
     def validate(self, title: str) -> Record:
         if self.corpus.valid is None:
             return {}

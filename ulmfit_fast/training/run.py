@@ -17,6 +17,7 @@ from ulmfit_fast.core.errors import InputError, TrainingInterrupted
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
 from ulmfit_fast.storage.run_file import CHECKPOINT, checksum, load_state, save_state
+from ulmfit_fast.training.checkpoint_form import check_form, check_heads, check_optimizer, refused_if_odd
 from ulmfit_fast.training.history import History
 from ulmfit_fast.training.loop import Best, EpochProgress, Loop
 from ulmfit_fast.training.optim import NTASGD
@@ -121,6 +122,11 @@ class Run:
         state = None if self.folder is None else load_state(self.folder)
         if state is None:
             return 0
+        with refused_if_odd(self.folder):
+            return self._take_over(state)
+
+    def _take_over(self, state: dict[str, Any]) -> int:
+        check_heads(state)
         for name, value in self.arguments.items():
             # An option that the checkpoint's version did not have was as it is by default now.
             made_with = state["arguments"].get(name, self.defaults.get(name))
@@ -159,7 +165,9 @@ class Run:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder}: its checkpoint is of another model ({reason})") from None
+        check_form(state, self._state(), self.trainer.blank_carried())
         self.loop.optimizer.load_state_dict(state["optimizer"])
+        check_optimizer(self.loop.optimizer)
         self.loop.scheduler.load_state_dict(state["scheduler"])
         if self.loop.average is not None:
             self.loop.average.load_state_dict(state["average"])
@@ -216,9 +224,14 @@ class Run:
         if self.folder is None or not self._writes:
             return
         self.loop.read_losses()  # nothing that has diverged is written
-        average = self.loop.average
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_state(self.folder, {
+        save_state(self.folder, self._state())
+        self._written = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        average = self.loop.average
+        return {
             "arguments": self.arguments, "data": self.trainer.checksum, "environment": self._environment(),
             "begun_from": self._begun_from,
             "model": self.model.state_dict() | self._buffers,
@@ -227,5 +240,4 @@ class Run:
             "records": self.history.records, "points": self.history.points, "carried": self.trainer.carried,
             "batches_random": self._batches_random, "torch_random": self._torch_random, "epoch": self._epoch,
             "done": asdict(self._done),
-        })  # fmt: skip
-        self._written = time.monotonic()
+        }  # fmt: skip

@@ -141,6 +141,10 @@ class Trainer(ABC):
         """Takes over into ``carried`` what the last computed batch leaves behind."""
         self.carried = []
 
+    def blank_carried(self) -> list[Any]:
+        """The form of ``carried``."""
+        return []
+
     def new_optimizer(self, groups: list[dict[str, Any]], total_steps: int) -> tuple[Optimizer, LRScheduler]:
         """The optimizer of the layer groups, whose rates are set, and its schedule."""
         config = self.config

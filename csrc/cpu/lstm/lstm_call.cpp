@@ -3,8 +3,8 @@
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 
 #include <algorithm>
-#include <functional>
 
+#include "../../common/wrapping.h"
 #include "../runtime/elements.h"
 #include "../runtime/memory.h"
 #include "../runtime/parallel.h"
@@ -245,7 +245,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     pool_maximum = as_contiguous(pool->maximum);
     argmax = as_contiguous(pool->argmax);
     first_step = of_chunks(chunks, pool->count);
-    std::transform(first_step.begin(), first_step.end(), chunks.first_step.begin(), first_step.begin(), std::plus<>());
+    std::transform(first_step.begin(), first_step.end(), chunks.first_step.begin(), first_step.begin(), wrapping_sum);
     pool_from = of_chunks(chunks, pool->pool_from);
     args.pool = {elements<Acc>(pool_total), elements<Acc>(pool_maximum), elements<int32_t>(argmax),
                  chunks.sequence.data(),    first_step.data(),           pool_from.data()};

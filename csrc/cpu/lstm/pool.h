@@ -1,6 +1,7 @@
 // Pooling of h over time, one vector of units of one row at a time: forward into the running state, and its gradient.
 #pragma once
 
+#include "../../common/wrapping.h"
 #include "../gemm/simd.h"
 #include "lstm_kernel.h"
 
@@ -32,7 +33,7 @@ static inline void store_lanes(T* to, Lanes<T, E> values, int64_t count) {
 // Step `t` of row `r` has `h` in units unit .. of `width`.
 template <typename E>
 static inline void add_to_pool(const Pool<E>& pool, int64_t r, int64_t t, int64_t width, int64_t unit, Vec<E> h) {
-  const int64_t step = pool.first_step[r] + t, at = r * width + unit, count = width - unit;
+  const int64_t step = wrapping_sum(pool.first_step[r], t), at = r * width + unit, count = width - unit;
   if (step < pool.pool_from[r]) return;
   const Lanes<double, E> total = load_lanes<E>(pool.total + at, count);
   store_lanes<E>(pool.total + at, total + __builtin_convertvector(h, Lanes<double, E>), count);
@@ -47,7 +48,7 @@ static inline void add_to_pool(const Pool<E>& pool, int64_t r, int64_t t, int64_
 // What flows from the pooled state into h of step `t` of row `r`.
 template <typename E>
 static inline Vec<E> grad_of_pooled(const PoolGradient<E>& pool, int64_t r, int64_t t, int64_t width, int64_t unit) {
-  const int64_t step = pool.first_step[r] + t, at = pool.document[r] * width + unit, count = width - unit;
+  const int64_t step = wrapping_sum(pool.first_step[r], t), at = pool.document[r] * width + unit, count = width - unit;
   Vec<E> grad = {};
   if (step < pool.pool_from[r]) return grad;
   if (pool.total != nullptr) grad = load(pool.total + at, count);

@@ -32,7 +32,7 @@ def make_app(service: Service) -> FastAPI:
 
     app = FastAPI(
         title="ulmfit_fast", description="Text classification. A page to try it on is at /.", lifespan=lifespan,
-        redoc_url=None,
+        redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     for router in ROUTERS:
         app.include_router(router(service))
@@ -62,9 +62,10 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    path = request.scope["path"][:100]  # request.url would decode the query, which may be any bytes
     reasons = {
-        404: f"there is no {request.url.path[:100]}; /docs lists what there is",
-        405: f"{request.url.path[:100]} takes no {request.method}; /docs lists what it takes",
+        404: f"there is no {path}; /docs lists what there is",
+        405: f"{path} takes no {request.method}; /docs lists what it takes",
     }
     return _answer(error.status_code, reasons.get(error.status_code, str(error.detail)), error.headers)
 

@@ -1,0 +1,237 @@
+"""What fuzzing has found, each by its smallest input: a refusal in one line now."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+
+from tests.tiny import PRETRAIN, make_task
+from ulmfit_fast import InputError, ULMFiTClassifier, ops, pretrain_lm
+from ulmfit_fast.storage.model_folder import load_classifier
+from ulmfit_fast.storage.run_file import load_state, save_state
+from ulmfit_fast.tasks.ordinal import Ordinal
+from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
+from ulmfit_fast.text.files import read_documents
+from ulmfit_fast.text.reading import ReadOptions
+from ulmfit_fast.text.token_file import TokenFile, write_token_file
+from ulmfit_fast.training import run
+
+PREFIX, HEADER = struct.Struct("<8sII"), 4096
+
+
+def with_header(path: Path, change: Callable[[Any], Any]) -> None:
+    """Rewrite a token file's header, with its checksum."""
+    data = path.read_bytes()
+    magic, length, _ = PREFIX.unpack_from(data)
+    text = json.dumps(change(json.loads(data[PREFIX.size : PREFIX.size + length]))).encode()
+    path.write_bytes((PREFIX.pack(magic, len(text), zlib.crc32(text)) + text).ljust(HEADER, b"\0") + data[HEADER:])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda header: 7, "its header is none of a token file"),
+        (lambda header: [], "its header is none of a token file"),
+        (lambda header: {}, "its header is none of a token file"),
+        (lambda header: header | {"version": [1]}, "of another version"),
+        *(
+            (lambda header, name=name, value=value: header | {name: value}, f"a wrong {name}")
+            for name, value in (
+                ("dtype", "O"), ("dtype", "float64"), ("dtype", 0.5), ("tokens", "x"), ("tokens", -1), ("tokens", True),
+                ("documents", {}), ("documents", 10**40), ("vocabulary", None), ("index_crc", []), ("source", 1.5),
+            )
+        ),
+        (lambda header: {k: v for k, v in header.items() if k != "documents"}, "a wrong documents"),
+    ],
+)  # fmt: skip
+def test_headers_of_token_files(change: Callable[[Any], Any], said: str, tmp_path: Path) -> None:
+    write_token_file(tmp_path / "a.tokens", [np.arange(5)], 9)
+    with_header(tmp_path / "a.tokens", change)
+    with pytest.raises(InputError, match=said):
+        TokenFile(tmp_path / "a.tokens")
+
+
+@pytest.mark.parametrize("offsets", [[1, 5], [0, 4], [0, 9, 5], [0, -3, 5], [0, 1 << 60, 5]])
+def test_documents_that_overlap_or_lie_beyond_the_file(offsets: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "a.tokens"
+    write_token_file(path, [np.arange(3), np.arange(2)][: len(offsets) - 1] if len(offsets) > 2 else [np.arange(5)], 9)
+    data = bytearray(path.read_bytes())
+    at = HEADER + 16  # five ids of two bytes, up to the next eight
+    data[at : at + 8 * len(offsets)] = np.array(offsets, np.int64).tobytes()
+    path.write_bytes(data)
+    index = zlib.crc32(data[at + 8 * len(offsets) :], zlib.crc32(data[at : at + 8 * len(offsets)]))
+    with_header(path, lambda header: header | {"index_crc": index})
+    with pytest.raises(InputError, match="documents do not lie one after the other"):
+        TokenFile(path)
+
+
+def test_ids_beyond_the_vocabulary(tmp_path: Path) -> None:
+    """They were an IndexError of the embedding, in the middle of a training."""
+    write_token_file(tmp_path / "a.tokens", [np.arange(5)], 9)
+    with_header(tmp_path / "a.tokens", lambda header: header | {"vocabulary": 4})
+    with pytest.raises(InputError, match="it has the id 4 of 4"):
+        TokenFile(tmp_path / "a.tokens").read(0, 5)
+
+
+def test_a_corpus_with_another_vocabulary_than_its_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n\n".join(make_task(5)[0]))
+    tokenize_corpus(Source(tmp_path / "a.txt", min_frequency=1), tmp_path / "corpus")
+    with_header(tmp_path / "corpus" / "train.tokens", lambda header: header | {"vocabulary": 60_000})
+    with pytest.raises(InputError, match="another vocabulary than tokenizer.json"):
+        Corpus.load(tmp_path / "corpus")
+
+
+@pytest.mark.parametrize("encoding", ["idna", "punycode"])
+def test_encodings_that_pass_nothing_over(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"text\n" + bytes(range(128, 256)))
+    with pytest.raises(InputError, match=f"a.csv: .*not '{encoding}'"):
+        read_documents(tmp_path / "a.csv", ReadOptions(encoding=encoding))
+
+
+def test_a_label_column_without_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nx,y\n")
+    with pytest.raises(InputError, match="no column ''"):
+        read_documents(tmp_path / "a.csv", label_column="")
+
+
+def test_parquet_texts_that_are_not_utf8(tmp_path: Path) -> None:
+    binary = pyarrow.array([b"good", b"\xaa bad"]).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": binary}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: row 2: column 'text' holds bytes that are not UTF-8"):
+        read_documents(tmp_path / "a.parquet")
+
+
+def test_an_archive_with_a_member_without_a_name(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", "x")
+    (tmp_path / "a.zip").write_bytes(file.getvalue().replace(b"a", b"\0"))
+    with pytest.raises(InputError, match="no file that can be read"):
+        read_documents(tmp_path / "a.zip")
+
+
+CONFIGS: dict[str, Callable[[Any], Any]] = {
+    "has an encoder": lambda c: c | {"encoder_type": ["awd_lstm"]},
+    "config.json has a wrong encoder .*num_layers must be at most 1000": lambda c: (
+        c | {"encoder": c["encoder"] | {"num_layers": 1 << 31}}
+    ),
+    "config.json has a wrong head .*pool_window": lambda c: c | {"head": c["head"] | {"pool_window": 0.5}},
+    "config.json has a wrong head .*bptt": lambda c: c | {"head": c["head"] | {"bptt": 10**40}},
+    "do not go with the task binary": lambda c: c | {"task_type": "binary", "head": c["head"] | {"classes": 1}},
+    "config.json has a wrong task .*ordinal": lambda c: c | {"task_type": "ordinal"},
+}
+
+
+@pytest.mark.parametrize("said", CONFIGS)
+def test_configurations_of_models(said: str, models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "clf", tmp_path / "clf")
+    path = tmp_path / "clf" / "config.json"
+    path.write_text(json.dumps(CONFIGS[said](json.loads(path.read_text()))))
+    if "binary" in said:
+        (tmp_path / "clf" / "labels.json").write_text('["one"]')
+    with pytest.raises(InputError, match=said):
+        load_classifier(tmp_path / "clf")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([["a"], "b"], "a label must be a text or a number"), ([None, "a"], "a label must be a text or a number"),
+        (["a", 1], "labels are all texts or all numbers"), (["a", "a"], "holds a label twice"),
+    ],
+)  # fmt: skip
+def test_labels_of_models(labels: list[Any], said: str, models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "clf", tmp_path / "clf")
+    (tmp_path / "clf" / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(InputError, match=said):
+        ULMFiTClassifier.load(tmp_path / "clf")
+
+
+def test_an_ordinal_task_of_one_class() -> None:
+    with pytest.raises(ValueError, match="two labels or more"):
+        Ordinal([1])
+
+
+class Stopped(BaseException):
+    pass
+
+
+CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "it lacks epoch": lambda s: s.pop("epoch"),
+    "KeyError|'arguments'": lambda s: s.pop("arguments"),
+    "environment is no mapping": lambda s: s.update(environment=3),
+    "epoch is 0.5": lambda s: s.update(epoch=0.5),
+    "done.batches is 10000": lambda s: s["done"].update(batches=10**40),
+    "best is 'x'": lambda s: s.update(best="x"),
+    "scheduler.last_epoch is None": lambda s: s["scheduler"].update(last_epoch=None),
+    "an epoch's loss is": lambda s: s["records"].append({"loss": "low"}),
+    "not JSON serializable": lambda s: s["records"].append({"other": torch.ones(2)}),
+    "a point of the loss curve is": lambda s: s["points"].append([1.0]),
+    "carried.* is no tensor": lambda s: s.update(carried=[[torch.zeros(2), torch.zeros(2)]] * 2),
+    "exp_avg_sq does not go with its parameter": lambda s: s["optimizer"]["state"][0].pop("exp_avg_sq"),
+    "exp_avg does not go": lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1, 1)),
+    "step does not go": lambda s: s["optimizer"]["state"][0].update(step=torch.tensor(float("nan"))),
+    "the optimizer's fused is another": lambda s: s["optimizer"]["param_groups"][0].update(fused=False),
+    "RNG state size": lambda s: s["torch_random"].update(cpu=torch.zeros(5, dtype=torch.uint8)),
+    "state must be for a PCG64 RNG": lambda s: s["batches_random"].update(bit_generator="Other"),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after some steps."""
+    folder, written = tmp_path_factory.mktemp("stopped"), []
+
+    def save(place: Path, state: dict[str, Any]) -> None:
+        save_state(place, state)
+        written.append(1)
+        if len(written) == 4:
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "save_state", save)
+        with pytest.raises(Stopped):
+            go_on(folder, resume=False)
+    return folder
+
+
+def go_on(folder: Path, resume: bool = True) -> Any:
+    config = replace(PRETRAIN, epochs=1, checkpoint_minutes=1e-9)
+    return pretrain_lm(make_task(20)[0], config, output=folder, resume=resume, progress=False)
+
+
+@pytest.mark.parametrize("said", CHECKPOINTS)
+def test_checkpoints_that_another_has_written(said: str, stopped: Path, tmp_path: Path) -> None:
+    """With checksums that fit. They were taken over, and the training failed later, if at all."""
+    state = load_state(stopped)
+    assert state is not None
+    CHECKPOINTS[said](state)
+    shutil.copytree(stopped, tmp_path / "run")
+    save_state(tmp_path / "run", state)
+    (tmp_path / "run" / "model.safetensors").touch()  # the best so far, where there are records
+    with pytest.raises(
+        InputError, match=f"its checkpoint cannot be taken over .*({said}).*start again without --resume"
+    ):
+        go_on(tmp_path / "run")
+
+
+def test_batch_sizes_whose_sum_is_too_large() -> None:
+    """It was computed beyond int64, where it could be any number, the right one too."""
+    sizes = torch.tensor([1 << 62] * 4 + [3, 2, 1])
+    x, state = torch.randn(6, 5), torch.zeros(3, 7)
+    with pytest.raises(ValueError, match="batch_sizes"):
+        ops.lstm(x, sizes, state, state, torch.randn(28, 5), torch.randn(28, 7))
