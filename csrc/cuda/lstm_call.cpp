@@ -1,12 +1,16 @@
 // lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step (with a projection, two
 // of each), the large products around them at once. Where gradients stop every `bptt` steps, the chunks between run
-// side by side. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it.
+// side by side. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it. Where
+// that is allowed, forward takes one launch a step (fused_forward.h).
 #include "lstm_call.h"
 
 #include <algorithm>
 
 #include "../common/philox.h"
+#include "fused_check.h"
+#include "fused_forward.h"
 #include "lstm_kernels.h"
+#include "lstm_steps.h"
 #include "packed_rows_kernels.h"
 #include "tensors.h"
 
@@ -20,15 +24,13 @@ const T* pointer(const OptionalTensor& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr<T>() : nullptr;
 }
 
-// from o M / (1-p) as a tensor of its own, or `from` itself where nothing is dropped; E is its type. A seed on the CPU
-// goes along as a number, as a CUDA graph could not hold the copy of it: each replay then drops the same.
+// from o M / (1-p) as a tensor of its own, or `from` itself where nothing is dropped; E is its type.
 template <typename E>
 Tensor dropped(const Tensor& from, const LstmInputs& a) {
   if (a.weight_dropout == 0.0) return from;
   const Tensor to = empty(from.sizes(), dtype_of(from), from);
-  const int64_t* seed = a.seed.const_data_ptr<int64_t>();
-  const bool here = a.seed.is_cpu();
-  drop<E>(stream_of(from), to.mutable_data_ptr<E>(), from.const_data_ptr<E>(), here ? nullptr : seed, here ? *seed : 0,
+  const Seed seed(a.seed);
+  drop<E>(stream_of(from), to.mutable_data_ptr<E>(), from.const_data_ptr<E>(), seed.there, seed.value,
           keep_threshold(a.weight_dropout), 1.0 / (1.0 - a.weight_dropout), from.numel());
   return to;
 }
@@ -39,29 +41,8 @@ Tensor dropped_weight(const LstmInputs& a) {
   return dropped<E>(converted(a.weight_hh, dtype_of(a.input)), a);
 }
 
-// The steps in order of computation.
-struct Steps {
-  Steps(const LstmInputs& a, bool reverse)
-      : count(a.steps()),
-        reversed(reverse),
-        sizes(a.batch_sizes.const_data_ptr<int64_t>()),
-        offsets(row_offsets(a.batch_sizes)) {}
-
-  int64_t at(int64_t s) const { return reversed ? count - 1 - s : s; }
-  int64_t rows(int64_t s) const { return s < 0 || s >= count ? 0 : sizes[at(s)]; }
-  int64_t first_row(int64_t s) const { return offsets[at(s)]; }
-  // Rows of step s that the step before it also had, or that the one after it has.
-  int64_t continuing(int64_t s) const { return std::min(rows(s), rows(s - 1)); }
-  int64_t continued(int64_t s) const { return std::min(rows(s), rows(s + 1)); }
-
-  const int64_t count;
-  const bool reversed;
-  const int64_t* sizes;
-  const std::vector<int64_t> offsets;
-};
-
 template <typename E>
-ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
+ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep, const Recurrence& how) {
   using Acc = Accumulator<E>;
   const ScalarType dtype = dtype_of(a.input), state_dtype = state_dtype_of(a.input);
   const int64_t hidden = a.hidden();
@@ -77,8 +58,9 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   const Tensor cells = when(keep != Keep::kNothing, hidden, state_dtype);
   // Master weights are rounded to the input's dtype.
   const Tensor from_input = multiply(a.input, transposed(converted(a.weight_ih, dtype)), state_dtype);
-  const Tensor weight_hh = transposed(dropped_weight<E>(a));
-  OptionalTensor weight_hr, bias;
+  const std::optional<FusedForward<E>> fused = FusedForward<E>::of(a, steps, output, how);
+  OptionalTensor weight_hh, weight_hr, bias;
+  if (!fused) weight_hh = transposed(dropped_weight<E>(a));
   if (projected) weight_hr = transposed(converted(*a.weight_hr, dtype));
   if (a.bias_ih.has_value()) bias = sum_of(converted(*a.bias_ih, state_dtype), converted(*a.bias_hh, state_dtype));
   const Tensor h = copied(a.h0, dtype), c = copied(a.c0, state_dtype);
@@ -95,21 +77,26 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   }
   for (int64_t s = 0; s < steps.count; ++s) {
     const int64_t rows = steps.rows(s);
-    const Tensor from_state = multiply(rows_of(h, 0, rows), weight_hh, state_dtype);
     ForwardStep<E> step{};
     step.rows = rows;
     step.first_row = steps.first_row(s);
     step.hidden = hidden;
     step.step = steps.at(s);
     step.from_input = from_input.const_data_ptr<Acc>();
-    step.from_state = from_state.const_data_ptr<Acc>();
     step.bias = pointer<Acc>(bias);
     step.c = c.mutable_data_ptr<Acc>();
     step.cell_output = cell_output.mutable_data_ptr<E>();
     step.output = keep_output && !projected ? output.mutable_data_ptr<E>() : nullptr;
+    step.output_row = step.first_row;
     step.gates = keep == Keep::kBackward ? gates.mutable_data_ptr<E>() : nullptr;
     step.cells = keep != Keep::kNothing ? cells.mutable_data_ptr<Acc>() : nullptr;
     step.pool = pool_step;
+    if (fused) {
+      fused->run(stream, step, s);
+      continue;
+    }
+    const Tensor from_state = multiply(rows_of(h, 0, rows), *weight_hh, state_dtype);
+    step.from_state = from_state.const_data_ptr<Acc>();
     forward_step<E>(stream, step);
     if (!projected) continue;
     const Tensor h_rows = rows_of(h, 0, rows);
@@ -294,10 +281,15 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
 
 }  // namespace
 
+ForwardResult cuda::run_lstm_forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep,
+                                     const Recurrence& how) {
+  return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input),
+                   [&]<typename T>() { return forward<T>(a, pool, reverse, keep, how); });
+}
+
 ForwardResult run_lstm_forward_cuda(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   const DeviceGuard guard(a.input);
-  return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input),
-                   [&]<typename T>() { return forward<T>(a, pool, reverse, keep); });
+  return run_lstm_forward(a, pool, reverse, keep, {.fused = may_fuse(a)});
 }
 
 Backward run_lstm_backward_cuda(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,

@@ -2,19 +2,12 @@
 // Limit: memory bandwidth, and the launches themselves. Deterministic: no thread sums over others.
 #include <algorithm>
 
-#include "../common/cell.h"
 #include "../common/philox.h"
+#include "cell.cuh"
 #include "launch.cuh"
-#include "lstm_kernels.h"
 
 namespace ulmfit_fast::cuda {
 namespace {
-
-template <typename Acc>
-struct Math {
-  __device__ static Acc sigmoid(Acc x) { return Acc(1) / (Acc(1) + exp(-x)); }
-  __device__ static Acc tanh(Acc x) { return ::tanh(x); }
-};
 
 template <typename E>
 __global__ void drop_kernel(E* dropped, const E* weight, const int64_t* seed, int64_t seed_value, uint64_t threshold,
@@ -31,39 +24,12 @@ __global__ void drop_kernel(E* dropped, const E* weight, const int64_t* seed, in
 
 template <typename E>
 __global__ void forward_step_kernel(ForwardStep<E> a) {
-  using Acc = Accumulator<E>;
   const int64_t index = thread_index();
   if (index >= a.rows * a.hidden) return;
-  const int64_t r = index / a.hidden, unit = index % a.hidden, row = a.first_row + r;
-  Acc pre[4];
-  for (int gate = 0; gate < 4; ++gate) {
-    const int64_t column = gate * a.hidden + unit;
-    pre[gate] = a.from_input[row * 4 * a.hidden + column] + a.from_state[r * 4 * a.hidden + column];
-    if (a.bias != nullptr) pre[gate] += a.bias[column];
-  }
-  const Gates<Acc> gate = activate<Math<Acc>>(pre[0], pre[1], pre[2], pre[3]);
-  const Acc cell = cell_state(gate, a.c[index]);
-  const E h = static_cast<E>(gate.o * Math<Acc>::tanh(cell));
-  a.c[index] = cell;
-  a.cell_output[index] = h;
-  if (a.output != nullptr) a.output[row * a.hidden + unit] = h;
-  if (a.cells != nullptr) a.cells[row * a.hidden + unit] = cell;
-  if (a.gates != nullptr) {
-    E* saved = a.gates + row * 4 * a.hidden + unit;
-    saved[0] = static_cast<E>(gate.i);
-    saved[a.hidden] = static_cast<E>(gate.f);
-    saved[2 * a.hidden] = static_cast<E>(gate.g);
-    saved[3 * a.hidden] = static_cast<E>(gate.o);
-  }
-  if (a.pool.total == nullptr) return;
-  const int64_t step = a.pool.count[r] + a.step;
-  if (step < a.pool.pool_from[r]) return;
-  const Acc state = static_cast<Acc>(h);
-  a.pool.total[index] += state;
-  if (state > a.pool.maximum[index]) {
-    a.pool.maximum[index] = state;
-    a.pool.argmax[index] = static_cast<int32_t>(step);
-  }
+  const int64_t r = index / a.hidden, unit = index % a.hidden;
+  Accumulator<E> from_state[4];
+  for (int gate = 0; gate < 4; ++gate) from_state[gate] = a.from_state[(4 * r + gate) * a.hidden + unit];
+  forward_cell(a, r, unit, cell_inputs(a, r, unit), from_state);
 }
 
 // A thread's row in one of the groups.

@@ -27,14 +27,15 @@ struct ForwardStep {
   using Acc = Accumulator<E>;
   int64_t rows, first_row, hidden, step;
   const Acc* from_input;  // [N, 4H] x W_ih^T
-  const Acc* from_state;  // [rows, 4H] h_{t-1} W_hh^T
+  const Acc* from_state;  // [rows, 4H] h_{t-1} W_hh^T, where the step is not fused
   const Acc* bias;        // [4H] or null
   Acc* c;                 // [B, H] running
   E* cell_output;         // [rows, H] o tanh(c): h without a projection
-  E* output;              // [N, H] or null: the same at its packed row
+  E* output;              // [N, H] or null: the same from `output_row` on
   E* gates;               // [N, 4H] or null
   Acc* cells;             // [N, H] or null
   PoolStep<Acc> pool;
+  int64_t output_row;  // the packed row, but where `output` has room for two steps alone
 };
 
 template <typename E>

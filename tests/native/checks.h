@@ -34,10 +34,11 @@ void run_team(const Args& args, int64_t slice_count, int threads, Kernel kernel)
   for (std::thread& member : team) member.join();
 }
 
-void check_cross_entropy();  // cross_entropy_test.cpp
-void check_quantized();      // quantized_test.cpp
-void check_qrnn();           // qrnn_test.cpp
-void check_team();           // team_test.cpp
-void check_cuda_geometry();  // cuda_geometry_test.cpp
+void check_cross_entropy();    // cross_entropy_test.cpp
+void check_quantized();        // quantized_test.cpp
+void check_qrnn();             // qrnn_test.cpp
+void check_team();             // team_test.cpp
+void check_cuda_geometry();    // cuda_geometry_test.cpp
+void check_fused_step_plan();  // fused_step_plan_test.cpp
 
 }  // namespace ulmfit_fast

@@ -256,6 +256,7 @@ int main() {
   check_team();
   check_cross_entropy();
   check_cuda_geometry();
+  check_fused_step_plan();
   check_quantized();
   check_qrnn();
   const Problem problems[] = {

@@ -20,6 +20,7 @@ TOOL = shutil.which("cuobjdump", path=PATH) if shutil.which("nvdisasm", path=PAT
 pytestmark = [needs_nvcc, pytest.mark.skipif(TOOL is None, reason="needs cuobjdump and nvdisasm (make test installs)")]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 MOST_REGISTERS = 96  # of a thread, double precision included
+OF_FUSED_STEPS = 65536 // 256  # which hold a tile's sums: a block must fit
 each_architecture = pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 MANGLED = {"float": "If", "double": "Id", "bfloat16": "IN3c108BFloat16E", "float16": "IN3c104HalfE"}
 # Bytes that a thread of the cross-entropy reads and writes at once: four logits, or two doubles, and their gradients.
@@ -51,7 +52,7 @@ def test_nothing_is_on_the_stack(source: Path, architecture: str) -> None:
     assert used
     for name, registers, stack, local in used:
         assert (int(stack), int(local)) == (0, 0), name
-        assert int(registers) <= MOST_REGISTERS, name
+        assert int(registers) <= (OF_FUSED_STEPS if "fused" in name else MOST_REGISTERS), name
     for name, code in instructions(source, architecture).items():
         assert code, name
         assert not [one for one in code if one.startswith(("LDL", "STL"))], name
@@ -64,6 +65,18 @@ def test_logits_are_read_sixteen_bytes_at_a_time(dtype: str, load: str, store: s
     (code,) = (code for name, code in found.items() if f"cross_entropy_kernel{MANGLED[dtype]}" in name)
     assert sum(one.startswith(load) for one in code) >= 2  # for the sum, for the gradient
     assert any(one.startswith(store) for one in code)
+
+
+@each_architecture
+@pytest.mark.parametrize(("dtype", "product"), [("bfloat16", "HMMA.16816.F32.BF16"), ("float16", "HMMA.16816.F32")])
+@pytest.mark.parametrize(("units", "rows"), [(1, 1), (2, 4)])
+def test_a_fused_step_uses_the_tensor_cores(units: int, rows: int, dtype: str, product: str, architecture: str) -> None:
+    """For each 16 bytes of four gates' weights and of h two products; all of them loaded 16 bytes at a time."""
+    found = instructions(ROOT / "csrc" / "cuda" / "lstm_fused_step.cu", architecture)
+    name = f"fused_forward_step_kernel{MANGLED[dtype]}Li{units}ELi{rows}E"
+    (code,) = (code for kernel, code in found.items() if name in kernel)
+    assert code.count(product) >= 4 * units * rows
+    assert sum(one.startswith("LDG.E.128") for one in code) >= 4 * units + rows
 
 
 def test_what_is_on_the_stack_would_be_seen(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from ulmfit_fast import AWDLSTMConfig, QRNNConfig, WeightDropLSTM
 from ulmfit_fast.core.device import documents_on_device, on_device
+from ulmfit_fast.inference.prediction import classifier_logits, evaluate_language_model
 from ulmfit_fast.nn import two_pass
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoders import make_encoder
@@ -23,6 +25,7 @@ from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.tasks.task import task_of
 from ulmfit_fast.text.batching import pack_documents
 from ulmfit_fast.training.loop import Loop, StepLoss, _Unread
+from ulmfit_fast.training.optim import NTASGD, AveragedWeights
 
 META = torch.device("meta")
 ENCODERS = [AWDLSTMConfig(50, 8, 12), QRNNConfig(50, 8, 12, 3)]
@@ -81,6 +84,48 @@ def test_classifier(
     )
     model.to(META).train()
     update(model, nn.functional.cross_entropy(model(documents()), torch.zeros(5, dtype=torch.int64, device=META)))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "ntasgd"])
+def test_other_optimizers(optimizer: str) -> None:
+    """With their averages, also an exponential one."""
+    model = LanguageModel(make_encoder(ENCODERS[0])).to(META).train()
+    kind = {"sgd": torch.optim.SGD, "ntasgd": NTASGD}[optimizer]
+    update, average = kind(model.parameters(), 0.1), AveragedWeights(model.parameters(), 0.9)
+    if optimizer == "ntasgd":
+        update.averaging = True
+    tokens = torch.zeros(7, 4, dtype=torch.int64, device=META)
+    for _ in range(2):
+        language_model_loss(model, model(tokens), tokens)[1].backward()
+        update.step()
+        average.update()
+
+
+def test_evaluation_of_a_language_model_waits_once() -> None:
+    """At its end, for the sum over all batches."""
+    model, calls = LanguageModel(make_encoder(ENCODERS[0])).to(META), []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    text = np.arange(200) % 50
+    with pytest.raises(RuntimeError):
+        evaluate_language_model(model, [text], bptt=10, batch_size=4)
+    assert len(calls) == 5
+
+
+def test_classification_waits_once() -> None:
+    model, calls = TextClassifier(make_encoder(ENCODERS[0]), 3, bptt=7).to(META), []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        classifier_logits(model, [np.arange(9)] * 8, batch_size=2)
+    assert len(calls) == 4
+
+
+@each_encoder
+def test_a_stream(config: Any) -> None:
+    stream = TextClassifier(make_encoder(config), 3).to(META).eval().stream()
+    with pytest.raises(ValueError, match="nothing has been read"):
+        stream.logits()
+    stream.feed(range(40))
+    assert stream.logits([3, 4]).shape == stream.logits().shape == (3,)
 
 
 @each_encoder

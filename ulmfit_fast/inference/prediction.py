@@ -146,16 +146,17 @@ def evaluate_language_model(
     corpus = TokenArray(corpus) if isinstance(corpus, Sequence) else corpus
     stream = LanguageModelStream(corpus, max(1, min(batch_size, int(corpus.offsets[-1]) // 2)), bptt)
     model.eval()
-    total, state = 0.0, None
+    device = model.decoder_weight.device
+    total, state = torch.zeros((), dtype=torch.float64, device=device), None  # read once, when all is computed
     with torch.inference_mode(), progress_bar("evaluate", stream.tokens, "tok", progress) as bar:
         for batch in stream.epoch():
-            inputs, targets = (on_device(x, model.decoder_weight.device) for x in batch)
+            inputs, targets = (on_device(x, device) for x in batch)
             output = model(inputs, state)
             state = output.state
             cross_entropy, _ = language_model_loss(model, output, targets)
-            total += float(cross_entropy) * targets.numel()
+            total += cross_entropy.double() * targets.numel()
             bar.update(targets.numel())
-    return total / stream.tokens
+    return float(total) / stream.tokens
 
 
 @own_modes(grad=False)
@@ -184,13 +185,14 @@ def _of_documents(
 ) -> Tensor:  # fmt: skip
     """What ``compute`` makes of the model's documents, float32 [len(ids), features] on the CPU."""
     model.eval()
-    found = torch.empty(len(ids), features, dtype=torch.float32, device="cpu")
     before, device = model.bpt3c.on_progress, next(model.parameters()).device
+    found = torch.empty(len(ids), features, dtype=torch.float32, device=device)
     with torch.inference_mode():
         model.bpt3c.on_progress = bar.update
         try:
             for documents, rows in document_batches(ids, batch_size, max_tokens):
-                found[torch.from_numpy(rows)] = compute(documents_on_device(documents, device)).float().cpu()
+                place = on_device(torch.from_numpy(rows), device)
+                found[place] = compute(documents_on_device(documents, device)).float()
         finally:
             model.bpt3c.on_progress = before
-    return found
+    return found.cpu()  # the only wait for the device

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ulmfit_fast.core.device import on_device
 from ulmfit_fast.nn.bpt3c import BPT3C
 from ulmfit_fast.nn.documents import packed
 from ulmfit_fast.nn.dropout import Dropout
@@ -200,9 +201,9 @@ class DocumentStream:
         more = list(map(int, and_then))
         if self._limit is not None:
             more = more[: self._limit - self.tokens_read]
-        pooled = self._run(more)[0] if more else self._pooled
-        if int(pooled.count) == 0:
+        if not (self.tokens_read or more):
             raise ValueError("DocumentStream.logits: nothing has been read; feed tokens first")
+        pooled = self._run(more)[0] if more else self._pooled
         return self._classify(pooled.pooled())
 
     def _catch_up(self) -> None:
@@ -213,7 +214,7 @@ class DocumentStream:
 
     def _run(self, tokens: list[int]) -> tuple[PooledState, list[LayerState]]:
         encoder = self.model.bpt3c.encoder
-        ids = torch.tensor(tokens, dtype=torch.int64, device=self._pooled.count.device)
+        ids = on_device(torch.tensor(tokens, dtype=torch.int64, device="cpu"), self._pooled.count.device)
         sizes = torch.ones(len(tokens), dtype=torch.int64, device="cpu")
         with torch.inference_mode():
             pooled, state, _ = encoder.pool(ids, sizes, self._state, None, self._pooled)

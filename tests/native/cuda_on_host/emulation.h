@@ -27,9 +27,16 @@ struct dim3 {
   unsigned x;
 };
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNoKernelImageForDevice };
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNoKernelImageForDevice, cudaErrorNotReady };
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrMultiProcessorCount
+};
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
+constexpr unsigned cudaEventDisableTiming = 2;
 using cudaStream_t = void*;
+using cudaEvent_t = void*;
 
 inline const char* cudaGetErrorString(cudaError_t) {
   return "no such launch";
@@ -51,19 +58,46 @@ struct cudaLaunchConfig_t {
 
 namespace cuda_on_host {
 
-// What a GPU would have been given so far; the compute capability of one that the build has no kernels for, or 0. For
-// tests (torch_cuda.cpp).
+// For tests (torch_cuda.cpp): what a GPU would have been given so far; the compute capability of one that the build has
+// no kernels for, or 0; whether the tensor cores compute wrong, never end, or are being captured in a graph.
 struct Counts {
   int64_t launches = 0, products = 0;
 };
 inline Counts counts;
 inline int without_kernels = 0;
+enum Fault { kNone, kWrongProducts, kNeverEnds, kCapturing };
+inline int fault = kNone;
+constexpr int kCapability = 90, kProcessors = 4;
 
 }  // namespace cuda_on_host
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  const int capability = cuda_on_host::without_kernels;
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? capability / 10 : capability % 10;
+  const int without = cuda_on_host::without_kernels, capability = without != 0 ? without : cuda_on_host::kCapability;
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? cuda_on_host::kProcessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? capability / 10
+                                                            : capability % 10;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) {
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaEventQuery(cudaEvent_t) {
+  return cuda_on_host::fault == cuda_on_host::kNeverEnds ? cudaErrorNotReady : cudaSuccess;
+}
+
+inline cudaError_t cudaEventDestroy(cudaEvent_t) {
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status =
+      cuda_on_host::fault == cuda_on_host::kCapturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
 
@@ -78,6 +112,35 @@ template <typename T>
 T __shfl_xor_sync(unsigned, T value, int other) {
   return cuda_on_host::Fibers::only().exchange(value, other);
 }
+
+namespace cuda_on_host {
+
+// What csrc/cuda/tensor_core.cuh says of mma.m16n8k16.
+template <typename E>
+void multiply_add(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  struct Operands {
+    uint32_t a[4], b[2];
+  };
+  const Operands mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  const auto element = [](uint32_t pair, int place) {
+    const auto bits = static_cast<uint16_t>(pair >> (16 * place));
+    E value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return static_cast<float>(value);
+  };
+  const int lane = threadIdx.x % 32;
+  Fibers::only().share(mine, [&](const auto& of) {
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+      for (int k = 0; k < 16; ++k)
+        sums[i] += element(of(row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2], k % 2) *
+                   element(of(column * 4 + k % 8 / 2).b[k / 8], k % 2);
+      if (fault == kWrongProducts) sums[i] += 1;
+    }
+  });
+}
+
+}  // namespace cuda_on_host
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),

@@ -41,6 +41,17 @@ class Fibers {
     wait(block_, threads_);
   }
 
+  // use(of) with a function of lanes, which gives what each thread of the warp has given.
+  template <typename T, typename Use>
+  void share(const T& mine, const Use& use) {
+    if (!concurrent_) throw Waits();
+    const unsigned first = current_ / kWarp * kWarp;
+    given_[current_] = &mine;  // on this fiber's stack, where it stays until all have used it
+    wait(warps_[first / kWarp], kWarp);
+    use([&](unsigned lane) -> const T& { return *static_cast<const T*>(given_[first + lane]); });
+    wait(warps_[first / kWarp], kWarp);
+  }
+
   // The value that the thread of the same warp has whose number differs in the bits `other`.
   template <typename T>
   T exchange(T value, unsigned other) {
@@ -75,6 +86,7 @@ class Fibers {
     block_ = {};
     warps_.assign((threads + kWarp - 1) / kWarp, {});
     slots_.resize(threads);
+    given_.resize(threads);
     if (fibers_.size() < threads) fibers_.resize(threads);
     for (unsigned index = 0; index < threads; ++index) {
       Fiber& fiber = fibers_[index];
@@ -138,6 +150,7 @@ class Fibers {
   Barrier block_;
   std::vector<Barrier> warps_;
   std::vector<Slot> slots_;
+  std::vector<const void*> given_;
   std::vector<Fiber> fibers_;
   ucontext_t outside_;
 };

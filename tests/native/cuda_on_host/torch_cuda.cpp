@@ -26,6 +26,10 @@ extern "C" __attribute__((visibility("default"))) void cuda_on_host_set_without_
   cuda_on_host::without_kernels = capability;
 }
 
+extern "C" __attribute__((visibility("default"))) void cuda_on_host_set_fault(int fault) {
+  cuda_on_host::fault = fault;
+}
+
 AOTITorchError aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
   *guard = nullptr;
   return TORCH_SUCCESS;

@@ -184,6 +184,9 @@ def _integer(name: str, modifiers: tuple[str, ...], values: list[Bits], kind: st
     x = [whole(value, kind) for value in values]
     with np.errstate(over="ignore"):
         match name:
+            case "bfi":  # so many low bits of the first into the second, from a place on
+                part = (np.uint64(1) << x[3] & np.uint64(0xFF)) - np.uint64(1) << x[2]
+                return cut((x[0] << x[2] & part) | (x[1] & ~part), bits)
             case "add":
                 return cut(x[0] + x[1], bits)
             case "sub":

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.native.ptx import arithmetic
+from tests.native.ptx import arithmetic, tensor_core
 from tests.native.ptx.memory import Buffer, DeviceError, Memory, OutOfBoundsError, Threads
 from tests.native.ptx.program import (
     PARAMETERS_AT,
@@ -29,7 +29,7 @@ from tests.native.ptx.program import (
 )
 
 WARP = 32
-_RUNS, _AT_BARRIER, _AT_SHUFFLE, _ENDED = range(4)
+_RUNS, _AT_BARRIER, _AT_WARP, _ENDED = range(4)  # _AT_WARP: where the threads of a warp do something together
 _VECTORS = {"v2": 2, "v4": 4}
 
 
@@ -143,8 +143,8 @@ class _Block:
                 self.state[lanes] = _ENDED
             case "bar" | "barrier":
                 self.place[lanes], self.state[lanes] = at, _AT_BARRIER
-            case "shfl":
-                self.place[lanes], self.state[lanes] = at, _AT_SHUFFLE
+            case "shfl" | "mma":
+                self.place[lanes], self.state[lanes] = at, _AT_WARP
             case "call" | "trap":
                 raise DeviceAssertionError(f"assertion of threads {lanes.tolist()[:4]}")
             case "ld":
@@ -249,29 +249,46 @@ class _Block:
         return True
 
     def exchanged(self) -> bool:
-        """Whether some warp's shuffle has all the threads that it names."""
+        """Whether some warp's shuffle or product has all the threads that it names."""
         done = False
-        for first in np.unique(np.flatnonzero(self.state == _AT_SHUFFLE) // WARP) * WARP:
+        for first in np.unique(np.flatnonzero(self.state == _AT_WARP) // WARP) * WARP:
             lanes = np.arange(first, min(first + WARP, len(self.place)))
-            waiting = lanes[self.state[lanes] == _AT_SHUFFLE]
+            waiting = lanes[self.state[lanes] == _AT_WARP]
             instruction = self.program.instructions[int(self.place[waiting[0]])]
-            to, of, by, limits, members = instruction.operands
-            named = first + np.flatnonzero(
-                ((int(self.value(members, waiting[:1])[0]) & 0xFFFFFFFF) >> np.arange(WARP)) & 1
-            )
             here = waiting[self.place[waiting] == self.place[waiting[0]]]
+            if instruction.name == "mma":
+                named = first + np.arange(WARP)
+            else:
+                members = int(self.value(instruction.operands[4], waiting[:1])[0])
+                named = first + np.flatnonzero((members >> np.arange(WARP)) & 1)
             if not np.array_equal(np.intersect1d(named, here), named):
+                what = "tensor cores' product" if instruction.name == "mma" else "shuffle"
                 raise DivergenceError(
-                    f"block {self.block} of {self.program.name}: a shuffle names threads that do not come to it"
+                    f"block {self.block} of {self.program.name}: a {what} names threads that do not come to it"
                 )
-            values = np.zeros(len(self.place), np.uint64)
-            values[here] = self.value(of, here)
-            sources = _sources(instruction.modifiers, here % WARP, self.value(by, here), self.value(limits, here))
-            self.set(to, here, values[first + sources])
+            self.multiply(instruction, here) if instruction.name == "mma" else self.shuffle(instruction, here, first)
             self.place[here] += 1
             self.state[here] = _RUNS
             done = True
         return done
+
+    def shuffle(self, instruction: Instruction, here: NDArray[np.intp], first: int) -> None:
+        to, of, by, limits, _ = instruction.operands
+        values = np.zeros(len(self.place), np.uint64)
+        values[here] = self.value(of, here)
+        sources = _sources(instruction.modifiers, here % WARP, self.value(by, here), self.value(limits, here))
+        self.set(to, here, values[first + sources])
+
+    def multiply(self, instruction: Instruction, warp: NDArray[np.intp]) -> None:
+        def registers(operand: Operand) -> list[NDArray[np.uint64]]:
+            assert isinstance(operand, tuple)
+            return [self.value(register, warp) for register in operand]
+
+        to, *of = instruction.operands
+        assert isinstance(to, tuple)
+        results = tensor_core.multiply_add(instruction.modifiers, *(registers(operand) for operand in of))
+        for register, value in zip(to, results, strict=True):
+            self.set(register, warp, value)
 
 
 def _sources(
