@@ -84,6 +84,9 @@ class Regression:
         errors = (logits.squeeze(1) - ((targets - self.mean) / self.scale).to(logits)).square()
         return errors.mean() if weights is None else weighted_mean(errors, weights.to(errors))
 
+    def weight(self, targets: Tensor, weights: Tensor | None = None) -> float:
+        return float(len(targets) if weights is None else weights.double().sum())
+
     def activate(self, logits: Tensor) -> Tensor:
         return logits * self.scale + self.mean
 
