@@ -81,6 +81,10 @@ class Processes:
         dist.all_reduce(counts)
         return [count > 0 for count in counts.tolist()]
 
+    def wait_for_all(self) -> None:
+        """Goes on when all processes have come here."""
+        self.any(False)
+
     def check_interruption(self) -> None:
         """Raises KeyboardInterrupt in all processes, if a signal has asked one of them to stop."""
         if self.any(self.interrupted)[0]:
@@ -155,7 +159,8 @@ class Processes:
     def noting_signals(self) -> Iterator[None]:
         """Within the block Ctrl-C, SIGTERM and SIGHUP are noted in ``interrupted``: all are to stop at one step.
 
-        Those without a handler stay as they are, and so does everything where there is one process.
+        Those without a handler stay as they are, and so does everything where there is one process. What is noted too
+        late for the others to be told comes at the end of the block.
         """
         if self.size == 1 or threading.current_thread() is not threading.main_thread():
             yield
@@ -163,8 +168,11 @@ class Processes:
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         taken = [number for number in _SIGNALS if callable(before[number])]
 
-        def note(*_: object) -> None:
+        waiting: list[Any] = []
+
+        def note(*arguments: Any) -> None:
             self._noted = True
+            waiting.append(arguments)
 
         for number in taken:
             signal.signal(number, note)
@@ -173,6 +181,10 @@ class Processes:
         finally:
             for number in taken:
                 signal.signal(number, before[number])
+            self._noted = False
+        if waiting:
+            handler: Any = before[waiting[0][0]]
+            handler(*waiting[0])
 
     @contextlib.contextmanager
     def naming_losses(self) -> Iterator[None]:

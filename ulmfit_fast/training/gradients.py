@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import warnings
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -83,9 +84,11 @@ class SharedGradients:
         self._wrapped = None
         gc.collect()  # the hooks of the last one go with it
         self._computation, self._trained = _Computation(self.model), trained
-        self._wrapped = DistributedDataParallel(
-            self._computation, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # torch 2.13 has another name for it, 2.11 has not
+            warnings.simplefilter("ignore", FutureWarning)
+            self._wrapped = DistributedDataParallel(
+                self._computation, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def _sum_held_back(self, yes: bool) -> contextlib.AbstractContextManager[Any]:
         if not yes or self._wrapped is None:

@@ -117,6 +117,7 @@ class Run:
             return TrainingInterrupted(f"{title}: interrupted")
         with uninterrupted():
             self._save()
+            self.processes.wait_for_all()  # until the first has written it
         return TrainingInterrupted(
             f"{title}: interrupted after {self._done.tokens} tokens of the epoch; go on with --resume (resume=True), "
             f"from the checkpoint in {self.folder}"

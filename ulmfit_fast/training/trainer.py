@@ -225,6 +225,7 @@ class Trainer(ABC):
             if any(callback.wants_to_stop(history) for callback in self.callbacks):
                 break
             self._train_epoch(epoch, run, loop, best, folder)
+        self.processes.wait_for_all()  # until the first has written the model
         best.restore()
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
