@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from ulmfit_fast.core.console import say
+from ulmfit_fast.core.distributed import current
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.storage.both_directions import has_both, join
 from ulmfit_fast.storage.hub import find_pretrained
@@ -38,7 +39,8 @@ def in_both_directions(command: Callable[..., None]) -> Callable[..., None]:
             click.get_current_context().set_parameter_source("direction", ParameterSource.DEFAULT)
         output = values["output"]
         with output_folder(output, values["overwrite"], values["resume"]):
-            if has_both(output):  # none any more, until both are there again
+            is_first = current().is_first
+            if is_first and has_both(output):  # none any more, until both are there again
                 (output / "config.json").unlink()
             for direction in DIRECTIONS:
                 say(f"{direction}:", error=True)
@@ -46,7 +48,8 @@ def in_both_directions(command: Callable[..., None]) -> Callable[..., None]:
                 if asked:
                     changed["direction"] = DIRECTIONS[0] if bases else direction
                 command(**values | changed | {"output": output / direction})
-            join(output)
+            if is_first:
+                join(output)
         say(f"both directions in {output}")
 
     run.__doc__ = command.__doc__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -11,8 +12,9 @@ from typing import Any, ClassVar
 
 import click
 
+from ulmfit_fast.cli.processes import Together, together
 from ulmfit_fast.core.console import say, usable_streams
-from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError, shortened
+from ulmfit_fast.core.errors import InputError, InputWarning, ProcessLostError, TrainingDivergedError, shortened
 from ulmfit_fast.core.interrupt import terminated_as_interrupted
 
 _LONGEST_MESSAGE = 1000  # characters: what it quotes may be as long as the input
@@ -31,26 +33,42 @@ def _run(arguments: list[str]) -> int:
     try:
         os.getcwd()
     except OSError:  # MKL would end the process with words that mislead
-        return _fail("the current folder has been deleted; change to one that exists, such as by cd /")
+        return fail("the current folder has been deleted; change to one that exists, such as by cd /")
+    with contextlib.ExitStack() as stack:
+        return _run_together(arguments, stack)
+
+
+def _run_together(arguments: list[str], stack: contextlib.ExitStack) -> int:
+    """``stack`` keeps the processes together until their error has been told."""
+    processes = Together()
+
+    def tell(message: str, status: int = 2) -> int:
+        return fail(message, status) if processes.may_speak() else status
+
     try:
         with terminated_as_interrupted():
-            command.main(arguments or ["--help"], prog_name="ulmfit-fast", standalone_mode=False)
+            processes = stack.enter_context(together(arguments))
+            with processes.at_work():
+                command.main(arguments or ["--help"], prog_name="ulmfit-fast", standalone_mode=False)
     except click.ClickException as error:
-        return _fail(error.format_message())
+        return tell(error.format_message())
+    except ProcessLostError as error:
+        return tell(f"{error}; go on with --resume", 1)
     except (InputError, TrainingDivergedError) as error:
-        return _fail(str(error))
+        return tell(str(error))
     except OSError as error:
-        return _fail(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
+        return tell(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
     except (KeyboardInterrupt, click.Abort) as error:
-        return _fail(str(error.__cause__ or error) or "interrupted", 130)  # click wraps the interruption
+        return tell(str(error.__cause__ or error) or "interrupted", 130)  # click wraps the interruption
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _NO_MEMORY.search(str(error)):
             raise
-        return _fail(f"not enough memory ({error}); try smaller batches or a smaller model")
+        return tell(f"not enough memory ({error}); try smaller batches or a smaller model")
     return 0
 
 
-def _fail(message: str, status: int = 2) -> int:
+def fail(message: str, status: int = 2) -> int:
+    """Tell of an error; returns the exit status."""
     say(f"ulmfit-fast: error: {_one_line(message)}", error=True)
     return status
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from ulmfit_fast.cli.processes import was_restarted
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.processes import available_processes
 from ulmfit_fast.text.files import Documents, read_documents, used_options
@@ -140,8 +141,9 @@ max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use on
 output = click.option("--output", required=True, type=Path, help="model folder to write")
 overwrite = click.option("--overwrite", is_flag=True, help="replace what the output folder holds: model, run, corpus")
 resume = click.option(
-    "--resume", is_flag=True, help="go on from the checkpoint in the output folder, if there is one; same options"
-)
+    "--resume", is_flag=True, callback=lambda _, __, value: value or was_restarted(),
+    help="go on from the checkpoint in the output folder, if there is one; same options",
+)  # fmt: skip
 processes = click.option(
     "--processes",
     default=available_processes(),

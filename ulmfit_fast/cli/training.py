@@ -11,8 +11,10 @@ from ulmfit_fast.cli import options
 from ulmfit_fast.cli.directions import in_both_directions
 from ulmfit_fast.cli.labelled_tables import LabelledTables
 from ulmfit_fast.cli.prediction import report_perplexity
+from ulmfit_fast.cli.processes import refuse_pipes
 from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.core.console import say
+from ulmfit_fast.core.distributed import current
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
@@ -62,6 +64,7 @@ def pretrain_lm_command(
     """
     options.refuse_unused_rates(config)
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
+    refuse_pipes(source, valid, test)
     if test is not None:
         check_exists(test)
     files = Source(
@@ -73,7 +76,7 @@ def pretrain_lm_command(
         reading = options.reading_as_before(reading, corpus.source)
     trained = pretrain_lm(corpus, config, output=output, overwrite=overwrite, resume=resume, on_epoch=print_epoch)
     _print_written(output)
-    if test is not None:
+    if test is not None and current().is_first:
         report_perplexity(trained.model, trained.tokenizer, test, reading, config.bptt)
 
 
@@ -100,6 +103,7 @@ def finetune_lm_command(
     """
     options.refuse_unused_rates(config)
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
+    refuse_pipes(source, valid)
     base = TrainedLanguageModel.load(find_pretrained(language_model))
     vocabulary: dict[str, Any] = {"base": base.tokenizer}
     if not (config.new_vocabulary and base.tokenizer.takes_new_words):
@@ -179,6 +183,7 @@ def train_command(
     options.refuse_unused_rates(lm_config, "lm-")
     click.get_current_context().with_resource(output_folder(output, overwrite, resume))
     options.refuse_unused_reading(reading, source, valid)
+    refuse_pipes(source, valid, *unlabeled)
     tables = LabelledTables(source, reading, label_columns, max_texts, valid, valid_fraction)
     documents, held_out = tables.read(config, base)
     train: dict[str, Any] = {
@@ -229,7 +234,8 @@ def _read_corpus(
             f"{source}: not the texts and options that {output} began with (paths, sizes, times of change); to go on "
             f"with those, give {folder} in its place"
         )
-    return tokenize(files, folder, processes, overwrite and not goes_on)
+    with current().first_goes_first():  # the others find what it has made
+        return tokenize(files, folder, processes, overwrite and not goes_on and current().is_first)
 
 
 def print_epoch(record: Record) -> None:

@@ -21,6 +21,10 @@ class TrainingDivergedError(RuntimeError):
     """The loss, a gradient or a weight became NaN or infinite. The last good checkpoint is untouched."""
 
 
+class ProcessLostError(RuntimeError):
+    """Another of the processes that train together has ended, with an error of its own or killed."""
+
+
 def shortened(value: Any, characters: int = 200) -> str:
     """A value or another library's message on one line, its middle left out where it is long."""
     text = " ".join(str(value).split())

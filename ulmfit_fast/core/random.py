@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ class Generators:
     """One generator for each kind of device, made when it is first asked for, all from one seed."""
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
+        self.seed = self._first_seed = seed
         self._of: dict[str, torch.Generator] = {}
 
     def of(self, device: torch.device | str) -> torch.Generator:
@@ -26,6 +27,13 @@ class Generators:
         if device.type not in self._of:
             self._of[device.type] = torch.Generator(device).manual_seed(self.seed)
         return self._of[device.type]
+
+    def begin_again(self, *numbers: int) -> None:
+        """From a seed that is made of the first one and these numbers, of which the last must not be 0."""
+        mixed = np.random.SeedSequence([self._first_seed, *numbers]).generate_state(1, np.uint64)
+        self.seed = int(mixed[0] >> np.uint64(1))
+        for generator in self._of.values():
+            generator.manual_seed(self.seed)
 
     def state(self) -> dict[str, Tensor]:
         """By kind of device; for ``set_state``."""

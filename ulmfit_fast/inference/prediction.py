@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.core.device import autocast, documents_on_device, on_device
+from ulmfit_fast.core.distributed import ALONE, Processes, share_of_sizes
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.progress import Progress, progress_bar
@@ -96,11 +97,19 @@ def evaluate_classifier(
 
 @own_modes(grad=False)
 def classifier_logits(
-    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int = 64, progress: bool = False
-) -> Tensor:
-    """Logits of tokenized texts, float32 [len(ids), K]."""
-    with progress_bar("evaluate", sum(map(len, ids)), "tok", progress) as bar:
-        return _logits(model, ids, batch_size, MAX_TOKENS, bar)
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int = 64, progress: bool = False,
+    processes: Processes = ALONE,
+) -> Tensor:  # fmt: skip
+    """Logits of tokenized texts, float32 [len(ids), K]; ``processes`` share the work, and all have all logits."""
+    own = share_of_sizes([len(document) for document in ids], processes.size)[processes.rank]
+    with progress_bar("evaluate", sum(len(ids[i]) for i in own), "tok", progress) as bar:
+        logits = _logits(model, [ids[i] for i in own], batch_size, MAX_TOKENS, bar, processes)
+    if processes.size == 1:
+        return logits
+    everything = torch.zeros(len(ids), model.classes, dtype=torch.float32, device="cpu")
+    everything[own] = logits
+    processes.check_interruption()
+    return processes.sum(everything)  # with zeros: to the bit
 
 
 @own_modes(grad=False)
@@ -138,25 +147,33 @@ def evaluate_language_model(
     bptt: int = 70,
     batch_size: int = 16,
     progress: bool = False,
+    processes: Processes = ALONE,
 ) -> float:
     """Cross-entropy in nats a token; its exponential is the perplexity.
 
-    The text is read in ``batch_size`` lanes, each beginning without a state; 1 is how the papers measure.
+    The text is read in ``batch_size`` lanes, each beginning without a state; 1 is how the papers measure. ``processes``
+    divide them among themselves.
     """
     corpus = TokenArray(corpus) if isinstance(corpus, Sequence) else corpus
-    stream = LanguageModelStream(corpus, max(1, min(batch_size, int(corpus.offsets[-1]) // 2)), bptt)
+    count = max(1, min(batch_size, int(corpus.offsets[-1]) // 2))
+    lanes = processes.share(count)
+    stream = LanguageModelStream(corpus, count, bptt, lanes=lanes)
     model.eval()
     device = model.decoder_weight.device
     total, state = torch.zeros((), dtype=torch.float64, device=device), None  # read once, when all is computed
-    with torch.inference_mode(), progress_bar("evaluate", stream.tokens, "tok", progress) as bar:
-        for batch in stream.epoch():
+    tokens = stream.tokens * len(lanes) // count
+    with torch.inference_mode(), progress_bar("evaluate", tokens, "tok", progress) as bar:
+        for batch in stream.epoch() if lanes else ():
+            if processes.interrupted:
+                break
             inputs, targets = (on_device(x, device) for x in batch)
             output = model(inputs, state)
             state = output.state
             cross_entropy, _ = language_model_loss(model, output, targets)
             total += cross_entropy.double() * targets.numel()
             bar.update(targets.numel())
-    return float(total) / stream.tokens
+    processes.check_interruption()
+    return float(processes.sum(total)) / stream.tokens
 
 
 @own_modes(grad=False)
@@ -174,14 +191,15 @@ def activated_of(
 
 
 def _logits(
-    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: Progress
-) -> Tensor:
-    return _of_documents(model, model, model.classes, ids, batch_size, max_tokens, bar)
+    model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: Progress,
+    processes: Processes = ALONE,
+) -> Tensor:  # fmt: skip
+    return _of_documents(model, model, model.classes, ids, batch_size, max_tokens, bar, processes)
 
 
 def _of_documents(
     model: TextClassifier, compute: Callable[[PackedSequence], Tensor], features: int, ids: Sequence[np.ndarray],
-    batch_size: int, max_tokens: int, bar: Progress,
+    batch_size: int, max_tokens: int, bar: Progress, processes: Processes = ALONE,
 ) -> Tensor:  # fmt: skip
     """What ``compute`` makes of the model's documents, float32 [len(ids), features] on the CPU."""
     model.eval()
@@ -191,6 +209,8 @@ def _of_documents(
         model.bpt3c.on_progress = bar.update
         try:
             for documents, rows in document_batches(ids, batch_size, max_tokens):
+                if processes.interrupted:
+                    break
                 place = on_device(torch.from_numpy(rows), device)
                 found[place] = compute(documents_on_device(documents, device)).float()
         finally:

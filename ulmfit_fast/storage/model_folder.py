@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ulmfit_fast.core import distributed
 from ulmfit_fast.core.atomic_write import write_all_atomically
 from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.core.interrupt import uninterrupted
@@ -81,12 +82,19 @@ def check_output_folder(folder: str | Path, overwrite: bool = False, resume: boo
 def output_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
     """``check_output_folder``, and within the block no other run can write there.
 
+    Of processes that train together the first does both, and the others go on when it has.
+
     Raises:
         InputError: the folder cannot be used, or another run writes there.
     """
-    check_output_folder(folder, overwrite, resume)
-    with locked_folder(folder):
-        yield check_output_folder(folder, overwrite, resume)  # again: what the lock was waited for may have changed it
+    processes = distributed.current()
+    with contextlib.ExitStack() as stack:
+        with processes.first_goes_first():
+            if processes.is_first:
+                check_output_folder(folder, overwrite, resume)
+                stack.enter_context(locked_folder(folder))
+                check_output_folder(folder, overwrite, resume)  # what the lock was waited for may have changed it
+        yield Path(folder)
 
 
 def writes_output(function: Callable[P, R]) -> Callable[P, R]:

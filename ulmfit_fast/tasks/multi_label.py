@@ -105,11 +105,19 @@ class MultiLabel:
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         each = yes_or_no(logits, targets, self.label_smoothing, self.focal_gamma)
-        counts = torch.ones_like(each) if weights is None else weights.to(each).unsqueeze(1).expand_as(each)
-        if self.label_weight is not None:
-            absent, present = self.label_weight.to(each)
-            counts = counts * torch.where(targets == 1, present, absent)
-        return weighted_mean(each, counts)
+        return weighted_mean(each, self._counts(each, targets, weights))
+
+    def weight(self, targets: Tensor, weights: Tensor | None = None) -> float:
+        like = torch.empty(targets.shape, dtype=torch.float64, device=targets.device)
+        return float(self._counts(like, targets, weights).sum())
+
+    def _counts(self, like: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """What each text's answer to each question counts in the mean, [B, K]."""
+        counts = torch.ones_like(like) if weights is None else weights.to(like).unsqueeze(1).expand_as(like)
+        if self.label_weight is None:
+            return counts
+        absent, present = self.label_weight.to(like)
+        return counts * torch.where(targets == 1, present, absent)
 
     def evidence(self, logits: Tensor, place: int | None = None) -> Tensor:
         assert place is not None

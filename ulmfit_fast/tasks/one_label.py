@@ -108,10 +108,16 @@ class OneLabel(ABC):
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         each = self.each(logits, targets, self.label_smoothing, self.focal_gamma)
-        counts = torch.ones_like(each) if weights is None else weights.to(each)
-        if self.class_weight is not None:
-            counts = counts * self.class_weight.to(each)[targets]
-        return weighted_mean(each, counts)
+        return weighted_mean(each, self._counts(each, targets, weights))
+
+    def weight(self, targets: Tensor, weights: Tensor | None = None) -> float:
+        like = torch.empty(len(targets), dtype=torch.float64, device=targets.device)
+        return float(self._counts(like, targets, weights).sum())
+
+    def _counts(self, like: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """What each text counts in the mean, [B]."""
+        counts = torch.ones_like(like) if weights is None else weights.to(like)
+        return counts if self.class_weight is None else counts * self.class_weight.to(like)[targets]
 
     @abstractmethod
     def activate(self, logits: Tensor) -> Tensor: ...

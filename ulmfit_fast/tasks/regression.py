@@ -94,6 +94,9 @@ class Regression:
     def explained_place(self, activated: np.ndarray) -> int | None:
         return None
 
+    def weight(self, targets: Tensor, weights: Tensor | None = None) -> float:
+        return float(len(targets) if weights is None else weights.double().sum())
+
     def activate(self, logits: Tensor) -> Tensor:
         return logits * self.scale + self.mean
 

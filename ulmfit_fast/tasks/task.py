@@ -88,6 +88,9 @@ class Task(Protocol):
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """What training descends, []: the mean over the rows, or their weighted mean."""
 
+    def weight(self, targets: Tensor, weights: Tensor | None = None) -> float:
+        """What ``loss`` of these rows counts beside that of others, where both are to be one mean."""
+
     def activate(self, logits: Tensor) -> Tensor:
         """Probabilities (or what stands for them) of logits [B, outputs]."""
 

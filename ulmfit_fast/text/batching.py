@@ -27,6 +27,7 @@ class LanguageModelStream:
             one time in twenty), as AWD-LSTM is trained.
         shuffle: a new order of the texts each epoch.
         seed: draws the order and the lengths.
+        lanes: which of the lanes to read, where several processes read one stream; None: all.
 
     Raises:
         InputError: fewer tokens than two a lane.
@@ -40,7 +41,9 @@ class LanguageModelStream:
         variable_length: bool = False,
         shuffle: bool = False,
         seed: int = 0,
+        lanes: range | None = None,
     ) -> None:
+        self.lanes = range(batch_size) if lanes is None else lanes
         self.corpus = TokenArray(corpus) if isinstance(corpus, Sequence) else corpus
         self.batch_size = batch_size
         self.bptt = bptt
@@ -57,7 +60,7 @@ class LanguageModelStream:
 
     @property
     def tokens(self) -> int:
-        """Tokens predicted in an epoch."""
+        """Tokens predicted in an epoch, in all lanes."""
         return (self.lane_length - 1) * self.batch_size
 
     def expected_batches(self) -> int:
@@ -68,7 +71,7 @@ class LanguageModelStream:
         return max(1, round((self.lane_length - 1) / mean + 0.5))
 
     def epoch(self, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of (tokens, next tokens), both int64 [T, B]; consecutive batches continue the same lanes.
+        """Batches of (tokens, next tokens), both int64 [T, lanes]; consecutive batches continue the same lanes.
 
         Args:
             skip: batches to leave out at the beginning, as if they had been read.
@@ -80,7 +83,7 @@ class LanguageModelStream:
             if skip > 0:
                 skip -= 1
             else:
-                lanes = [read(lane * self.lane_length + start, stop + 1 - start) for lane in range(self.batch_size)]
+                lanes = [read(lane * self.lane_length + start, stop + 1 - start) for lane in self.lanes]
                 batch = torch.from_numpy(np.stack(lanes, axis=1)).long()
                 yield batch[:-1], batch[1:]
             start = stop

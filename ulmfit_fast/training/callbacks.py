@@ -33,7 +33,7 @@ class Callback:
         """Called before the first step. In a resumed run ``trainer.history`` holds the epochs done before."""
 
     def on_step(self, trainer: Trainer, done: EpochProgress) -> None:
-        """Called after each step, so be quick. ``done`` counts the epoch's batches, tokens and summed loss so far."""
+        """Called after each step, so be quick. ``done`` counts the epoch's steps, tokens and summed loss so far."""
 
     def on_epoch(self, trainer: Trainer, record: Record) -> None:
         """Called after each epoch, when its record is in ``trainer.history`` and the checkpoint is written."""
@@ -148,7 +148,7 @@ class TensorBoard(Callback):
             self._last = (0, 0.0)
         tokens, loss = done.tokens - self._last[0], done.loss - self._last[1]
         if done.batches % self.every == 0 and tokens > 0 and math.isfinite(loss):
-            step = trainer.epoch * trainer.expected_batches + done.batches
+            step = trainer.epoch * trainer.expected_steps + done.batches
             self._writer.add_scalar(f"{trainer.name}/loss", loss / tokens, step)
             self._last = (done.tokens, done.loss)
 

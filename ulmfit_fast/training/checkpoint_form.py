@@ -21,7 +21,8 @@ from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.tasks.metrics import METRICS
 
 _LARGEST = 1 << 62
-_WRITTEN_SINCE_0_1 = ("begun_from",)  # which earlier checkpoints lack
+_WRITTEN_SINCE_0_1 = ("begun_from", "torch_random_of_others")  # which earlier checkpoints lack
+_OF_ANY_LENGTH = ("arguments", "environment", "records", "points", "carried", "torch_random_of_others")
 _REMEDY = "it is damaged, or was altered by hand; start again without --resume"
 
 
@@ -59,7 +60,7 @@ def check_form(state: Mapping[str, Any], like: Mapping[str, Any], carried: list[
         raise ValueError(f"it lacks {missing[0]}")
     optimizer = {name: value for name, value in like["optimizer"].items() if name != "state"}
     for name, value in (like | {"optimizer": optimizer}).items():
-        if name in state and name not in ("arguments", "environment", "records", "points", "carried"):
+        if name in state and name not in _OF_ANY_LENGTH:
             _check(state[name], value, name)
     for mine, theirs in zip(state["optimizer"]["param_groups"], optimizer["param_groups"], strict=True):
         if flags := [name for name, flag in theirs.items() if isinstance(flag, bool) and mine[name] is not flag]:

@@ -28,7 +28,7 @@ from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
 from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.augment import Augmentation, Augmenter, by_place, by_word
-from ulmfit_fast.text.batching import group_documents, read_group
+from ulmfit_fast.text.batching import group_documents
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -36,6 +36,7 @@ from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.config import ClassifierConfig
 from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import Loop, StepLoss, best_record, diverged
+from ulmfit_fast.training.shared_documents import SharedBatch, shared_batch
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 from ulmfit_fast.training.trainer import RunOptions, Trainer
 
@@ -92,18 +93,31 @@ class ClassifierTrainer(Trainer):
         lengths = [len(document) for document in self._ids]
         return group_documents(lengths, self.config.batch_size, self.config.max_tokens, self.random)
 
-    def read_batch(self, group: list[int]) -> tuple[Any, np.ndarray]:
-        """The batch of the texts at these positions."""
-        return read_group(self._ids, group, self._read)
+    def read_batch(self, group: list[int]) -> SharedBatch:
+        """This process's part of the batch of the texts at these positions."""
+        return shared_batch(self._ids, group, self._read, self.processes)
 
-    def compute_loss(self, batch: tuple[Any, np.ndarray]) -> StepLoss:
-        documents, rows = batch
-        logits = self.model(documents_on_device(documents, self.device)).float()
+    def compute_loss(self, batch: SharedBatch) -> StepLoss:
+        documents = documents_on_device(batch.documents, self.device)
+        if len(batch.rows) == 0:
+            nothing = self.model.classify(self.model.bpt3c(documents)[:0]).float().sum()
+            return StepLoss(nothing, nothing, batch.all_tokens)
+        logits = self.model(documents).float()
+        targets, weights = self._asked(batch.rows)
+        weights = None if weights is None else on_device(weights, self.device)
+        loss = self.task.loss(logits, on_device(targets, self.device), weights)
+        return StepLoss(loss, loss, batch.all_tokens)
+
+    def weight(self, batch: SharedBatch) -> tuple[float, float]:
+        if len(batch.rows) == len(batch.all_rows) and self.config.accumulate == 1:
+            return 1.0, 1.0  # and need not be known
+        own, whole = (self.task.weight(*self._asked(rows)) for rows in (batch.rows, batch.all_rows))
+        return own, whole
+
+    def _asked(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Targets and weights of some texts."""
         chosen = torch.from_numpy(rows)
-        targets = on_device(self._targets[chosen], self.device)
-        weights = None if self._weights is None else on_device(self._weights[chosen], self.device)
-        loss = self.task.loss(logits, targets, weights)
-        return StepLoss(loss, loss, len(documents.data))
+        return self._targets[chosen], None if self._weights is None else self._weights[chosen]
 
     def pretrained_parameters(self) -> Iterable[Tensor]:
         return self.model.bpt3c.encoder.parameters()  # type: ignore[attr-defined]
@@ -116,7 +130,9 @@ class ClassifierTrainer(Trainer):
         if self._valid_ids is None or self._valid_targets is None:
             return {}
         task, targets = self.task, self._valid_targets
-        logits = classifier_logits(self.model, self._valid_ids, progress=self.options.progress)
+        logits = classifier_logits(
+            self.model, self._valid_ids, progress=self.shows_progress, processes=self.processes
+        )
         record: Record = {"valid_loss": float(task.loss(logits, targets))}
         if not math.isfinite(record["valid_loss"]):
             return record  # of which no epoch can be the best
@@ -164,7 +180,7 @@ class ClassifierTrainer(Trainer):
             everything = torch.arange(encoder.vocab_size, device=self.device)
             candidates = by_word(near_words(encoder.embed(everything), ids), ids, backward)
         elif config.word_replace and language_model is not None:
-            likely = likely_words(language_model, self.device, ids, progress=self.options.progress)
+            likely = likely_words(language_model, self.device, ids, progress=self.shows_progress)
             candidates = by_place(likely, backward)
         augmenter = Augmenter(self.tokenizer, ids, augmentation, config.seed, candidates)
         return lambda row: augmenter.text(row, self.epoch)

@@ -92,6 +92,9 @@ class TrainingConfig:
 
     epochs: int = setting(1, "passes over the texts", at_least=1)
     batch_size: int = setting(64, "texts (lanes of text for a language model) in a batch", at_least=1)
+    accumulate: int = setting(
+        1, "batches whose gradients make one step, as if they were one batch, in the memory of one", at_least=1
+    )
     bptt: int = setting(70, "tokens of a chunk", at_least=1)
     lr: float = setting(4e-3, "highest learning rate", above=0)
     schedule: str = setting(

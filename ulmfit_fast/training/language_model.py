@@ -60,11 +60,17 @@ class LanguageModelTrainer(Trainer):
         if isinstance(config, FinetuneLMConfig) and config.unfreezing == "all":
             self.unfreezing = None  # nothing to freeze, nothing to record
         self.corpus, self.validates = corpus, corpus.valid is not None
-        self._stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed)
+        lanes = self.processes.share(config.batch_size)
+        if not lanes:
+            raise InputError(
+                f"{name}: {self.processes.size} processes divide the {config.batch_size} lanes of a batch among them; "
+                "start fewer, or give a larger batch_size"
+            )
+        self._stream = LanguageModelStream(corpus.train, config.batch_size, config.bptt, True, True, config.seed, lanes)
         self.random, self.tokens = self._stream.random, self._stream.tokens
         self.expected_batches, self.checksum = self._stream.expected_batches(), corpus.checksum()
         self.sampled = self._sampled_softmax() if config.sampled_softmax else None
-        self._next_state: list[LayerState] = []
+        self._next_state: list[LayerState] | None = None  # as of the last batch; None: as of the last step
 
     def _sampled_softmax(self) -> SampledSoftmax:
         words = self.config.sampled_softmax
@@ -76,15 +82,30 @@ class LanguageModelTrainer(Trainer):
 
     def compute_loss(self, batch: tuple[Tensor, Tensor]) -> StepLoss:
         tokens, targets = (on_device(x, self.device) for x in batch)
-        config, output = self.config, self.model(tokens, self.carried or None)
+        before = self.carried if self._next_state is None else self._next_state
+        config, output = self.config, self.model(tokens, before or None)
         self._next_state = [tuple(x.detach() for x in layer) for layer in output.state]
         cross_entropy, loss = language_model_loss(
             self.model, output, targets, config.alpha, config.beta, config.gradient_threshold, self.sampled
         )
-        return StepLoss(cross_entropy, loss, targets.numel(), len(tokens) / config.bptt)
+        return StepLoss(cross_entropy, loss, len(tokens) * config.batch_size, len(tokens) / config.bptt)
+
+    def weight(self, batch: tuple[Tensor, Tensor]) -> tuple[float, float]:
+        _, targets = batch
+        return targets.numel(), len(targets) * self.config.batch_size
 
     def carry(self) -> None:
-        self.carried = self._next_state
+        self.carried, self._next_state = self._next_state or [], None
+
+    def gathered(self) -> list[Any]:
+        processes, lanes = self.processes, self._stream.lanes
+        return [
+            tuple(processes.gather_rows(x, lanes, self.config.batch_size) for x in layer) for layer in self.carried
+        ]
+
+    def own_part(self, carried: list[Any]) -> list[Any]:
+        lanes = self._stream.lanes
+        return [tuple(x[lanes.start : lanes.stop] for x in layer) for layer in carried]
 
     def blank_carried(self) -> list[Any]:
         return self.model.encoder.initial_state(self._stream.batch_size)
@@ -92,7 +113,9 @@ class LanguageModelTrainer(Trainer):
     def validate(self, title: str) -> Record:
         if self.corpus.valid is None:
             return {}
-        loss = evaluate_language_model(self.model, self.corpus.valid, self.config.bptt, progress=self.options.progress)
+        loss = evaluate_language_model(
+            self.model, self.corpus.valid, self.config.bptt, progress=self.shows_progress, processes=self.processes
+        )
         return {"valid_loss": loss, "perplexity": math.exp(min(loss, 50))}
 
     def save(self, folder: Path) -> None:

@@ -28,7 +28,7 @@ from ulmfit_fast.training.optim import L2SP, AveragedWeights
 class EpochProgress:
     """How far an epoch is: what a run that goes on in the middle of it needs to know."""
 
-    batches: int = 0
+    batches: int = 0  # steps; one may be of several batches
     tokens: int = 0
     loss: float = 0.0  # summed over tokens
     seconds: float = 0.0
@@ -38,13 +38,23 @@ class EpochProgress:
 
 
 class StepLoss(NamedTuple):
-    """What a batch's computation gives the loop."""
+    """What a batch's computation, or that of a step's batches, gives the loop."""
 
     report: Tensor  # loss to show
     minimise: Tensor  # loss to descend
-    tokens: int
+    tokens: int  # of all processes
     rate: float = 1.0  # of the scheduled learning rate, for this step
     part: str | None = None  # of the training, where its losses are counted apart
+
+
+ComputeLoss = Callable[[Any], StepLoss]  # from a batch
+
+
+def gradients_of_batch(compute_loss: ComputeLoss, batch: Any) -> StepLoss:
+    """One batch's loss; its gradients are added to the parameters'."""
+    loss = compute_loss(batch)
+    loss.minimise.backward()
+    return loss
 
 
 class _Unread:
@@ -88,6 +98,8 @@ class Loop:
         pull: of the weights towards where they started, added to every step's gradients.
         before_step: called before every step with its number, counted from 0 over all epochs.
         on_step: called after every step, when all state is that of whole steps.
+        gradients: computes a step's loss and gradients from what ``batches`` has for it (``training.gradients``).
+        reduced: makes of a step's figures in this process those of all processes.
         late: read a step's loss after the next step has been queued, so that it is not waited for; None: where
             the model is on a GPU. A step is then taken before it is known that its loss is finite.
     """
@@ -103,6 +115,8 @@ class Loop:
     pull: L2SP | None = None
     before_step: Callable[[int], object] | None = None
     on_step: Callable[[EpochProgress], None] | None = None
+    gradients: Callable[[ComputeLoss, Any], StepLoss] = gradients_of_batch
+    reduced: Callable[[Tensor], Tensor] = lambda figures: figures
     late: bool | None = None
     _unread: _Unread | None = field(default=None, init=False)
     _bar: Progress | None = field(default=None, init=False)
@@ -119,14 +133,14 @@ class Loop:
         title: str,
         batches: Iterable[Any],
         tokens: int,
-        compute_loss: Callable[[Any], StepLoss],
+        compute_loss: ComputeLoss,
         done: EpochProgress | None = None,
     ) -> Record:
         """Train on every batch once, in the modes that the model's modules have.
 
         Args:
             title: before the progress bar.
-            batches: those that are left, of any kind.
+            batches: those that are left, one a step, of any kind that ``gradients`` takes.
             tokens: in all of them, for the bar.
             compute_loss: from a batch.
             done: what of this epoch was done before; it is counted on.
@@ -141,6 +155,11 @@ class Loop:
         self._advanced, self._unread = 0.0, None
         done = EpochProgress() if done is None else done
         late = next(self.model.parameters()).is_cuda if self.late is None else self.late
+
+        def compute(batch: Any) -> StepLoss:
+            with autocast(self.model, self.precision):
+                return compute_loss(batch)
+
         clock = time.perf_counter()
         with progress_bar(title, tokens, "tok", self.progress, done.tokens) as bar:
             self._bar = bar
@@ -148,18 +167,17 @@ class Loop:
                 if self.before_step is not None:
                     self.before_step(self.scheduler.last_epoch)
                 self.optimizer.zero_grad(set_to_none=True)
-                with autocast(self.model, self.precision):
-                    step = compute_loss(batch)
-                step.minimise.backward()
+                step = self.gradients(compute, batch)
                 if self.pull is not None:
                     self.pull.add_gradients()
                 trained = [p for p in self.model.parameters() if p.grad is not None]
                 norm = nn.utils.clip_grad_norm_(trained, self.clip)
-                measured = [x.detach().double().to(step.minimise.device) for x in (step.report, step.minimise, norm)]
+                losses = [x.detach().double().to(step.minimise.device) for x in (step.report, step.minimise)]
+                measured = torch.cat([self.reduced(torch.stack(losses)), norm.double().reshape(1).to(losses[0].device)])
                 now = time.perf_counter()
                 with uninterrupted():
                     self.read_losses()
-                    self._unread = _Unread(title, done, torch.stack(measured), step.tokens, step.part)
+                    self._unread = _Unread(title, done, measured, step.tokens, step.part)
                     if not late:
                         self.read_losses()
                     self._update(step.rate)

@@ -65,6 +65,8 @@ class LRFinder(Callback):
         self.finding: LRFinding | None = None
 
     def on_start(self, trainer: Trainer) -> None:
+        if trainer.processes.size > 1:
+            raise InputError("find_lr: is for one process; the rate that it finds holds for any number of them")
         order, drawn, carried = trainer.random.bit_generator.state, trainer.generators.state(), trainer.carried
         modes = [(module, module.training) for module in trainer.model.modules()]
         trains = [(parameter, parameter.requires_grad) for parameter in trainer.model.parameters()]

@@ -62,7 +62,7 @@ class MultiTaskTrainer(Trainer):
             large ones a part is read, each epoch another.
 
     Raises:
-        InputError: an unknown sampling.
+        InputError: an unknown sampling; several processes, or several batches a step.
     """
 
     config: ClassifierConfig
@@ -80,6 +80,10 @@ class MultiTaskTrainer(Trainer):
         self.members, self.sampling = dict(members), sampling
         model = MultiTaskClassifier({name: member.model for name, member in members.items()})
         super().__init__("multi-task", model, config, options, generators)
+        if self.processes.size > 1:
+            raise InputError("several tables train in one process; start without torchrun")
+        if config.accumulate > 1:
+            raise InputError("several tables train with a step for each batch; leave out accumulate")
         if options.output is not None:
             self._files = [*self._files, _HistoriesOfTables(options.output)]
         self.random = np.random.default_rng(config.seed)
@@ -114,6 +118,10 @@ class MultiTaskTrainer(Trainer):
     def compute_loss(self, batch: tuple[str, Any]) -> StepLoss:
         name, own = batch
         return self.members[name].compute_loss(own)._replace(part=name)
+
+    def weight(self, batch: tuple[str, Any]) -> tuple[float, float]:
+        name, own = batch
+        return self.members[name].weight(own)
 
     def pretrained_parameters(self) -> Iterable[Tensor]:
         return self.model.encoder.parameters()

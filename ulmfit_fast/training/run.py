@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ulmfit_fast.core.distributed import Processes
 from ulmfit_fast.core.errors import InputError, TrainingInterrupted
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.ops import build_info
@@ -59,9 +60,18 @@ class Run:
     def __post_init__(self) -> None:
         self._begun_from = 0 if self.folder is None else checksum(self.model.state_dict())
 
+    @property
+    def processes(self) -> Processes:
+        return self.trainer.processes
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and steps of it that are done."""
+        return self._epoch, self._done.batches
+
     def start_again(self) -> None:
         """Remove the checkpoint of an earlier run, which a later ``resume`` would take for this one's."""
-        if self.folder is not None:
+        if self.folder is not None and self.processes.is_first:
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def begin(self, epoch: int, on_step: Callable[[EpochProgress], None]) -> EpochProgress:
@@ -108,6 +118,7 @@ class Run:
             return TrainingInterrupted(f"{title}: interrupted")
         with uninterrupted():
             self._save()
+            self.processes.wait_for_all()  # until the first has written it
         return TrainingInterrupted(
             f"{title}: interrupted after {self._done.tokens} tokens of the epoch; go on with --resume (resume=True), "
             f"from the checkpoint in {self.folder}"
@@ -147,6 +158,7 @@ class Run:
                 "--resume"
             )
         environment = self._environment()
+        state["environment"].setdefault("processes", 1)
         # Elsewhere the same beginning may have other bits.
         if environment == state["environment"] and state.get("begun_from", self._begun_from) != self._begun_from:
             raise InputError(
@@ -165,7 +177,7 @@ class Run:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder}: its checkpoint is of another model ({reason})") from None
-        check_form(state, self._state(), self.trainer.blank_carried())
+        check_form(state, self._state([], [self._torch_random]), self.trainer.blank_carried())
         self.loop.optimizer.load_state_dict(state["optimizer"])
         check_optimizer(self.loop.optimizer)
         self.loop.scheduler.load_state_dict(state["scheduler"])
@@ -175,16 +187,21 @@ class Run:
         self.history.records[:] = state["records"]
         self.history.points[:] = [tuple(point) for point in state["points"]]
         device = self._device
-        self.trainer.carried = [tuple(x.to(device) for x in layer) for layer in state["carried"]]
+        carried = [tuple(x.to(device) for x in layer) for layer in state["carried"]]
+        self.trainer.carried = self.trainer.own_part(carried)
         self.trainer.random.bit_generator.state = state["batches_random"]
-        self.trainer.generators.set_state(state["torch_random"])
         self._epoch, self._done = state["epoch"], EpochProgress(**state["done"])
+        drawn = [state["torch_random"], *state.get("torch_random_of_others", ())]
+        if len(drawn) == self.processes.size:
+            self.trainer.generators.set_state(drawn[self.processes.rank])
+        else:  # none of them may repeat what has been drawn
+            self.trainer.generators.begin_again(self.processes.rank, *self.position, self.processes.size)
         return self._epoch
 
     def _environment(self) -> dict[str, Any]:
         return {
             "torch": torch.__version__, "threads": torch.get_num_threads(), "kernels": build_info()["isa"],
-            "device": self._device.type,
+            "device": self._device.type, "processes": self.processes.size,
         }  # fmt: skip
 
     @property
@@ -210,7 +227,11 @@ class Run:
         self._add_point(done)
         self._remember_step()
         minutes = self.arguments["checkpoint_minutes"]
-        if minutes and time.monotonic() - self._written >= 60 * minutes:
+        is_due = bool(minutes) and time.monotonic() - self._written >= 60 * minutes
+        is_due, is_over = self.processes.any(is_due, self.processes.interrupted)
+        if is_over:
+            raise KeyboardInterrupt  # ``interrupted`` writes the checkpoint
+        if is_due:
             self._save()
 
     def _add_point(self, done: EpochProgress) -> None:
@@ -224,12 +245,15 @@ class Run:
         if self.folder is None or not self._writes:
             return
         self.loop.read_losses()  # nothing that has diverged is written
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_state(self.folder, self._state())
         self._written = time.monotonic()
+        carried, drawn = self.trainer.gathered(), self._drawn()
+        if not self.processes.is_first:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_state(self.folder, self._state(carried, drawn))
 
-    def _state(self) -> dict[str, Any]:
-        """All that the next step depends on."""
+    def _state(self, carried: list[Any], drawn: list[dict[str, Tensor]]) -> dict[str, Any]:
+        """All that the next step depends on; of all processes what they carry, and their generators' states."""
         average = self.loop.average
         return {
             "arguments": self.arguments, "data": self.trainer.checksum, "environment": self._environment(),
@@ -237,7 +261,13 @@ class Run:
             "model": self.model.state_dict() | self._buffers,
             "optimizer": self.loop.optimizer.state_dict(), "scheduler": self.loop.scheduler.state_dict(),
             "average": None if average is None else average.state_dict(), "best": self._best_before,
-            "records": self.history.records, "points": self.history.points, "carried": self.trainer.carried,
-            "batches_random": self._batches_random, "torch_random": self._torch_random, "epoch": self._epoch,
-            "done": asdict(self._done),
+            "records": self.history.records, "points": self.history.points, "carried": carried,
+            "batches_random": self._batches_random, "torch_random": drawn[0], "torch_random_of_others": drawn[1:],
+            "epoch": self._epoch, "done": asdict(self._done),
         }  # fmt: skip
+
+    def _drawn(self) -> list[dict[str, Tensor]]:
+        """The generators' states of all processes, as of the last step."""
+        kinds = sorted(self._torch_random)
+        of_each = [self.processes.gather(self._torch_random[kind]) for kind in kinds]
+        return [dict(zip(kinds, states, strict=True)) for states in zip(*of_each, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ulmfit_fast.core import distributed
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.random import Generators, drawing_from
+from ulmfit_fast.nn.sync_batch_norm import synchronized
 from ulmfit_fast.training.callbacks import Callback, EarlyStopping, HistoryFiles
 from ulmfit_fast.training.config import FinetuningConfig, TrainingConfig
+from ulmfit_fast.training.gradients import Part, SharedGradients
 from ulmfit_fast.training.history import History, Record
 from ulmfit_fast.training.loop import Best, BestWeights, EpochProgress, Loop, StepLoss
 from ulmfit_fast.training.run import Run
@@ -50,9 +54,12 @@ class Trainer(ABC):
     Subclasses say what a batch is, what its loss is and how to validate. They set
 
     - ``random``, which draws the order of the batches. Its state when an epoch begins determines the epoch's batches;
-    - ``tokens`` and ``expected_batches``, the numbers of an epoch;
+    - ``tokens`` and ``expected_batches``, the numbers of an epoch, of all processes;
     - ``checksum``, of texts, labels and vocabulary;
     - ``validates``, whether there is something to validate on.
+
+    Where several processes train (``core.distributed``), every one draws the same order of the same batches, and
+    computes its own part of each. So the number of processes changes neither the batches nor the steps.
 
     Args:
         name: the stage's name, for records and bars.
@@ -75,14 +82,18 @@ class Trainer(ABC):
         self.name, self.model, self.config, self.options = name, model, config, options
         self.device = choose_device(config.device)
         model.to(self.device)
+        self.processes = distributed.current()
         self.generators = generators
+        if self.processes.rank:  # weights were drawn alike; masks are not
+            generators.begin_again(self.processes.rank)
         tunes = isinstance(config, FinetuningConfig)
         self.unfreezing = unfreezing_of(config, layer_groups(model)) if tunes else None
         self.history = History()
         self.epoch = 0
         self.carried: list[Any] = []  # what goes on from batch to batch, as of the last step
         self.callbacks: list[Callback] = [*options.callbacks]
-        self._files = [] if options.output is None else [HistoryFiles(options.output)]
+        writes = options.output is not None and self.processes.is_first
+        self._files = [HistoryFiles(options.output)] if writes and options.output is not None else []
         if config.early_stopping:
             self.callbacks.append(self.early_stopping(config.early_stopping))
 
@@ -96,7 +107,28 @@ class Trainer(ABC):
 
     @abstractmethod
     def batches(self, skip: int) -> Iterator[Any]:
-        """The epoch's batches, the first so many left out."""
+        """The epoch's batches, or this process's part of each, the first so many left out."""
+
+    @abstractmethod
+    def weight(self, batch: Any) -> tuple[float, float]:
+        """What a batch's mean loss counts in a step: this process's part of the batch, and the whole."""
+
+    @property
+    def expected_steps(self) -> int:
+        """Number of steps of an epoch, on average."""
+        return -(-self.expected_batches // self.config.accumulate)
+
+    def steps(self, skip: int) -> Iterator[list[Part]]:
+        """The epoch's steps, the first so many left out: each so many batches as gradients are accumulated of."""
+        batches = self.batches(skip * self.config.accumulate)
+        while step := list(islice(batches, self.config.accumulate)):
+            weights = [self.weight(batch) for batch in step]
+            whole = sum(all_processes for _, all_processes in weights)
+            yield [Part(b, own / whole if whole else 0.0) for b, (own, _) in zip(step, weights, strict=True)]
+
+    @property
+    def shows_progress(self) -> bool:
+        return self.options.progress and self.processes.is_first
 
     @abstractmethod
     def compute_loss(self, batch: Any) -> StepLoss:
@@ -124,7 +156,7 @@ class Trainer(ABC):
 
     def keep_best(self, best: Any, record: Record) -> None:
         """Saves the model where the epoch of this record is the best so far. ``best`` is what ``new_best`` gave."""
-        if best.offer(self.goal(record)) and self.options.output is not None:
+        if best.offer(self.goal(record)) and self.options.output is not None and self.processes.is_first:
             self.save(self.options.output)
 
     def start_epoch(self, epoch: int) -> Record:
@@ -159,11 +191,13 @@ class Trainer(ABC):
         """The loop with the optimizer and the schedule that the configuration asks for."""
         config = self.config
         groups = param_groups_of(config, layer_groups(self.model))
-        optimizer, scheduler = self.new_optimizer(groups, config.epochs * self.expected_batches)
+        optimizer, scheduler = self.new_optimizer(groups, config.epochs * self.expected_steps)
         loop = Loop(
-            self.model, optimizer, scheduler, config.clip, config.precision, self.options.progress,
+            self.model, optimizer, scheduler, config.clip, config.precision, self.shows_progress,
             self.shows_perplexity, pull=pull_of(config, self.pretrained_parameters()),
         )  # fmt: skip
+        loop.gradients = gradients = SharedGradients(self.model, self.processes)
+        loop.reduced = gradients.reduced
         if isinstance(self.unfreezing, StepwiseUnfreezing):
             loop.before_step = self.unfreezing.start_step
         return loop
@@ -178,10 +212,15 @@ class Trainer(ABC):
         Raises:
             TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint is written.
             TrainingDivergedError: the loss became NaN or infinite.
+            ProcessLostError: another process has ended.
         """
         self._check_callbacks()
+        processes = self.processes
         try:
-            with drawing_from(self.generators):
+            with (
+                drawing_from(self.generators), synchronized(self.model, processes), processes.noting_signals(),
+                processes.naming_losses(),
+            ):  # fmt: skip
                 return self._train()
         finally:
             if self.unfreezing is not None:
@@ -196,12 +235,14 @@ class Trainer(ABC):
             first_epoch = run.resume()
         else:
             run.start_again()
+        self._check_agreement(run)
         for callback in (*self._files, *self.callbacks):
             callback.on_start(self)
         for epoch in range(first_epoch, self.config.epochs):
             if any(callback.wants_to_stop(history) for callback in self.callbacks):
                 break
             self._train_epoch(epoch, run, loop, best)
+        self.processes.wait_for_all()  # until the first has written the model
         best.restore()
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
@@ -209,13 +250,31 @@ class Trainer(ABC):
             callback.on_end(self)
         return history
 
+    def gathered(self) -> list[Any]:
+        """``carried`` of all processes."""
+        return self.carried
+
+    def own_part(self, carried: list[Any]) -> list[Any]:
+        """This process's part of what ``gathered`` gave."""
+        return carried
+
+    def _check_agreement(self, run: Run) -> None:
+        """Raises InputError where processes would train on different things."""
+        if not self.processes.agree(self.checksum):
+            raise InputError(f"{self.name}: the processes read other texts than each other; give all the same files")
+        if not self.processes.agree(*run.position):
+            raise InputError(
+                f"{self.name}: not all processes see the checkpoint in {self.options.output}; the output folder must "
+                "lie where all of them can read it"
+            )
+
     def _train_epoch(self, epoch: int, run: Run, loop: Loop, best: Best) -> None:
         self.epoch, title = epoch, f"{self.name} {epoch + 1}/{self.config.epochs}"
         try:
             self.model.train()
             started = self.start_epoch(epoch)
             done = run.begin(epoch, self._tell_of_step)
-            record = loop.train_epoch(title, self.batches(done.batches), self.tokens, self.compute_loss, done)
+            record = loop.train_epoch(title, self.steps(done.batches), self.tokens, self.compute_loss, done)
             if isinstance(self.unfreezing, StepwiseUnfreezing):  # as of the epoch's last step
                 record["trainable_groups"] = len(self.unfreezing.positions_at(loop.scheduler.last_epoch - 1))
             with run.averaged():
