@@ -96,19 +96,25 @@ class _NoticesOnce:
 class _Group(click.Group):
     """A command is imported when it is wanted: only some need torch."""
 
-    _MODULES: ClassVar = {
-        "tokenize": "tokenize", "import-lm": "import_lm", "import-classifier": "import_classifier",
-        "convert": "convert",
-        "pretrain-lm": "training", "finetune-lm": "training", "train": "training",
-        "train-many": "train_many",
-        "self-train": "self_train", "suggest": "suggest", "generate": "generate",
-        "zero-shot": "zero_shot", "check-labels": "check_labels",
-        "lr-find": "rates", "schedule": "rates", "search": "search",
-        "predict": "prediction", "evaluate": "prediction", "compare": "compare",
-        "explain": "explain",
-        "info": "prediction",
-        "push": "push", "serve": "serve", "demo": "demo",
+    _SECTIONS: ClassVar[dict[str, dict[str, str]]] = {  # commands and their modules
+        "Classify": {
+            "demo": "demo", "train": "training", "predict": "prediction", "evaluate": "prediction",
+            "explain": "explain", "compare": "compare", "serve": "serve", "info": "prediction",
+        },
+        "With few labels": {
+            "self-train": "self_train", "suggest": "suggest", "check-labels": "check_labels", "zero-shot": "zero_shot",
+        },
+        "Several tasks, and options": {
+            "train-many": "train_many", "lr-find": "rates", "schedule": "rates", "search": "search",
+        },
+        "Language models": {
+            "tokenize": "tokenize", "pretrain-lm": "training", "finetune-lm": "training", "generate": "generate",
+        },
+        "Models in and out": {
+            "import-lm": "import_lm", "import-classifier": "import_classifier", "convert": "convert", "push": "push",
+        },
     }  # fmt: skip
+    _MODULES: ClassVar = {name: module for section in _SECTIONS.values() for name, module in section.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._MODULES)
@@ -116,6 +122,14 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = self._MODULES.get(cmd_name)
         return None if module is None else import_module(f"ulmfit_fast.cli.{module}").COMMANDS[cmd_name]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(map(len, self._MODULES))
+        for title, modules in self._SECTIONS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in modules]
+            rows = [(name.ljust(widest), found.get_short_help_str(200)) for name, found in commands if found is not None]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
