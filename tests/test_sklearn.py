@@ -26,10 +26,20 @@ CHECKS = [
 ]  # fmt: skip
 
 
+KINDS: list[dict[str, str]] = [{}, {"task": "multi_label"}, {"task": "regression"}, {"direction": "both"}]
+
+
 @pytest.mark.parametrize("name", CHECKS)
-@pytest.mark.parametrize("task", [None, "multi_label", "regression"])
-def test_checks_of_scikit_learn(name: str, task: str | None) -> None:
-    getattr(estimator_checks, name)("ULMFiTClassifier", make_estimator(task=task))
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "".join(kind.values()))
+def test_checks_of_scikit_learn(name: str, kind: dict[str, str]) -> None:
+    getattr(estimator_checks, name)("ULMFiTClassifier", make_estimator(**kind))
+
+
+@pytest.mark.filterwarnings("ignore:Can't test estimator:sklearn.exceptions.SkipTestWarning")
+def test_check_estimator() -> None:
+    """Of an estimator of texts it checks what needs no numbers, as its tags ask."""
+    found = estimator_checks.check_estimator(make_estimator())
+    assert {each["status"] for each in found} == {"passed"}
 
 
 def test_checks_of_fitting() -> None:
