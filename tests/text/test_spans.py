@@ -15,9 +15,7 @@ TEXT = (
     "Don't go! NASA said &quot;it's sooooo GOOD&quot;<br /><br>No No NO\nno. Caf\u00e9 na\u00efve Qwrtzpl-xyz 3,000.50 "
     "&amp; that\u2019s \u201call\u201d.\n\nNew   para ... !!!!!!"
 )
-WORDS = (
-    "do n't go ! nasa said \" it 's s o good no . caf\u00e9 na\u00efve & that all new para 2 3 4 5 6 film the was"
-)
+WORDS = "do n't go ! nasa said \" it 's s o good no . caf\u00e9 na\u00efve & that all new para 2 3 4 5 6 film the was"
 KINDS = {
     "word": Tokenizer.from_vocabulary([*WORDS.split(), "\n"]),
     "whitespace": Tokenizer.from_vocabulary(["the", "film", "<eos>", "go!"], "whitespace"),

@@ -38,7 +38,7 @@ class Evaluation:
         model, table: as the user names them.
         task: the classifier's.
         texts, expected: and their labels, as the table has them.
-        rows: of the table, for each text; None where they are not known.
+        rows: of the table, from 1, for each text.
         activated: [texts, ...], as ``Task.activate``.
         scores: by name, with intervals.
         findings: of the task.
@@ -50,7 +50,7 @@ class Evaluation:
     task: Task
     texts: Sequence[str]
     expected: Sequence[Any]
-    rows: Sequence[int] | None
+    rows: Sequence[int]
     activated: np.ndarray
     scores: dict[str, Interval]
     findings: Findings
@@ -84,7 +84,7 @@ class Evaluation:
             "calibration": [each._asdict() for each in found.bins],
             "worst_errors": [
                 {
-                    "text": place, "row": None if self.rows is None else int(self.rows[place]),
+                    "row": int(self.rows[place]),
                     "expected": self.expected[place], "predicted": found.predicted[place],
                     "confidence": None if confidence is None else float(confidence[place]),
                 }
@@ -96,7 +96,7 @@ class Evaluation:
 
 def evaluation_of(
     classifiers: Classifiers, model: str, table: str, texts: Sequence[str], expected: Sequence[Any],
-    rows: Sequence[int] | None, activated: np.ndarray, targets: Tensor,
+    rows: Sequence[int], activated: np.ndarray, targets: Tensor,
 ) -> Evaluation:  # fmt: skip
     """What there is to say, given the predictions: intervals are drawn, and some texts are predicted alone for time."""
     task = classifiers.task
