@@ -152,13 +152,12 @@ def _errors(evaluation: Evaluation, classifiers: Classifiers) -> str:
 
 def _error(evaluation: Evaluation, classifiers: Classifiers, place: int) -> str:
     text = evaluation.texts[place]
-    title = f"row {evaluation.rows[place]}: is {_shown(evaluation.expected[place])}, predicted {_shown(evaluation.findings.predicted[place])}"
+    predicted = _shown(evaluation.findings.predicted[place])
+    title = f"row {evaluation.rows[place]}: is {_shown(evaluation.expected[place])}, predicted {predicted}"
     explained = _explained(classifiers, text)
     if explained is None:
-        shown, note = (
-            escaped(text[:_SHOWN_CHARACTERS]),
-            "The models cut this text into other words: no mean of weights.",
-        )
+        shown = escaped(text[:_SHOWN_CHARACTERS])
+        note = "The models cut this text into other words, whose weights have no mean."
         return f'<article><h3>{title}</h3><p class="text explained">{shown}</p><p class="note">{note}</p></article>'
     cut = [part._replace(end=min(part.end, _SHOWN_CHARACTERS)) for part in explained.parts]
     shown = coloured_html(text[:_SHOWN_CHARACTERS], [part for part in cut if part.start < part.end])
