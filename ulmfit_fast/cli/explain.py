@@ -80,7 +80,7 @@ def explain_command(
         if not to_standard_output:
             say(explanation_lines(found[-1], colours) + ("\n" if len(texts) > 1 else ""))
     if html_file is not None:
-        body = "".join(f"<section>{explanation_html(each)}</section>" for each in found)
+        body = "".join(f"<section>{explanation_html(each, style=False)}</section>" for each in found)
         with OutputFile(html_file) as file:
             file.write(page("Explanations", f"<h1>Explanations</h1>{body}").encode())
     if json_file is not None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,12 +65,10 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what the texts cannot tell is None."""
-        from ulmfit_fast import __version__
-
         found = self.findings
         confidence = self.task.confidence(self.activated)
         return {
-            "ulmfit_fast": __version__,
+            "ulmfit_fast": package_version(),
             "model": self.model,
             "table": self.table,
             "task": self.task.type,
@@ -124,6 +123,14 @@ def _timed(classifiers: Classifiers, texts: Sequence[str]) -> list[Timed]:
             seconds = time.perf_counter() - start
         found.append(Timed(place, len(texts[place]), tokens, seconds))
     return sorted(found, key=lambda each: -math.inf if each.seconds is None else -each.seconds)
+
+
+def package_version() -> str:
+    """Of this package; "unknown" where it is used without being installed."""
+    try:
+        return version("ulmfit_fast")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _known(value: float) -> float | None:

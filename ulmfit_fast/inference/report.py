@@ -12,7 +12,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.progress import progress_bar
 from ulmfit_fast.inference.charts import bars_chart, lines_chart, scatter_chart
 from ulmfit_fast.inference.classifiers import Classifiers
-from ulmfit_fast.inference.evaluation import Evaluation
+from ulmfit_fast.inference.evaluation import Evaluation, package_version
 from ulmfit_fast.inference.explain import CHUNKS, GRADIENTS, WORDS, Explanation, explain
 from ulmfit_fast.inference.highlight import coloured_html, legend, summary
 from ulmfit_fast.inference.page import escaped, page, table
@@ -48,12 +48,10 @@ def report_page(
          if card else ""),
     ]  # fmt: skip
     body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections if content)
-    from ulmfit_fast import __version__
-
     head = (
         f"<h1>{escaped(evaluation.model)} on {escaped(evaluation.table)}</h1>"
         f"<p>{len(evaluation.texts):,} texts; task {escaped(evaluation.task.type)}; computed in "
-        f"{escaped(classifiers.computes_in)} by ulmfit_fast {escaped(__version__)}.</p>"
+        f"{escaped(classifiers.computes_in)} by ulmfit_fast {escaped(package_version())}.</p>"
     )
     return page(f"{evaluation.model} on {evaluation.table}", f"<header>{head}</header><main>{body}</main>")
 
