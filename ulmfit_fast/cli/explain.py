@@ -85,8 +85,8 @@ def explain_command(
             file.write(page("Explanations", f"<h1>Explanations</h1>{body}").encode())
     if json_file is not None:
         with OutputFile(json_file) as file:
-            for each in found:
-                file.write((json.dumps(each.to_dict(), ensure_ascii=False) + "\n").encode())
+            for explanation in found:
+                file.write((json.dumps(explanation.to_dict(), ensure_ascii=False) + "\n").encode())
 
 
 def _first(source: Path | None, reading: ReadOptions, count: int) -> Iterator[str]:
