@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 
 from tests.test_estimator_tasks import make_estimator, make_sets
-from tests.tiny import CLASSIFY, make_task
+from tests.tiny import CLASSIFY, FINETUNE, make_task
+from ulmfit_fast import ULMFiTClassifier
 
 QUICK = replace(CLASSIFY, epochs=4)
 
@@ -115,3 +121,20 @@ def test_grid_search_in_two_processes() -> None:
     assert search.best_params_ == {"classifier_config__lr": CLASSIFY.lr}
     alone = GridSearchCV(make_estimator(CLASSIFY, seed=1), grid, cv=2, n_jobs=1).fit(texts, labels)
     assert search.cv_results_["mean_test_score"].tolist() == alone.cv_results_["mean_test_score"].tolist()
+
+
+def test_pooled_vectors_in_a_pipeline(models: Path) -> None:
+    """``transform``: what the head sees, whatever the batch, and a step before another classifier."""
+    rows = pd.read_csv(models / "train.csv")[:40]
+    texts, labels = rows["text"].tolist(), rows["label"].tolist()
+    fitted = ULMFiTClassifier.load(models / "clf", device="cpu")
+    vectors = fitted.transform([*texts, texts[0] * 200])
+    assert vectors.dtype == np.float32
+    assert np.array_equal(vectors[[3]], fitted.transform(texts[3:4]))
+    head = fitted.model_.eval().head(torch.from_numpy(vectors[:40])).softmax(1).detach().numpy()
+    np.testing.assert_allclose(head, fitted.predict_proba(texts), atol=1e-5)
+    assert list(fitted.get_feature_names_out()) == [f"{k}{i}" for k in ("last", "maximum", "mean") for i in range(12)]
+    assert make_pipeline(FrozenEstimator(fitted), LogisticRegression()).fit(texts, labels).score(texts, labels) > 0.9
+    quick = {"finetune_config": FINETUNE, "classifier_config": replace(CLASSIFY, epochs=1), "progress": False}
+    whole = make_pipeline(ULMFiTClassifier(models / "lm", **quick), LogisticRegression())
+    assert whole.fit(texts, labels).predict(texts).shape == (40,)

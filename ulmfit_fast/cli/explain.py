@@ -80,13 +80,13 @@ def explain_command(
         if not to_standard_output:
             say(explanation_lines(found[-1], colours) + ("\n" if len(texts) > 1 else ""))
     if html_file is not None:
-        body = "".join(f"<section>{explanation_html(each)}</section>" for each in found)
+        body = "".join(f"<section>{explanation_html(each, style=False)}</section>" for each in found)
         with OutputFile(html_file) as file:
             file.write(page("Explanations", f"<h1>Explanations</h1>{body}").encode())
     if json_file is not None:
         with OutputFile(json_file) as file:
-            for each in found:
-                file.write((json.dumps(each.to_dict(), ensure_ascii=False) + "\n").encode())
+            for explanation in found:
+                file.write((json.dumps(explanation.to_dict(), ensure_ascii=False) + "\n").encode())
 
 
 def _first(source: Path | None, reading: ReadOptions, count: int) -> Iterator[str]:

@@ -61,9 +61,8 @@ def bars_chart(title: str, bars: Sequence[tuple[str, float]], x_label: str, y_la
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}" '
             f'fill="{COLOURS[0]}"/>'
         )
-        drawn.append(
-            f'<text x="{(left + right) / 2:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{escaped(name)}</text>'
-        )
+        middle, below = (left + right) / 2, _HEIGHT - _BOTTOM + 15
+        drawn.append(f'<text x="{middle:.1f}" y="{below}" text-anchor="middle">{escaped(name)}</text>')
     return _figure(title, drawn)
 
 
@@ -117,7 +116,8 @@ def _line(start: tuple[float, float], end: tuple[float, float], colour: str, das
 
 
 def _figure(title: str, drawn: Sequence[str], caption: str = "") -> str:
+    box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"><title>{escaped(title)}</title>{"".join(drawn)}</svg>'
+        f"<figure><svg {box}><title>{escaped(title)}</title>{''.join(drawn)}</svg>"
         f"<figcaption>{escaped(title)}{'<br>' if caption else ''}{caption}</figcaption></figure>"
     )

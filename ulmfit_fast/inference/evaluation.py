@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class Evaluation:
         model, table: as the user names them.
         task: the classifier's.
         texts, expected: and their labels, as the table has them.
-        rows: of the table, for each text; None where they are not known.
+        rows: of the table, from 1, for each text.
         activated: [texts, ...], as ``Task.activate``.
         scores: by name, with intervals.
         findings: of the task.
@@ -50,7 +51,7 @@ class Evaluation:
     task: Task
     texts: Sequence[str]
     expected: Sequence[Any]
-    rows: Sequence[int] | None
+    rows: Sequence[int]
     activated: np.ndarray
     scores: dict[str, Interval]
     findings: Findings
@@ -64,12 +65,10 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what the texts cannot tell is None."""
-        from ulmfit_fast import __version__
-
         found = self.findings
         confidence = self.task.confidence(self.activated)
         return {
-            "ulmfit_fast": __version__,
+            "ulmfit_fast": package_version(),
             "model": self.model,
             "table": self.table,
             "task": self.task.type,
@@ -84,7 +83,7 @@ class Evaluation:
             "calibration": [each._asdict() for each in found.bins],
             "worst_errors": [
                 {
-                    "text": place, "row": None if self.rows is None else int(self.rows[place]),
+                    "row": int(self.rows[place]),
                     "expected": self.expected[place], "predicted": found.predicted[place],
                     "confidence": None if confidence is None else float(confidence[place]),
                 }
@@ -96,7 +95,7 @@ class Evaluation:
 
 def evaluation_of(
     classifiers: Classifiers, model: str, table: str, texts: Sequence[str], expected: Sequence[Any],
-    rows: Sequence[int] | None, activated: np.ndarray, targets: Tensor,
+    rows: Sequence[int], activated: np.ndarray, targets: Tensor,
 ) -> Evaluation:  # fmt: skip
     """What there is to say, given the predictions: intervals are drawn, and some texts are predicted alone for time."""
     task = classifiers.task
@@ -124,6 +123,14 @@ def _timed(classifiers: Classifiers, texts: Sequence[str]) -> list[Timed]:
             seconds = time.perf_counter() - start
         found.append(Timed(place, len(texts[place]), tokens, seconds))
     return sorted(found, key=lambda each: -math.inf if each.seconds is None else -each.seconds)
+
+
+def package_version() -> str:
+    """Of this package; "unknown" where it is used without being installed."""
+    try:
+        return version("ulmfit_fast")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _known(value: float) -> float | None:

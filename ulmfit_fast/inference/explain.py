@@ -142,10 +142,10 @@ def explain(
     parts = found[0][1]
     for other, (_, theirs) in zip(members[1:], found[1:], strict=True):
         if [part[:3] for part in parts] != [part[:3] for part in theirs]:
+            kinds = "; ".join(f"{each[1].kind}, {each[1].direction}" for each in (members[0], other))
             raise InputError(
-                f"explain: the models cut this text into other {'chunks' if method == CHUNKS else 'words'} "
-                f"({members[0][1].kind}, {members[0][1].direction}; {other[1].kind}, {other[1].direction}): their weights "
-                "have no mean; explain one of them (of a folder of both directions forward/ or backward/)"
+                f"explain: the models cut this text into other {'chunks' if method == CHUNKS else 'words'} ({kinds}), "
+                "whose weights have no mean; explain one model (of a folder of both directions forward/ or backward/)"
             )
     weights = np.mean([[part.weight for part in each] for _, each in found], axis=0)
     attributions = [attribution for attribution, _ in found]

@@ -77,8 +77,8 @@ def coloured_html(text: str, parts: Sequence[Weighted]) -> str:
     return "".join(found)
 
 
-def explanation_html(explanation: Explanation) -> str:
-    """A piece of HTML: the summary, the text, the parts that weigh most."""
+def explanation_html(explanation: Explanation, style: bool = True) -> str:
+    """A piece of HTML: the summary, the text, the parts that weigh most; ``style``: with ``STYLE`` before it."""
     rows = "".join(
         f"<tr><td>{html.escape(printable(_short(part.text)))}</td><td class=number>{part.weight:+.3f}</td>"
         + "".join(f"<td class=number>{share:.1%}</td>" for share in part[4:] if share is not None)
@@ -87,7 +87,7 @@ def explanation_html(explanation: Explanation) -> str:
     )
     more = "<th>of the maxima</th><th>of the mean</th>" if explanation.method == "chunks" else ""
     return (
-        f"<style>{STYLE}</style><p>{html.escape(printable(summary(explanation)))}</p>"
+        f"{f'<style>{STYLE}</style>' if style else ''}<p>{html.escape(printable(summary(explanation)))}</p>"
         f'<p class="explained">{coloured_html(explanation.text, explanation.parts)}</p>'
         f'<p class="legend">{legend(explanation.evidence_for)}</p>'
         f"<table><thead><tr><th>part</th><th>weight</th>{more}</tr></thead><tbody>{rows}</tbody></table>"

@@ -14,7 +14,7 @@ import numpy as np
 
 LEVEL = 0.95
 _MOST, _FEWEST = 1000, 200  # draws
-_SECONDS = 20.0  # about so long for all draws
+_SECONDS = 5.0  # about so long for all draws, if the fewest do not take longer
 
 Scores = Mapping[str, float]
 

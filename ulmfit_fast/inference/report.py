@@ -12,7 +12,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.progress import progress_bar
 from ulmfit_fast.inference.charts import bars_chart, lines_chart, scatter_chart
 from ulmfit_fast.inference.classifiers import Classifiers
-from ulmfit_fast.inference.evaluation import Evaluation
+from ulmfit_fast.inference.evaluation import Evaluation, package_version
 from ulmfit_fast.inference.explain import CHUNKS, GRADIENTS, WORDS, Explanation, explain
 from ulmfit_fast.inference.highlight import coloured_html, legend, summary
 from ulmfit_fast.inference.page import escaped, page, table
@@ -48,12 +48,10 @@ def report_page(
          if card else ""),
     ]  # fmt: skip
     body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections if content)
-    from ulmfit_fast import __version__
-
     head = (
         f"<h1>{escaped(evaluation.model)} on {escaped(evaluation.table)}</h1>"
         f"<p>{len(evaluation.texts):,} texts; task {escaped(evaluation.task.type)}; computed in "
-        f"{escaped(classifiers.computes_in)} by ulmfit_fast {escaped(__version__)}.</p>"
+        f"{escaped(classifiers.computes_in)} by ulmfit_fast {escaped(package_version())}.</p>"
     )
     return page(f"{evaluation.model} on {evaluation.table}", f"<header>{head}</header><main>{body}</main>")
 
@@ -152,23 +150,20 @@ def _errors(evaluation: Evaluation, classifiers: Classifiers) -> str:
 
 def _error(evaluation: Evaluation, classifiers: Classifiers, place: int) -> str:
     text = evaluation.texts[place]
-    row = "" if evaluation.rows is None else f"row {int(evaluation.rows[place])}: "
-    title = f"{row}is {_shown(evaluation.expected[place])}, predicted {_shown(evaluation.findings.predicted[place])}"
+    predicted = _shown(evaluation.findings.predicted[place])
+    title = f"row {evaluation.rows[place]}: is {_shown(evaluation.expected[place])}, predicted {predicted}"
     explained = _explained(classifiers, text)
     if explained is None:
-        shown, note = (
-            escaped(text[:_SHOWN_CHARACTERS]),
-            "The models cut this text into other words: no mean of weights.",
-        )
+        shown = escaped(text[:_SHOWN_CHARACTERS])
+        note = "The models cut this text into other words, whose weights have no mean."
         return f'<article><h3>{title}</h3><p class="text explained">{shown}</p><p class="note">{note}</p></article>'
-    parts = [part for part in explained.parts if part.start < _SHOWN_CHARACTERS]
-    shown = coloured_html(
-        text[:_SHOWN_CHARACTERS], [part._replace(end=min(part.end, _SHOWN_CHARACTERS)) for part in parts]
-    )
+    cut = [part._replace(end=min(part.end, _SHOWN_CHARACTERS)) for part in explained.parts]
+    shown = coloured_html(text[:_SHOWN_CHARACTERS], [part for part in cut if part.start < part.end])
     rest = f" &hellip; ({len(text) - _SHOWN_CHARACTERS:,} more characters)" if len(text) > _SHOWN_CHARACTERS else ""
     return (
         f'<article><h3>{title}</h3><p class="note">{escaped(summary(explained))}</p>'
-        f'<p class="text explained">{shown}{rest}</p><p class="legend note">{legend(explained.evidence_for)}</p></article>'
+        f'<p class="text explained">{shown}{rest}</p>'
+        f'<p class="legend note">{legend(explained.evidence_for)}</p></article>'
     )
 
 
@@ -187,8 +182,7 @@ def _explained(classifiers: Classifiers, text: str) -> Explanation | None:
 def _times(evaluation: Evaluation) -> str:
     rows = [
         [
-            str(each.place + 1 if evaluation.rows is None else int(evaluation.rows[each.place])), f"{each.characters:,}",
-            f"{each.tokens:,}",
+            str(evaluation.rows[each.place]), f"{each.characters:,}", f"{each.tokens:,}",
             "not timed" if each.seconds is None else f"{1000 * each.seconds:,.1f}",
             "" if not each.seconds else f"{each.tokens / each.seconds:,.0f}",
         ]
@@ -197,7 +191,7 @@ def _times(evaluation: Evaluation) -> str:
     note = (
         '<p class="note">Each predicted alone: the longest texts, and others by chance. Together they are faster.</p>'
     )
-    head = ["text" if evaluation.rows is None else "row", "characters", "tokens", "ms", "tokens/s"]
+    head = ["row", "characters", "tokens", "ms", "tokens/s"]
     return table(head, rows) + note
 
 
