@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.accuracy.late_evidence import LateEvidence, read_paragraphs
+from ulmfit_fast.demo.topics import load_topics
 
 PASSAGE_WORDS = 2_000
 
@@ -129,6 +130,15 @@ def late_evidence(folder: Path, test_texts: int = 1_000) -> DataSet:
     )  # fmt: skip
 
 
+def topics(_: Path) -> DataSet:
+    """The ten topics of the demonstration, which the package brings: sentences of Wikipedia."""
+    train, test = load_topics()
+    texts = train["text"].tolist()
+    return DataSet(
+        texts, train["topic"].tolist(), test["text"].tolist(), test["topic"].tolist(), unlabeled=lambda: texts
+    )  # fmt: skip
+
+
 DATA_SETS: dict[str, Callable[[Path], DataSet]] = {
     "imdb": imdb,
     "trec6": trec6,
@@ -137,6 +147,7 @@ DATA_SETS: dict[str, Callable[[Path], DataSet]] = {
     "novels": partial(novels, whole=False),
     "novels-whole": partial(novels, whole=True),
     "late-evidence": late_evidence,
+    "topics": topics,
 }
 METRICS = {"trec6": "error", "cola": "MCC"}  # of the others: accuracy
 

@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy.active_learning import Study
-from benchmarks.accuracy.data import DataSet, load
+from benchmarks.accuracy.data import load
 from benchmarks.accuracy.draws import draw_rows
 from benchmarks.accuracy.models.logistic import fit_logistic
 from benchmarks.accuracy.scores import SCORES
 from ulmfit_fast import TrainedLanguageModel
-from ulmfit_fast.demo.topics import load_topics
 from ulmfit_fast.few_labels.zero_shot import CALIBRATIONS, ZeroShotClassifier
 
 TEMPLATES: dict[str, list[list[str]]] = {
@@ -40,13 +39,6 @@ WORDS: dict[str, Mapping[str, Sequence[str]]] = {
 LABELS = (10, 20, 50, 100, 200, 400)
 
 
-def read(name: str) -> DataSet:
-    if name != "topics":
-        return load(name)
-    train, test = load_topics()
-    return DataSet(train["text"].tolist(), train["topic"].tolist(), test["text"].tolist(), test["topic"].tolist())
-
-
 def words_of(name: str, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """The topics' names are their words."""
     return WORDS.get(name) or {label: [label] for label in sorted(set(labels))}
@@ -62,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--words", type=int, help="read so many words of each text  [default: all]")
     parser.add_argument("--cache", type=Path, default=Path("build/accuracy"), help="folder of vectors")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    study = Study(read(options.data_set), options)
+    study = Study(load(options.data_set), options)
     expected = np.asarray(study.test_labels)
     print("| labels | score |\n|---|---|")
     for count in LABELS:
