@@ -16,7 +16,7 @@ NVCC ?= nvcc
 ARCHITECTURES ?= $(filter $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch)),75 80 90 100)
 GENCODE ?= $(foreach a,$(ARCHITECTURES),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(ARCHITECTURES)),code=compute_$(lastword $(ARCHITECTURES))
 
-.PHONY: help build demo test coverage native-test native-test-aarch64 bench bench-smoke lint format hooks cuda-compile cuda-on-host cuda-ptx docs gpu gpu-build gpu-test gpu-soak gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
+.PHONY: help build demo test coverage native-test native-test-aarch64 bench bench-smoke fuzz fuzz-native soak lint format hooks cuda-compile cuda-on-host cuda-ptx docs gpu gpu-build gpu-test gpu-soak gpu-test-cpu gpu-bench gpu-sanitize release-check wheel wheel-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 24
@@ -53,6 +53,28 @@ native-test: $(VENV)/.run  ## the kernels alone, without torch, under the saniti
 	    -DULMFIT_FAST_SANITIZE=$$1 -DULMFIT_FAST_PORTABLE_ONLY=$$2 -DCMAKE_CXX_FLAGS_RELEASE=-O1 >/dev/null && \
 	  cmake --build $$build >/dev/null && ctest --test-dir $$build --output-on-failure || exit 1; \
 	done
+
+# All that is read, with damage in it, in processes that may crash: MINUTES for each of the seven surfaces, other cases by SEED.
+MINUTES ?= 10
+SEED ?= $(shell date +%Y%m%d)
+fuzz: build $(VENV)/.dev  ## damaged and hostile input, an hour (MINUTES=10 a surface, SEED=today): build/fuzz/finds.txt
+	@mkdir -p build/fuzz
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED) --output build/fuzz/finds.txt
+
+# Beside the sources, whose own module stays.
+fuzz-native: build $(VENV)/.dev  ## the native ops alone, under the sanitizers: MINUTES and SEED as above
+	@mkdir -p build/fuzz
+	PATH="$(abspath $(BIN)):$$PATH" && eval cmake -S . -B build/asan -DCMAKE_BUILD_TYPE=Debug "'-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1'" \
+	  -DULMFIT_FAST_SANITIZE=address,undefined "$$(python setup.py --print-cmake-arguments)" >/dev/null && \
+	  cmake --build build/asan >/dev/null && rm -rf build/asan/root && mkdir build/asan/root && \
+	  cp -r ulmfit_fast tests build/asan/root/ && cp build/asan/_C*.so build/asan/root/ulmfit_fast/
+	cd build/asan/root && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4000 \
+	  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONPATH=. \
+	  $(abspath $(BIN))/python -m tests.fuzz operations --minutes $(MINUTES) --seed $(SEED) --output $(abspath build/fuzz)/native.txt
+
+soak: build $(VENV)/.dev  ## predictions in a loop beside training, an hour (MINUTES=60): flat memory, the same bits
+	$(BIN)/python -m tools.soak --minutes $(MINUTES)
 
 AARCH64_CXX ?= aarch64-linux-gnu-g++
 AARCH64_RUN ?= qemu-aarch64

@@ -112,8 +112,8 @@ class CMakeBuild(build_ext):
 
 if sysconfig.get_config_var("Py_GIL_DISABLED"):
     raise SystemExit(
-        "ulmfit_fast is not built for Python without a global lock (free-threaded, such as 3.14t), which has no limited "
-        "API: use the ordinary build of this Python"
+        "ulmfit_fast is not built for Python without a global lock (free-threaded, such as 3.14t), which has no "
+        "limited API: use the ordinary build of this Python"
     )
 if sys.argv[1:] == ["--print-cmake-arguments"]:
     print(shlex.join(cmake_arguments()))

@@ -225,22 +225,24 @@ sysconfig.get_config_var = lambda name: 1 if name == "Py_GIL_DISABLED" else know
 """
 
 
+_AS_PROGRAM = "import runpy, sys; sys.argv = ['x', {1}]; runpy.run_path({0!r}, {{}}, '__main__')"
+
+
 @pytest.mark.parametrize(
     ("program", "status", "said"),
     [
         ("import ulmfit_fast.ops", 1, "ImportError: ulmfit_fast does not run on Python without a global lock"),
         ("import ulmfit_fast; ulmfit_fast.WeightDropLSTM", 1, "does not run on Python without a global lock"),
-        ("import sys; sys.argv = ['setup.py', 'build_ext']; exec(open('setup.py').read())", 1, "ulmfit_fast is not built for"),
-        ("import runpy, sys; sys.argv = ['t', '--supported']; runpy.run_path('tools/setup_venv.py', {}, '__main__')", 1, ""),
-        ("import runpy, sys; sys.argv = ['t', 'v', 'run']; runpy.run_path('tools/setup_venv.py', {}, '__main__')", 1, "without a global lock, which is not supported"),
+        (_AS_PROGRAM.format("setup.py", "'build_ext'"), 1, "ulmfit_fast is not built for"),
+        (_AS_PROGRAM.format("tools/setup_venv.py", "'--supported'"), 1, ""),
+        (_AS_PROGRAM.format("tools/setup_venv.py", "'v', 'run'"), 1, "without a global lock, which is not supported"),
     ],
 )  # fmt: skip
 def test_a_python_without_a_global_lock_is_refused(program: str, status: int, said: str) -> None:
     """As on 3.14t: a line that says so, not a module that is not found or that crashes."""
-    code = FREE_THREADED + program.replace(
-        "open('setup.py').read()", "open('setup.py').read(), {'__file__': 'setup.py', '__name__': 'x'}"
+    done = subprocess.run(
+        [sys.executable, "-c", FREE_THREADED + program], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == status
     assert said in done.stderr
 

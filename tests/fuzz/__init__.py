@@ -1,7 +1,7 @@
 """Hostile input: random damage to everything the package reads, case after case, in processes of their own.
 
-``python -m tests.fuzz`` runs it (``make fuzz``); ``test_smoke.py`` is its beginning; ``test_finds.py`` keeps what it has
-found.
+``python -m tests.fuzz`` runs it (``make fuzz``); ``test_smoke.py`` is its beginning; ``test_finds.py`` keeps what it
+has found.
 """
 
 SURFACES = {

@@ -1,4 +1,4 @@
-"""Checkpoints of runs: files with damage, and files with other contents whose checksums fit; a run goes on from each."""
+"""Checkpoints: files with damage, and files with other contents whose checksums fit; a run goes on from each."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import struct
@@ -36,10 +37,8 @@ def forged(random: Random, data: bytes) -> bytes:
     else:
         header = damaged_json(random, header)
     if isinstance(header, dict) and random.random() < 0.9:
-        try:
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, MemoryError):
             body, header = _with_checks(header, body)
-        except (KeyError, TypeError, ValueError, OverflowError, MemoryError):
-            pass
     text = json.dumps(header).encode()[: _HEADER - _PREFIX.size]
     return (_PREFIX.pack(magic, len(text), zlib.crc32(text)) + text).ljust(_HEADER, b"\0") + body
 

@@ -9,7 +9,8 @@ from types import CodeType
 from typing import Any
 
 _EVENTS = frozenset((
-    "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.kill", "os.putenv",
+    "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.kill",
+    "os.putenv",
     "os.chmod", "os.chown", "os.chdir", "pty.spawn", "subprocess.Popen", "socket.connect", "socket.bind",
     "socket.getaddrinfo", "ctypes.dlopen", "ctypes.dlsym", "marshal.loads", "shutil.rmtree", "webbrowser.open",
     "urllib.Request", "code.__new__", "builtins.input", "builtins.breakpoint", "cpython.run_command",
@@ -31,8 +32,9 @@ class Guard:
             # A module that is imported late is unmarshalled from a file of its own.
             if event != "marshal.loads" or not _own_business():
                 self._keep(f"{event} {arguments!r}"[:200])
-        elif event == "exec" and isinstance(arguments[0], CodeType) and arguments[0].co_filename.startswith("<"):
-            if not arguments[0].co_filename.startswith("<frozen") and not _own_business():
+        elif event == "exec" and isinstance(arguments[0], CodeType):
+            name = arguments[0].co_filename
+            if name.startswith("<") and not name.startswith("<frozen") and not _own_business():
                 self._keep(f"exec {arguments[0].co_filename}")
 
     def _keep(self, what: str) -> None:

@@ -27,7 +27,8 @@ from ulmfit_fast.text.rules import SPECIAL_TOKENS
 
 # What a pickle that means harm would name; and what torch's reader itself knows.
 GLOBALS = (
-    "os system", "posix system", "nt system", "builtins eval", "builtins exec", "builtins __import__", "builtins getattr",
+    "os system", "posix system", "nt system", "builtins eval", "builtins exec", "builtins __import__",
+    "builtins getattr",
     "builtins open", "subprocess Popen", "subprocess check_output", "socket socket", "runpy run_path", "pty spawn",
     "importlib import_module", "webbrowser open", "shutil rmtree", "pathlib Path", "torch load", "torch.hub load",
     "torch.serialization load", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter",
@@ -247,7 +248,8 @@ def any_pickle(random: Random, torch_ids: bool = False) -> bytes:
             case 11 if torch_ids:  # a storage
                 out.append(
                     b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00"
-                    + random.choice((b"0", b"1", b"9")) + b"X\x03\x00\x00\x00cpu" + _number(random.choice(NUMBERS[:20])) + b"tQ"
+                    + random.choice((b"0", b"1", b"9")) + b"X\x03\x00\x00\x00cpu"
+                    + _number(random.choice(NUMBERS[:20])) + b"tQ"
                 )  # fmt: skip
             case 12:  # a whole call
                 module, name = random.choice(GLOBALS).split()

@@ -27,7 +27,8 @@ NUMBERS = (
     float("inf"), float("-inf"),
 )  # fmt: skip
 TEXTS = (
-    "", " ", "a", "0", "true", "null", "\x00", "\n", "\ud800", "é", "中" * 9, "👩‍👩‍👧", "xxbos", "xxpad", "xxunk", "x" * 300,
+    "", " ", "a", "0", "true", "null", "\x00", "\n", "\ud800", "é", "中" * 9, "👩‍👩‍👧", "xxbos", "xxpad", "xxunk",
+    "x" * 300,
     "../../etc/passwd", "/dev/zero", "float32", "int8", "O", "<f8", "__class__", "ulmfit_fast", "%s%n", "{0}", "<b>",
     "\u202e", "a\tb", '"', "\\",
 )  # fmt: skip

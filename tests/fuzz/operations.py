@@ -1,7 +1,8 @@
 """The native ops, called as torch hands them over: any shapes, strides, dtypes, values and wrong arguments.
 
-What an op does not take it says; nothing else may end the process. Arguments that are right but lie in memory in another
-way must give the same bits. With the sanitizers' build (CONTRIBUTING) reads beyond a tensor are found, too.
+What an op does not take it says; nothing else may end the process. Arguments that are right but lie in memory in
+another way must give the same bits. With the sanitizers' build (``make fuzz-native``) reads beyond a tensor are found,
+too.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class Operations(Surface):
             return lambda: _same(op, arguments, laid)
         for name in random.sample(list(arguments), min(len(arguments), random.choice((1, 1, 1, 2, 3)))):
             arguments[name] = _other(random, arguments[name])
+        sizes = [arguments.get("rows"), arguments.get("columns")]
+        if all(isinstance(size, int) for size in sizes) and 1 << 26 < sizes[0] * sizes[1] < 1 << 40:
+            arguments["rows"], arguments["columns"] = 3, 1000  # such a mask is made, if there is time
         return lambda: _call(op, arguments)
 
 

@@ -133,8 +133,10 @@ def _body(random: Random) -> bytes:
         case 2:
             return random.randbytes(random.randrange(200))
         case 3:
-            return random.choice((b"", b"[" * 15_000, b'{"texts": ' * 1500, b"9" * 19_000, b'{"texts": "' + b"a " * 9000 + b'"}',
-                                  b'{"texts": ["' + b'","' * 5000 + b'"]}', b" " * 30_000, b"\xff\xfe{\x00}\x00"))  # fmt: skip
+            return random.choice((b"", b"[" * 15_000, b'{"texts": ' * 1500, b"9" * 19_000,
+            b'{"texts": "' + b"a " * 9000 + b'"}',
+                                  b'{"texts": ["' + b'","' * 5000 + b'"]}', b" " * 30_000,
+                                  b"\xff\xfe{\x00}\x00"))  # fmt: skip
         case 4:
             return json.dumps(body | {"texts": [any_text(random) for _ in range(random.randrange(40))]}).encode()
         case _:
@@ -143,7 +145,8 @@ def _body(random: Random) -> bytes:
 
 def _headers(random: Random, body: bytes) -> list[tuple[bytes, bytes]]:
     kind = random.choice(
-        (b"application/json",) * 8 + (b"text/plain", b"", b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x",
+        (b"application/json",) * 8 + (b"text/plain", b"", b"application/x-www-form-urlencoded",
+         b"multipart/form-data; boundary=x",
          b"application/json; charset=utf-16", random.randbytes(8), b"application/vnd.api+json")
     )  # fmt: skip
     length = random.choice((str(len(body)).encode(),) * 8 + (b"-1", b"0", b"x", b"9" * 30, b"", "²".encode("latin-1")))

@@ -1,4 +1,4 @@
-"""What can be fuzzed: a surface makes cases and runs them; what it may raise is what the command line turns into one line."""
+"""What can be fuzzed: a surface makes cases and runs them; it may raise what the command line turns into one line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Case = Callable[[], Any]
 class Surface:
     """One kind of input.
 
-    ``__init__`` prepares what all cases share, in ``folder``, which is the surface's own. ``case`` draws one: it returns
-    what runs it, and all that is drawn is drawn from ``random``. A case may also raise ``AssertionError``, for what must
-    hold whatever comes in.
+    ``__init__`` prepares what all cases share, in ``folder``, which is the surface's own. ``case`` draws one: it
+    returns what runs it, and all that is drawn is drawn from ``random``. A case may also raise ``AssertionError``, for
+    what must hold whatever comes in.
     """
 
     name = ""

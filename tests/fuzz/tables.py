@@ -38,7 +38,10 @@ class Tables(Surface):
         texts, labels = make_task(40)
         texts = [*texts, 'with "quotes", commas; and\ttabs', "line\nbreaks", "", "\u00e9\u4e2d"]
         labels = [*labels, "good", "bad", "good", "bad"]
-        rows = [{"text": text, "label": label, "number": i} for i, (text, label) in enumerate(zip(texts, labels))]
+        rows = [
+            {"text": text, "label": label, "number": i}
+            for i, (text, label) in enumerate(zip(texts, labels, strict=True))
+        ]
         self.rows = rows
         self.bases = {
             ".csv": _delimited(rows, ","), ".tsv": _delimited(rows, "\t"),
@@ -112,7 +115,8 @@ def _reading(random: Random, kind: str) -> ReadOptions:
     if random.random() < 0.3:
         options["encoding"] = random.choice(
             ("utf-8", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "utf-7", "shift_jis", "gb18030", "idna",
-             "punycode", "base64", "rot13", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", any_text(random))
+             "punycode", "base64", "rot13", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs",
+             any_text(random))
         )  # fmt: skip
     if random.random() < 0.2:
         options["split"] = random.choice(("blank", "line", "file", "auto"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import shutil
 import struct
 import zipfile
@@ -21,6 +22,7 @@ import torch
 
 from tests.tiny import PRETRAIN, make_task
 from ulmfit_fast import InputError, ULMFiTClassifier, ops, pretrain_lm
+from ulmfit_fast.interop.fastai import read_plain, read_weights
 from ulmfit_fast.storage.model_folder import load_classifier
 from ulmfit_fast.storage.run_file import load_state, save_state
 from ulmfit_fast.tasks.ordinal import Ordinal
@@ -91,7 +93,7 @@ def test_a_corpus_with_another_vocabulary_than_its_tokenizer(tmp_path: Path) -> 
     (tmp_path / "a.txt").write_text("\n\n".join(make_task(5)[0]))
     tokenize_corpus(Source(tmp_path / "a.txt", min_frequency=1), tmp_path / "corpus")
     with_header(tmp_path / "corpus" / "train.tokens", lambda header: header | {"vocabulary": 60_000})
-    with pytest.raises(InputError, match="another vocabulary than tokenizer.json"):
+    with pytest.raises(InputError, match="another vocabulary than tokenizer"):
         Corpus.load(tmp_path / "corpus")
 
 
@@ -126,13 +128,13 @@ def test_an_archive_with_a_member_without_a_name(tmp_path: Path) -> None:
 
 CONFIGS: dict[str, Callable[[Any], Any]] = {
     "has an encoder": lambda c: c | {"encoder_type": ["awd_lstm"]},
-    "config.json has a wrong encoder .*num_layers must be at most 1000": lambda c: (
+    r"config\.json has a wrong encoder .*num_layers must be at most 1000": lambda c: (
         c | {"encoder": c["encoder"] | {"num_layers": 1 << 31}}
     ),
-    "config.json has a wrong head .*pool_window": lambda c: c | {"head": c["head"] | {"pool_window": 0.5}},
-    "config.json has a wrong head .*bptt": lambda c: c | {"head": c["head"] | {"bptt": 10**40}},
+    r"config\.json has a wrong head .*pool_window": lambda c: c | {"head": c["head"] | {"pool_window": 0.5}},
+    r"config\.json has a wrong head .*bptt": lambda c: c | {"head": c["head"] | {"bptt": 10**40}},
     "do not go with the task binary": lambda c: c | {"task_type": "binary", "head": c["head"] | {"classes": 1}},
-    "config.json has a wrong task .*ordinal": lambda c: c | {"task_type": "ordinal"},
+    r"config\.json has a wrong task .*ordinal": lambda c: c | {"task_type": "ordinal"},
 }
 
 
@@ -235,3 +237,18 @@ def test_batch_sizes_whose_sum_is_too_large() -> None:
     x, state = torch.randn(6, 5), torch.zeros(3, 7)
     with pytest.raises(ValueError, match="batch_sizes"):
         ops.lstm(x, sizes, state, state, torch.randn(28, 5), torch.randn(28, 7))
+
+
+def test_a_pickle_that_numbers_a_memory_as_it_likes(tmp_path: Path) -> None:
+    """Eleven bytes made the unpickler take gigabytes."""
+    (tmp_path / "vocab.pkl").write_bytes(b"\x80\x02]r" + struct.pack("<I", 1 << 27) + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_plain(tmp_path / "vocab.pkl") == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
+def test_a_tensor_that_is_one_number_many_times(tmp_path: Path) -> None:
+    """A file of a kilobyte must not make the reader compute on gigabytes."""
+    torch.save({"0.encoder.weight": torch.ones(1).expand(1 << 15, 1 << 15)}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"0\.encoder\.weight is larger than the memory it is stored in"):
+        read_weights(tmp_path / "w.pth")

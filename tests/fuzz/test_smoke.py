@@ -1,4 +1,4 @@
-"""A few cases of each surface; and that a crash, a hang, code that runs, memory and other exceptions are found at all."""
+"""A few cases of each surface; and that crashes, hangs, code that runs, memory and other exceptions are found."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Bad(Surface):
     def case(self, random: Random) -> Case:
         number = self.drawn = getattr(self, "drawn", -1) + 1
         return (
-            lambda: None, _refuse, _wrong, _raise, lambda: os.system("true"), _allocate, lambda: os.abort(), lambda: None,
+            lambda: None, _refuse, _wrong, _raise, lambda: os.system("true"), _allocate, lambda: os.abort(),
+            lambda: None,
             lambda: time.sleep(60), lambda: eval("1 + 1"), lambda: None,
         )[number + self.skipped()]  # fmt: skip
 

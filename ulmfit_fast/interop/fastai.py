@@ -34,6 +34,7 @@ _DECODER = re.compile(r"(?:1\.)?decoder\.(weight|bias)")
 _QRNN = re.compile(r"(?:0\.)?(?:module\.)?rnns\.\d+\..*\blinear\..*")
 _CLASSIFIER = re.compile(r"0\.module\.|1\.layers\.")
 _AGAIN = re.compile(r"(?<=.) \d+$")  # of ``_each_once``
+_SHARED = 16  # times as many bytes as in the file: float16, and an embedding under three names
 _LAYER_TENSORS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 # Special tokens of fastai before version 1 and of the word-level corpora, and what they are here.
 _OLD_NAMES = {
@@ -223,6 +224,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = state["model"]  # beside "opt", as learn.save writes it
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no state_dict, a dictionary of tensors")
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise InputError(f"{path}: {shortened(name)} is larger than the memory it is stored in")
+    if 4 * sum(tensor.numel() for tensor in state.values()) > _SHARED * max(path.stat().st_size, 1 << 20):
+        raise InputError(f"{path}: its tensors share their memory many times over")
     return _without_wrappers({str(name): tensor.detach().float() for name, tensor in state.items()})
 
 
@@ -242,8 +248,11 @@ class _ForeignObjectError(Exception):
     """A pickle holds something that only running code would restore."""
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Lists, dictionaries, texts and numbers; whatever names a class or function is refused."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Lists, dictionaries, texts and numbers; whatever names a class or function is refused.
+
+    Python's own in Python: that in C takes as much memory as the largest number that a pickle gives to a memory.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         raise _ForeignObjectError(f"it refers to {module}.{name}")

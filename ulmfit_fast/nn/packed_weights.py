@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ulmfit_fast import ops
+from ulmfit_fast.core.fork import lock_that_forks_wait_for
 from ulmfit_fast.ops.lstm_pack import compute_dtype
 from ulmfit_fast.ops.shared import wants_gradient
 
@@ -43,7 +43,7 @@ class PackedWeights:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = lock_that_forks_wait_for()
         self._entries: dict[tuple[int, torch.dtype], _Entry] = {}
 
     def __reduce__(self) -> tuple[type[PackedWeights], tuple[()]]:

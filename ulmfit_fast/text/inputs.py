@@ -279,7 +279,8 @@ def _members(path: Path, regular: Path) -> list[Input]:
         with zipfile.ZipFile(regular) as archive:
             names = [
                 entry.filename for entry in archive.infolist()
-                if not entry.filename.endswith("/") and not entry.filename.startswith("__MACOSX/")  # macOS' notes on the others
+                if not entry.filename.endswith("/")
+                and not entry.filename.startswith("__MACOSX/")  # macOS' notes on the others
             ]  # fmt: skip
     except zipfile.BadZipFile as error:
         raise InputError(f"{path}: damaged or truncated ({error})") from None

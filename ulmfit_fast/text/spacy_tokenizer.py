@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ulmfit_fast.core.errors import InputError, shortened
+from ulmfit_fast.core.fork import lock_that_forks_wait_for
 from ulmfit_fast.text import fastai_2_rules
 from ulmfit_fast.text.piece_table import in_pieces
 from ulmfit_fast.text.rules import BOS, PAD, RULES_VERSION, SPECIAL_TOKENS, UNK, encodable
@@ -52,7 +52,7 @@ class SpacyTokenizer(Tokenizer):
         self._ids = {word: i for i, word in enumerate(self._words) if word != _FILLER}
         self.unk_id, self.pad_id, self.bos_id = (self._ids[name] for name in (UNK, PAD, BOS))
         self._spacy = _blank(language)
-        self._lock = threading.Lock()  # spaCy's store of strings changes while it splits
+        self._lock = lock_that_forks_wait_for()  # spaCy's store of strings changes while it splits
 
     @classmethod
     def from_counts(

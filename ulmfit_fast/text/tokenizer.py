@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.fork import lock_that_forks_wait_for
 from ulmfit_fast.text import rules_v1
 from ulmfit_fast.text.piece_table import LINE_BREAK, PieceTable, in_pieces
 from ulmfit_fast.text.rule_versions import rules_of, split_whole
@@ -62,7 +62,7 @@ class Tokenizer:
         elif splits_at_space:
             self._cutting = SpaceCutting(backend, number)
         self._table = PieceTable(self._cutting.numbered, self.bos_id)
-        self._lock = threading.Lock()  # the table changes while it is read
+        self._lock = lock_that_forks_wait_for()  # the table changes while it is read
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer.from_json, (self.to_json(),)

@@ -1,7 +1,7 @@
 """Whether a checkpoint has the form of the run that is to go on from it.
 
-Its checksums say that it is as somebody wrote it, not that this package did. What is taken over unseen would fail in the
-middle of the training, with words that nobody can follow.
+Its checksums say that it is as somebody wrote it, not that this package did. What is taken over unseen would fail in
+the middle of the training, with words that nobody can follow.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check_form(state: Mapping[str, Any], like: Mapping[str, Any], carried: list[
     if missing := [name for name in like if name not in state and name not in _WRITTEN_SINCE_0_1]:
         raise ValueError(f"it lacks {missing[0]}")
     optimizer = {name: value for name, value in like["optimizer"].items() if name != "state"}
-    for name, value in (like | {"optimizer": optimizer}).items():
+    for name, value in {**like, "optimizer": optimizer}.items():
         if name in state and name not in _OF_ANY_LENGTH:
             _check(state[name], value, name)
     for mine, theirs in zip(state["optimizer"]["param_groups"], optimizer["param_groups"], strict=True):

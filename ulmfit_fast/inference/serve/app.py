@@ -17,6 +17,7 @@ from ulmfit_fast.inference.serve.limits import BodyLimits, RefusedError
 from ulmfit_fast.inference.serve.metrics import Measured
 from ulmfit_fast.inference.serve.schema import reason_of
 from ulmfit_fast.inference.serve.service import Service
+from ulmfit_fast.text.rules import encodable
 
 # What makes endpoints of a service; a further one is a further module here.
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (routes.router, streaming.router, explaining.router)
@@ -47,7 +48,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _answer(status: int, reason: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"detail": reason}, status, headers)
+    return JSONResponse({"detail": encodable(reason)}, status, headers)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
