@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ulmfit_fast.core.distributed import ALONE, Processes, share_of_sizes
 from ulmfit_fast.core.device import autocast, documents_on_device, on_device
+from ulmfit_fast.core.distributed import ALONE, Processes, share_of_sizes
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.progress import Progress, progress_bar
