@@ -99,12 +99,11 @@ def test_batch_norm_goes_by_all_rows(found: dict[str, list[Any]]) -> None:
         layer.weight.copy_(torch.arange(1.0, 5.0))
     y = layer(x)
     y.backward(dy)
-    first, second = (
-        [torch.tensor(values) for values in each["batch_norm"]] for each in found["batch_norm"]
-    )
+    first, second = ([torch.tensor(values) for values in each["batch_norm"]] for each in found["batch_norm"])
     both = [torch.cat(pair) for pair in zip(first[:2], second[:2], strict=True)]
     both += [*second[2:4], first[4] + second[4], first[5] + second[5]]
-    assert x.grad is not None and layer.weight.grad is not None
+    assert x.grad is not None
+    assert layer.weight.grad is not None
     expected = [y, x.grad, layer.running_mean, layer.running_var, layer.weight.grad, layer.bias.grad]
     for mine, torchs in zip(both, expected, strict=True):
         torch.testing.assert_close(mine, torchs.detach(), atol=2e-6, rtol=1e-5)
@@ -120,9 +119,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(found: dict[str, list[Any
     assert found["stopped"][0]["sums"] == whole[: len(whole) // 2 + STOPPED_AFTER]
 
 
-def test_as_many_processes_go_on_to_the_same_bits(
-    found: dict[str, list[Any]], goes_on: dict[str, list[Any]]
-) -> None:
+def test_as_many_processes_go_on_to_the_same_bits(found: dict[str, list[Any]], goes_on: dict[str, list[Any]]) -> None:
     whole, (first, second) = found["with_dropout"][0], goes_on["with_dropout"]
     assert first["weights"] == second["weights"] == whole["weights"]
     assert whole["sums"][-len(first["sums"]) :] == first["sums"]

@@ -30,7 +30,7 @@ TEXTS, LABELS = make_task(101)
 VALID_TEXTS, VALID_LABELS = make_task(21, seed=5)
 WITHOUT_DROPOUT = 0.0
 LANGUAGE_MODEL = replace(PRETRAIN, epochs=3, batch_size=5, drop_mult=WITHOUT_DROPOUT, checkpoint_minutes=1e-9)
-CLASSIFIER = replace(CLASSIFY, epochs=9, batch_size=9, drop_mult=WITHOUT_DROPOUT, lr=0.002, checkpoint_minutes=1e-9)
+CLASSIFIER = replace(CLASSIFY, epochs=9, batch_size=9, drop_mult=WITHOUT_DROPOUT, lr=5e-4, checkpoint_minutes=1e-9)
 
 
 class Steps(Callback):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.core.distributed import Processes  # with torch, which some commands do without
 
 TRAINING = ("pretrain-lm", "finetune-lm", "train")
+_PATIENCE_S = 3.0
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 
@@ -68,7 +71,9 @@ def together(arguments: Sequence[str]) -> Iterator[Together]:
         yield Together()
         return
     if not arguments or arguments[0] not in TRAINING:
-        if os.environ.get("RANK") != "0":  # one process says it
+        if os.environ.get("RANK") != "0":  # one process says it, whom torchrun ends as soon as another has ended
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(_PATIENCE_S)
             os._exit(2)
         raise InputError(f"torchrun starts {', '.join(TRAINING[:-1])} and {TRAINING[-1]}; start others without it")
     from ulmfit_fast.core.distributed import joined

@@ -235,10 +235,13 @@ def joined(backend: str | None = None) -> Iterator[Processes]:
         store, rank, size = next(dist.rendezvous("env://", timeout=_SLOWEST))
     except (ValueError, RuntimeError) as error:
         raise InputError(f"the processes that torchrun started do not find each other: {error}") from None
+    # What an attempt before a restart has left in the store must not count, addresses above all.
+    attempt, joining = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), next(_joinings)
+    store = dist.PrefixStore(f"ulmfit_fast/{attempt}/{joining}", store)
     if made:
         chosen = backend or ("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
         dist.init_process_group(chosen, store=store, rank=rank, world_size=size, timeout=_SLOWEST)
-    token = _current.set(Processes(rank, size, dist.PrefixStore(f"ulmfit_fast/{next(_joinings)}", store)))
+    token = _current.set(Processes(rank, size, dist.PrefixStore("own", store)))
     try:
         yield current()
     finally:

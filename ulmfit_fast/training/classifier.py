@@ -130,9 +130,7 @@ class ClassifierTrainer(Trainer):
         if self._valid_ids is None or self._valid_targets is None:
             return {}
         task, targets = self.task, self._valid_targets
-        logits = classifier_logits(
-            self.model, self._valid_ids, progress=self.shows_progress, processes=self.processes
-        )
+        logits = classifier_logits(self.model, self._valid_ids, progress=self.shows_progress, processes=self.processes)
         record: Record = {"valid_loss": float(task.loss(logits, targets))}
         if not math.isfinite(record["valid_loss"]):
             return record  # of which no epoch can be the best

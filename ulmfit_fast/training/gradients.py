@@ -11,6 +11,7 @@ import gc
 import warnings
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,8 +35,8 @@ class SharedGradients:
     """Gradients of a step that has parts: what ``Loop`` takes as ``gradients``.
 
     Parts are computed one after the other, so that memory is that of one. Where there are several processes, torch's
-    ``DistributedDataParallel`` adds up their gradients, bucket by bucket, while the last part's are computed. It is made
-    anew where other parameters train than before.
+    ``DistributedDataParallel`` adds up their gradients, bucket by bucket, while the last part's are computed. It is
+    made anew where other parameters train than before.
 
     Args:
         model: whose parameters train.
@@ -51,21 +52,23 @@ class SharedGradients:
     def __call__(self, compute_loss: ComputeLoss, parts: list[Part]) -> StepLoss:
         """The step's loss; ``report`` and ``minimise`` are this process's share of them, and have no graph."""
         self._wrap()
-        report = minimise = None
-        tokens, rate = 0, 0.0
-        named: set[str | None] = set()
+        losses = []
         for place, part in enumerate(parts):
             with self._sum_held_back(place + 1 < len(parts)):
                 loss = self._compute(compute_loss, part.batch)
                 # DDP divides by the number of processes.
                 factor = part.share * self.processes.size
                 (loss.minimise if factor == 1 else loss.minimise * factor).backward()
-            report = _plus(report, loss.report, part.share)
-            minimise = _plus(minimise, loss.minimise, part.share)
-            tokens, rate = tokens + loss.tokens, rate + loss.rate / len(parts)
-            named.add(loss.part)
-        assert report is not None and minimise is not None, "a step has a part at least"
-        return StepLoss(report, minimise, tokens, rate, named.pop() if len(named) == 1 else None)
+            losses.append(loss._replace(report=loss.report.detach(), minimise=loss.minimise.detach()))
+        if len(parts) == 1 and parts[0].share == 1:
+            return losses[0]
+        shares = [part.share for part in parts]
+        return StepLoss(
+            _mean([loss.report for loss in losses], shares),
+            _mean([loss.minimise for loss in losses], shares),
+            sum(loss.tokens for loss in losses),
+            sum(loss.rate for loss in losses) / len(losses),
+        )
 
     def reduced(self, figures: Tensor) -> Tensor:
         """The sum of all processes' shares."""
@@ -112,6 +115,6 @@ class _Computation(nn.Module):
         return self.compute_loss(batch)
 
 
-def _plus(sum_so_far: Tensor | None, loss: Tensor, share: float) -> Tensor:
-    part = loss.detach() if share == 1 else loss.detach().double() * share
-    return part if sum_so_far is None else sum_so_far + part
+def _mean(losses: list[Tensor], shares: list[float]) -> Tensor:
+    """This process's share of a mean."""
+    return torch.stack([loss.double() * share for loss, share in zip(losses, shares, strict=True)]).sum()

@@ -99,9 +99,7 @@ class LanguageModelTrainer(Trainer):
 
     def gathered(self) -> list[Any]:
         processes, lanes = self.processes, self._stream.lanes
-        return [
-            tuple(processes.gather_rows(x, lanes, self.config.batch_size) for x in layer) for layer in self.carried
-        ]
+        return [tuple(processes.gather_rows(x, lanes, self.config.batch_size) for x in layer) for layer in self.carried]
 
     def own_part(self, carried: list[Any]) -> list[Any]:
         lanes = self._stream.lanes
