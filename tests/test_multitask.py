@@ -73,7 +73,7 @@ class Steps:
         def compute_loss(trainer: MultiTaskTrainer, batch: Any) -> Any:
             self.trainer = trainer
             self.tables.append(batch[0])
-            self.texts.append(batch[1][1].tolist())
+            self.texts.append(batch[1].rows.tolist())
             return real(trainer, batch)
 
         monkeypatch.setattr(MultiTaskTrainer, "compute_loss", compute_loss)
