@@ -82,8 +82,13 @@ def test_three_tables(
     capsys.readouterr()
     assert main(["predict", f"{data}/mood.csv", "--model", str(out), "--output", str(tmp_path / "p.csv")]) == 2
     assert_one_line(capsys, "holds classifiers of several tables; give one of its folders: mood, points, tags")
-    assert main(["evaluate", f"{data}/mood.csv", "--model", str(out)]) == 2
-    assert_one_line(capsys, "holds classifiers of several tables")
+    one = ["--output", str(tmp_path / "one")]
+    for command in (
+        ["evaluate", f"{data}/mood.csv", "--model", str(out)], ["convert", str(out), "--to", "fastai", *one],
+        ["train", f"{data}/mood.csv", "--model", str(out), *one], ["push", str(out), "me/it"],
+    ):  # fmt: skip
+        assert main(command) == 2
+        assert_one_line(capsys, "holds classifiers of several tables")
     assert main(arguments) == 2
     assert_one_line(capsys, "already holds a model")
     monkeypatch.setattr(history, "plot_curves", lambda *_: b"")

@@ -12,7 +12,8 @@ from ulmfit_fast.interop.model_card import TAGS, model_card
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.hub_cache import MODEL_FILES, RECORDS, hub_folder, import_hub
-from ulmfit_fast.storage.model_folder import check_output_folder, read_config
+from ulmfit_fast.storage.model_folder import SEVERAL_TABLES, check_output_folder, read_config
+from ulmfit_fast.storage.several_tables import tables_of
 
 import_hub()  # or an error that says what to install
 
@@ -34,7 +35,9 @@ class HubModel(ModelHubMixin, library_name="ulmfit_fast", tags=list(TAGS)):
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        read_config(self.folder)
+        if read_config(self.folder)["kind"] == SEVERAL_TABLES:
+            names = ", ".join(tables_of(self.folder))
+            raise InputError(f"{folder}: holds classifiers of several tables; give one of its folders: {names}")
         self._hub_mixin_config = None  # it is the folder's own
 
     def save_pretrained(self, save_directory: str | Path, *, overwrite: bool = False, **options: Any) -> str | None:
