@@ -98,7 +98,7 @@ def test_integrated_gradients_are_captum_s() -> None:
     ours = integrated_gradients(model, evidence_of(task, 2), ids, silent(ids), points=50)
     np.testing.assert_allclose(ours.values, theirs.sum(2)[0].detach().numpy(), atol=1e-10, rtol=1e-7)
     adaptive = integrated_gradients(model, evidence_of(task, 2), ids, silent(ids))
-    assert np.abs(adaptive.values - ours.values).max() < 0.02 * np.abs(ours.values).max()
+    assert np.abs(adaptive.values - ours.values).max() < 0.05 * np.abs(ours.values).max()  # of 16 points
 
 
 def test_occlusion_is_by_the_definition() -> None:

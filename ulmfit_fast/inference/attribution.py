@@ -9,6 +9,7 @@ Zeiler and Fergus, arXiv 1311.2901 (occlusion).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +28,8 @@ Evidence = Callable[[Tensor], Tensor]  # of logits [B, outputs] to [B]
 
 TOLERANCE = 0.01  # of the difference that integrated gradients are to sum to
 _SMALLEST = 1e-3  # difference whose share is asked for: a text that says nothing has none
-_POINTS = 8  # of a stretch of the path
-_STRETCHES = 2  # at first
+_POINTS = 4  # of a stretch of the path
+_STRETCHES = 4  # at first
 _MOST_POINTS = 512
 _ROWS = 8192  # tokens that are differentiated at a time
 _HEAD_POINTS = 256
@@ -63,8 +64,9 @@ def integrated_gradients(
 ) -> Attribution:  # fmt: skip
     """Each token's part of the evidence, by gradients on the straight way from the baseline's embeddings to its own.
 
-    The path is cut where it bends: a stretch whose gradients do not sum to its difference of evidence is halved, until
-    all sum to theirs within ``TOLERANCE``. Memory is that of the embedded document a few times, and of a batch.
+    The path is cut where it bends: stretches whose gradients do not sum to their difference of evidence are halved, the
+    worst first, until what all are off by is within ``TOLERANCE`` of the whole. Memory is that of the
+    embedded document a few times, and of a batch.
 
     Args:
         model: in eval mode.
@@ -81,30 +83,42 @@ def integrated_gradients(
             "integrated gradients need the float32 model: int8 layers have no gradient; or method 'occlusion'"
         )
     path = _Path(model, evidence, ids, baseline, bar)
-    total = torch.zeros(len(ids), dtype=torch.float64, device=path.start.device)
     if points is not None:
-        values, first, last = path.stretches([(0.0, 1.0)], points)
-        return Attribution(values[0].cpu().numpy(), last[0], first[0], points)
-    ends = np.linspace(0, 1, _STRETCHES + 1)
-    waiting = list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
-    used, whole = 0, (0.0, 0.0)
-    while waiting:
-        values, first, last = path.stretches(waiting, _POINTS)
-        used += _POINTS * len(waiting)
-        if used == _POINTS * _STRETCHES:
-            whole = first[0], last[-1]
-        allowed = TOLERANCE / 2 * max(abs(whole[1] - whole[0]), _SMALLEST)
+        (whole,) = path.stretches([(0.0, 1.0)], points)
+        return Attribution(whole.values.cpu().numpy(), whole.last, whole.first, points)
+    ends = np.linspace(0, 1, _STRETCHES + 1).tolist()
+    found = path.stretches(list(pairwise(ends)), _POINTS)
+    first, last = found[0].first, found[-1].last
+    allowed, used = TOLERANCE * max(abs(last - first), _SMALLEST), _POINTS * _STRETCHES
+    while used < _MOST_POINTS:
+        found.sort(key=lambda stretch: stretch.error)
+        left = sum(stretch.error for stretch in found)
+        if left <= allowed:
+            break
         halved = []
-        for (a, b), value, before, after in zip(waiting, values, first, last, strict=True):
-            if (
-                abs(float(value.sum()) - (after - before)) <= max(allowed * (b - a), allowed / 16)
-                or used >= _MOST_POINTS
-            ):
-                total += value
-            else:
-                halved += [(a, (a + b) / 2), ((a + b) / 2, b)]
-        waiting = halved
-    return Attribution(total.cpu().numpy(), whole[1], whole[0], used)
+        while left > allowed / 2:  # the worst are halved, until the others are good enough by themselves
+            worst = found.pop()
+            left -= worst.error
+            middle = (worst.begin + worst.end) / 2
+            halved += [(worst.begin, middle), (middle, worst.end)]
+        found += path.stretches(halved, _POINTS)
+        used += _POINTS * len(halved)
+    values = torch.stack([stretch.values for stretch in found]).sum(0)
+    return Attribution(values.cpu().numpy(), last, first, used)
+
+
+class _Stretch(NamedTuple):
+    """A part of the path, which goes from 0 to 1: what each token adds on it, and the evidence at both ends."""
+
+    begin: float
+    end: float
+    values: Tensor  # float64 [T]
+    first: float
+    last: float
+
+    @property
+    def error(self) -> float:
+        return abs(float(self.values.sum()) - (self.last - self.first))
 
 
 class _Path:
@@ -122,10 +136,8 @@ class _Path:
             self.way = end - self.start
         self.lengths = torch.tensor([len(ids)], device="cpu")
 
-    def stretches(
-        self, waiting: Sequence[tuple[float, float]], points: int
-    ) -> tuple[list[Tensor], list[float], list[float]]:
-        """Of each stretch the tokens' values, float64 [T], and the evidence where it begins and ends."""
+    def stretches(self, waiting: Sequence[tuple[float, float]], points: int) -> list[_Stretch]:
+        """Each of these by a Gauss-Legendre rule."""
         nodes, weights = np.polynomial.legendre.leggauss(points)
         inner = [
             (a + (b - a) * (x + 1) / 2, (b - a) * w / 2)
@@ -149,7 +161,7 @@ class _Path:
                 each_end = ends[begin : begin + at_once]
                 at |= dict(zip(each_end, self._evidence(self._embedded(each_end)).tolist(), strict=True))
                 self._tell(len(each_end))
-        return values, [at[a] for a, _ in waiting], [at[b] for _, b in waiting]
+        return [_Stretch(a, b, each, at[a], at[b]) for (a, b), each in zip(waiting, values, strict=True)]
 
     def _embedded(self, alphas: Sequence[float]) -> Tensor:
         share = torch.tensor(alphas, dtype=self.way.dtype, device=self.way.device).view(-1, 1, 1)
