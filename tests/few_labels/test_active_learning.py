@@ -111,7 +111,8 @@ def test_the_command(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     pd.DataFrame({"text": texts[5:10], "label": labels[5:10]}).to_csv(tmp_path / "done.csv", index=False)
     arguments = ["suggest", str(tmp_path / "pool.csv"), "--labeled", str(tmp_path / "done.csv"), "--count", "6"]
     output = tmp_path / "next.csv"
-    assert main([*arguments, "--model", str(models / "clf"), "--output", str(output)]) == 0
+    clf = ["--model", str(models / "clf"), "--strategy", "margin-spread"]
+    assert main([*arguments, *clf, "--output", str(output)]) == 0
     assert "6 of 30 texts by margin-spread" in capsys.readouterr().out
     table = pd.read_csv(output, keep_default_na=False)
     assert list(table.columns) == ["row", "text", "label", "prediction", "confidence", "score"]

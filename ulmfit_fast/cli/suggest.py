@@ -49,10 +49,9 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 @click.option("--overwrite", is_flag=True, help="replace the output file")
 @click.option("--count", default=50, type=click.IntRange(min=1), show_default=True, help="texts to suggest")
 @click.option(
-    "--strategy", type=click.Choice(STRATEGIES),
+    "--strategy", default="k-means++", type=click.Choice(STRATEGIES), show_default=True,
     help="entropy, margin: what the classifier is least sure of; disagreement: of several classifiers; core-set, "
-    "k-means++: texts unlike each other and unlike labelled ones; margin-spread: unsure and unlike each other  "
-    "[default: margin-spread; with a language model k-means++]",
+    "k-means++: texts unlike each other and unlike labelled ones; margin-spread: unsure and unlike each other",
 )  # fmt: skip
 @click.option(
     "--labeled", multiple=True, type=Path,
@@ -70,7 +69,7 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 @device_option
 @options.sample_seed
 def suggest_command(
-    source: Path, folders: tuple[Path, ...], output: Path, overwrite: bool, count: int, strategy: str | None,
+    source: Path, folders: tuple[Path, ...], output: Path, overwrite: bool, count: int, strategy: str,
     labeled: tuple[Path, ...], label_column: str, reading: ReadOptions, max_texts: int | None, batch_size: int,
     device: str, seed: int,
 ) -> None:  # fmt: skip
@@ -88,7 +87,6 @@ def suggest_command(
     reader = _Reader.load(folders, device, batch_size)
     task = reader.task
     tells = task is not None and not task.predicts_numbers  # of numbers nobody knows how unsure they are
-    strategy = strategy or (BOTH[0] if tells else SPREAD[1])
     if task is not None and not tells and strategy not in (*SPREAD, RANDOM):
         raise InputError(f"--strategy {strategy}: the task {task.type} tells no uncertainty; use {SPREAD[0]}")
     pool, rows, known = _split(source, reading, label_column)
