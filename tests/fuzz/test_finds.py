@@ -152,8 +152,8 @@ def test_configurations_of_models(said: str, models: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ([["a"], "b"], "a label must be a text or a number"), ([None, "a"], "a label must be a text or a number"),
-        (["a", 1], "labels are all texts or all numbers"), (["a", "a"], "holds a label twice"),
+        ([["a"], "b"], "neither a text nor a number"), ([None, "a"], "neither a text nor a number"),
+        (["a", "a"], "holds a label twice"),
     ],
 )  # fmt: skip
 def test_labels_of_models(labels: list[Any], said: str, models: Path, tmp_path: Path) -> None:

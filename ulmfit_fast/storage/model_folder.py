@@ -38,7 +38,6 @@ from ulmfit_fast.nn.stacked import StackConfig
 from ulmfit_fast.storage.compact import compacted, quantized_of_stored, restored, stored_of_quantized
 from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.storage.run_file import CHECKPOINT
-from ulmfit_fast.tasks.labels import as_labels
 from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.tasks.task import Task, task_of
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -262,7 +261,9 @@ def _load_classifier(folder: str | Path) -> tuple[TextClassifier, Tokenizer, Tas
     labels = _read_json(Path(folder) / "labels.json")
     if not isinstance(labels, list):
         raise InputError(f"{folder}: labels.json holds no list of labels")
-    if len(set(as_labels(labels, f"{folder}: labels.json"))) != len(labels):
+    if not all(isinstance(label, str | int | float) and label == label for label in labels):
+        raise InputError(f"{folder}: labels.json holds a label that is neither a text nor a number")
+    if len(set(labels)) != len(labels):
         raise InputError(f"{folder}: labels.json holds a label twice")
     with _wrong_part(folder, "task"):
         task = task_of(config.get("task_type", SingleLabel.type), labels, config.get("task"))
