@@ -83,7 +83,7 @@ def write_shards(
         vocabulary: number of ids.
         source: what the ids are made from; a shard of another source is replaced.
     """
-    entries = []
+    entries: list[dict[str, Any]] = []
     for number, (texts, ids) in enumerate(pieces):
         shard_path = path.with_name(f"{path.stem}.{number:05}{path.suffix}")
         of_shard = source | {"shard": [number, texts]}
