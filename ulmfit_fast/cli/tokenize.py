@@ -37,9 +37,13 @@ OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
 @click.option(
     "--seed", default=0, type=click.IntRange(min=0), show_default=True, help="seed that draws the held-out documents"
 )
+@click.option(
+    "--shard-mb", default=0, type=click.IntRange(min=0), show_default=True,
+    help="write several files, each of so many MB of text; an interrupted run keeps those it finished; 0: one file",
+)  # fmt: skip
 def tokenize_command(
     source: Path, output: Path, valid: Path | None, overwrite: bool, reading: ReadOptions, like: Path | None,
-    tokenizer: str, vocab_size: int, min_frequency: int, direction: str, processes: int, seed: int,
+    tokenizer: str, vocab_size: int, min_frequency: int, direction: str, processes: int, seed: int, shard_mb: int,
 ) -> None:  # fmt: skip
     """Tokenize TEXTS of any size into a corpus folder.
 
@@ -53,11 +57,11 @@ def tokenize_command(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the corpus")
     files = Source(source, valid, reading, tokenizer, vocab_size, min_frequency, seed, given, direction)
-    tokenize(files, output, processes, overwrite)
+    tokenize(files, output, processes, overwrite, shard_mb * 1_000_000)
     say(f"corpus in {output}")
 
 
-def tokenize(source: Source, folder: Path, processes: int, overwrite: bool) -> Corpus:
+def tokenize(source: Source, folder: Path, processes: int, overwrite: bool, shard_bytes: int = 0) -> Corpus:
     """``tokenize_corpus`` with a bar, and a line on how fast it was."""
     with progress_bar("tokenize", 0, "B") as bar:
 
@@ -65,7 +69,7 @@ def tokenize(source: Source, folder: Path, processes: int, overwrite: bool) -> C
             bar.title = title
             bar.update(count)
 
-        corpus, figures = tokenize_corpus(source, folder, processes, advance, overwrite)
+        corpus, figures = tokenize_corpus(source, folder, processes, advance, overwrite, shard_bytes)
     if figures:
         say(
             f"tokenized {figures['megabytes']:.1f} MB in {figures['seconds']:.0f} s "

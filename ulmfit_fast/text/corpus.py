@@ -23,6 +23,7 @@ from ulmfit_fast.text.files import iterate_texts
 from ulmfit_fast.text.inputs import borrowed_copies, can_be_read_again, check_exists, read_once, text_files
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.rules import RULES_VERSION
+from ulmfit_fast.text.shards import ShardedTokens, in_shards, open_tokens, remove_shards, write_shards
 from ulmfit_fast.text.token_counts import TokenCounter
 from ulmfit_fast.text.token_file import TokenCorpus, TokenFile, write_token_file
 from ulmfit_fast.text.tokenizer import DIRECTIONS, KINDS, Tokenizer
@@ -47,7 +48,8 @@ class Corpus:
     @property
     def source(self) -> dict[str, Any]:
         """How a corpus folder's texts were read (``Source.description``); empty for a corpus in memory."""
-        return self.train.source.get("source", {}) if isinstance(self.train, TokenFile) else {}
+        files = isinstance(self.train, TokenFile | ShardedTokens)
+        return self.train.source.get("source", {}) if files else {}  # type: ignore[attr-defined]
 
     @classmethod
     def load(cls, folder: str | Path) -> Corpus:
@@ -60,7 +62,7 @@ class Corpus:
         if not (folder / "train.tokens").exists():
             raise InputError(f"{folder}: not a corpus folder: train.tokens is missing; make one: ulmfit-fast tokenize")
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        train = TokenFile(folder / "train.tokens")
+        train = open_tokens(folder / "train.tokens")
         valid = TokenFile(folder / "valid.tokens") if train.source.get("valid") else None
         check = zlib.crc32((folder / "tokenizer.json").read_bytes())
         for file in (train, valid):
@@ -132,6 +134,7 @@ def tokenize_corpus(
     processes: int = 1,
     on_progress: Callable[[str, int], None] | None = None,
     overwrite: bool = False,
+    shard_bytes: int = 0,
 ) -> tuple[Corpus, dict[str, float]]:
     """Tokenize files into a corpus folder, or open it where it holds just these files tokenized just so.
 
@@ -147,6 +150,8 @@ def tokenize_corpus(
         on_progress: called now and then with what is being done and the bytes of text read since.
         overwrite: allow ``folder`` to hold a corpus of other texts or options, or a damaged one; it is replaced when
             the new texts have been read once.
+        shard_bytes: of text in each of several files for training; 0: one file. Ids, and their order, do not depend on
+            it. Shards that an interrupted call has finished are not tokenized again.
 
     Returns:
         The corpus, and figures on how it was made: megabytes, seconds, documents, tokens (empty if it was there).
@@ -166,18 +171,19 @@ def tokenize_corpus(
         if path is not None:
             check_exists(path)
     with read_once():  # by the readers, which go over the texts two or three times
-        return _tokenize_corpus(source, folder, processes, on_progress, overwrite)
+        return _tokenize_corpus(source, folder, processes, on_progress, overwrite, shard_bytes)
 
 
 def _tokenize_corpus(
-    source: Source, folder: Path, processes: int, on_progress: Callable[[str, int], None] | None, overwrite: bool
-) -> tuple[Corpus, dict[str, float]]:
+    source: Source, folder: Path, processes: int, on_progress: Callable[[str, int], None] | None, overwrite: bool,
+    shard_bytes: int,
+) -> tuple[Corpus, dict[str, float]]:  # fmt: skip
     if (found := _find(folder, source, overwrite)) is not None:  # which needs no permission to write
         return found, {}
     with locked_folder(folder):
         if (found := _find(folder, source, overwrite)) is not None:
             return found, {}
-        return _tokenize(source, folder, processes, on_progress)
+        return _tokenize(source, folder, processes, on_progress, shard_bytes)
 
 
 def _find(folder: Path, source: Source, overwrite: bool) -> Corpus | None:
@@ -203,6 +209,7 @@ def _tokenize(
     folder: Path,
     processes: int,
     on_progress: Callable[[str, int], None] | None,
+    shard_bytes: int,
 ) -> tuple[Corpus, dict[str, float]]:
     start = time.perf_counter()
     reading = _Reading(source, on_progress)
@@ -227,7 +234,18 @@ def _tokenize(
         write("valid.tokens", valid)
         if TokenFile(folder / "valid.tokens").offsets[-1] < 2:
             raise InputError(f"{source.valid_path or source.path}: the texts for validation are empty")
-    train = write("train.tokens", reading.part("tokenize", False) if holds_out else reading.texts("tokenize"))
+    texts = reading.part("tokenize", False) if holds_out else reading.texts("tokenize")
+    train: TokenFile | ShardedTokens
+    if shard_bytes:
+        # Each group's ids are made when they are asked for, which they are not where its shard is there already.
+        shards = (
+            (check, unknown.watch(parallel.encode(tokenizer, group, processes)))
+            for check, group in in_shards(texts, shard_bytes)
+        )
+        train = write_shards(folder / "train.tokens", shards, len(tokenizer), facts | {"valid": has_valid})
+    else:
+        train = write("train.tokens", texts)
+        remove_shards(folder / "train.tokens")
     figures = {
         "megabytes": megabytes, "seconds": time.perf_counter() - start, "documents": float(reading.documents),
         "tokens": float(train.offsets[-1]),

@@ -79,8 +79,10 @@ class Run:
         self._begin_at(epoch)
 
         def after_step(done: EpochProgress) -> None:
-            self._after_step(done)
+            is_over = self._after_step(done)
             on_step(done)
+            if is_over:
+                raise KeyboardInterrupt  # ``interrupted`` writes the checkpoint
 
         self.loop.on_step = after_step
         return self._done
@@ -222,17 +224,17 @@ class Run:
         self._torch_random = self.trainer.generators.state()
         self._buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
-    def _after_step(self, done: EpochProgress) -> None:
+    def _after_step(self, done: EpochProgress) -> bool:
+        """Whether a signal has asked one of several processes to stop."""
         self.trainer.carry()
         self._add_point(done)
         self._remember_step()
         minutes = self.arguments["checkpoint_minutes"]
         is_due = bool(minutes) and time.monotonic() - self._written >= 60 * minutes
         is_due, is_over = self.processes.any(is_due, self.processes.interrupted)
-        if is_over:
-            raise KeyboardInterrupt  # ``interrupted`` writes the checkpoint
-        if is_due:
+        if is_due and not is_over:
             self._save()
+        return is_over
 
     def _add_point(self, done: EpochProgress) -> None:
         """Add a point to the loss curve, if enough losses have come for one."""
