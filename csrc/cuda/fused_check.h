@@ -1,4 +1,4 @@
-// Whether steps may be fused: a kernel that no GPU has run is not trusted.
+// Whether steps may be fused, and backward's products our own: a kernel that no GPU has run is not trusted.
 #pragma once
 
 #include "../lstm.h"

@@ -62,4 +62,39 @@ constexpr FusedTiles fused_tiles(int64_t rows, int64_t hidden, int processors) {
   return best;
 }
 
+constexpr int kProductUnits = 64;  // of a block of backward's product: eight of each lane
+constexpr int64_t kMostSplits = 16;
+
+// A block of backward's product owns 64 units, row_tiles * 8 rows and one of `splits` ranges of the gates.
+struct ProductTiles {
+  int row_tiles, splits;
+
+  constexpr int64_t blocks_of_gates(int64_t rows, int64_t hidden) const {
+    return (hidden + kProductUnits - 1) / kProductUnits *
+           ((rows + row_tiles * kTileRows - 1) / (row_tiles * kTileRows));
+  }
+  constexpr int64_t blocks(int64_t rows, int64_t hidden) const { return blocks_of_gates(rows, hidden) * splits; }
+
+  // Elements that the busiest processor reads.
+  constexpr int64_t reads(int64_t rows, int64_t hidden, int processors) const {
+    const int64_t gates = (hidden / 8 + splits - 1) / splits * kSlab;
+    const int64_t of_block = gates * (kProductUnits + std::min<int64_t>(rows, row_tiles * kTileRows));
+    return (blocks(rows, hidden) + processors - 1) / processors * of_block;
+  }
+};
+
+// Those of which the busiest processor reads least, with a slab of the gates for each warp at least; of equal ones
+// those with the fewest rows. As many splits as the processors have room for: each costs the cell's kernel another
+// read.
+constexpr ProductTiles product_tiles(int64_t rows, int64_t hidden, int processors) {
+  ProductTiles best{0, 0};
+  for (const int row_tiles : kRowTiles) {
+    const int64_t room = processors / ProductTiles{row_tiles, 1}.blocks_of_gates(rows, hidden);
+    const int64_t most = std::min(kMostSplits, hidden / 8 / kFusedWarps);
+    const ProductTiles tiles{row_tiles, static_cast<int>(std::max<int64_t>(1, std::min(room, most)))};
+    if (best.splits == 0 || tiles.reads(rows, hidden, processors) < best.reads(rows, hidden, processors)) best = tiles;
+  }
+  return best;
+}
+
 }  // namespace ulmfit_fast::cuda

@@ -1,12 +1,14 @@
 // lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step (with a projection, two
 // of each), the large products around them at once. Where gradients stop every `bptt` steps, the chunks between run
 // side by side. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it. Where
-// that is allowed, forward takes one launch a step (fused_forward.h).
+// that is allowed, forward takes one launch a step (fused_forward.h), and backward products of our own
+// (fused_backward.h).
 #include "lstm_call.h"
 
 #include <algorithm>
 
 #include "../common/philox.h"
+#include "fused_backward.h"
 #include "fused_check.h"
 #include "fused_forward.h"
 #include "lstm_kernels.h"
@@ -178,7 +180,7 @@ Tensor weight_hh_gradient(const LstmInputs& a, const Steps& steps, const Tensor&
 
 template <typename E>
 Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse, int64_t bptt,
-                  const Saved& saved, Needs needs) {
+                  const Saved& saved, Needs needs, const Recurrence& how) {
   using Acc = Accumulator<E>;
   const ScalarType dtype = dtype_of(a.input), state_dtype = state_dtype_of(a.input);
   const int64_t hidden = a.hidden(), width = a.output_size();
@@ -195,7 +197,9 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
 
   const Tensor gates = as_contiguous(saved.gates), cells = as_contiguous(saved.cells);
   const Tensor output = as_contiguous(saved.output), c0 = converted(a.c0, state_dtype);
-  const Tensor weight_hh = dropped_weight<E>(a);
+  std::optional<FusedBackward<E>> fused = FusedBackward<E>::of(a, chunks.state_rows(), how);
+  OptionalTensor weight_hh;
+  if (!fused || needs[kNeedH0]) weight_hh = dropped_weight<E>(a);
   const OptionalTensor weight_hr = converted(a.weight_hr, dtype);
   const OptionalTensor grad_output = as_contiguous(grads.output), grad_h_n = as_contiguous(grads.h_n);
   const OptionalTensor grad_c_n = converted(grads.c_n, state_dtype);
@@ -218,6 +222,8 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   BackwardStep<E> step{};
   step.hidden = hidden;
   step.state.width = width;
+  step.state.parts = 1;
+  step.state.scale = 1;
   step.state.grad_output = pointer<E>(grad_output);
   step.state.grad_h_n = pointer<E>(grad_h_n);
   step.state.grad_total = pointer<Acc>(grad_total);
@@ -237,12 +243,17 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
     const BackwardSteps::Step at = chunks.at(j);
     const int groups = static_cast<int>(at.groups.size());
     OptionalTensor from_next, grad_cell_output;
+    step.state.from_next = nullptr;
     if (at.continued > 0) {
       const Tensor after = together.has_value() ? rows_of(*together, 0, at.continued)
                                                 : rows_of(grad_gates, steps.first_row(j + 1), at.continued);
-      from_next = multiply(after, weight_hh, state_dtype);
+      if (fused) {
+        fused->run(stream, after, step.state);
+      } else {
+        from_next = multiply(after, *weight_hh, state_dtype);
+        step.state.from_next = pointer<Acc>(from_next);
+      }
     }
-    step.state.from_next = pointer<Acc>(from_next);
     if (projected) {
       state_gradient<E>(stream, step.state, mutable_pointer(grad_h_rows), mutable_pointer(h_together), at.groups.data(),
                         groups, at.rows);
@@ -268,7 +279,7 @@ Backward backward(const ResultGradients& grads, const LstmInputs& a, const PoolI
   const auto first_gates = [&] { return first.has_value() ? *first : rows_of(grad_gates, 0, a.batch()); };
   const std::array<int64_t, 1> all_rows{0};
   return {needs[kNeedInput] ? multiply(grad_gates, converted(a.weight_ih, dtype), dtype) : no_gradient(a.input),
-          needs[kNeedH0] ? multiply(first_gates(), weight_hh, dtype) : no_gradient(a.h0),
+          needs[kNeedH0] ? multiply(first_gates(), *weight_hh, dtype) : no_gradient(a.h0),
           needs[kNeedH0] ? copied(rows_of(grad_c, 0, a.batch()), dtype_of(a.c0)) : no_gradient(a.c0),
           needs[kNeedWeightIh] ? multiply(transposed(grad_gates), a.input, dtype_of(a.weight_ih))
                                : no_gradient(a.weight_ih),
@@ -292,11 +303,16 @@ ForwardResult run_lstm_forward_cuda(const LstmInputs& a, const PoolInputs* pool,
   return run_lstm_forward(a, pool, reverse, keep, {.fused = may_fuse(a)});
 }
 
+Backward cuda::run_lstm_backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool,
+                                 bool reverse, int64_t bptt, const Saved& saved, Needs needs, const Recurrence& how) {
+  return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input),
+                   [&]<typename T>() { return backward<T>(grads, a, pool, reverse, bptt, saved, needs, how); });
+}
+
 Backward run_lstm_backward_cuda(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
                                 int64_t bptt, const Saved& saved, Needs needs) {
   const DeviceGuard guard(a.input);
-  return for_dtype("ulmfit_fast.ops.lstm", dtype_of(a.input),
-                   [&]<typename T>() { return backward<T>(grads, a, pool, reverse, bptt, saved, needs); });
+  return run_lstm_backward(grads, a, pool, reverse, bptt, saved, needs, {.fused = may_fuse(a)});
 }
 
 }  // namespace ulmfit_fast

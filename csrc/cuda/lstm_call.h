@@ -9,12 +9,14 @@ namespace cuda {
 
 // How a call's steps run.
 struct Recurrence {
-  bool fused = false;                              // in one launch each, where sizes and device allow it
+  bool fused = false;                              // by kernels of our own, where sizes and device allow it
   std::optional<FusedTiles> tiles = std::nullopt;  // none: as planned
 };
 
 ForwardResult run_lstm_forward(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep,
                                const Recurrence& how);
+Backward run_lstm_backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
+                           int64_t bptt, const Saved& saved, Needs needs, const Recurrence& how);
 
 }  // namespace cuda
 

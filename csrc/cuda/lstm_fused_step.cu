@@ -41,18 +41,6 @@ struct Cell {
   bool exists;
 };
 
-template <typename E>
-__device__ Eight load(const E* from) {
-  return *reinterpret_cast<const Eight*>(from);
-}
-
-__device__ inline void clear_dropped(Eight& weight, uint32_t keep) {
-  for (int pair = 0; pair < 4; ++pair) {
-    const uint32_t low = (keep >> (2 * pair)) & 1u, high = (keep >> (2 * pair + 1)) & 1u;
-    weight.pairs[pair] &= low * 0xFFFFu | high * 0xFFFF0000u;
-  }
-}
-
 template <typename E, int unit_tiles, int row_tiles>
 __global__ void __launch_bounds__(kFusedThreads)
     fused_forward_step_kernel(const __grid_constant__ FusedForwardStep<E> a) {
@@ -84,12 +72,12 @@ __global__ void __launch_bounds__(kFusedThreads)
       if (unit >= hidden) continue;
       for (int gate = 0; gate < 4; ++gate) {
         const int64_t at = (gate * hidden + unit) * hidden + column;
-        loaded.weight[tile][gate] = load(a.weight + at);
+        loaded.weight[tile][gate] = load_eight(a.weight + at);
         if (a.keep != nullptr) loaded.keep[tile][gate] = a.keep[at / kAtOnce];
       }
     }
     for (int tile = 0; tile < row_tiles; ++tile)
-      if (rows[tile] != nullptr) loaded.state[tile] = load(rows[tile] + column);
+      if (rows[tile] != nullptr) loaded.state[tile] = load_eight(rows[tile] + column);
     return loaded;
   };
 

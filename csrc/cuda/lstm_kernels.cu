@@ -65,9 +65,12 @@ __device__ Accumulator<E> gradient_of_h(const StateGradient<E>& a, const StepRow
       if (a.grad_maximum != nullptr && a.argmax[index] == step) grad += a.grad_maximum[index];
     }
   }
-  if (r < group.continued)
-    grad += a.from_next[(group.next + r) * a.width + column];
-  else if (r >= group.going_on && a.grad_h_n != nullptr)
+  if (r < group.continued) {
+    Acc sum = 0;
+    for (int64_t part = 0; part < a.parts; ++part)
+      sum += a.from_next[part * a.part_elements + (group.next + r) * a.width + column];
+    grad += sum * a.scale;
+  } else if (r >= group.going_on && a.grad_h_n != nullptr)
     grad += static_cast<Acc>(a.grad_h_n[index]);
   return grad;
 }

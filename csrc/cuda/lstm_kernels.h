@@ -69,7 +69,9 @@ template <typename E>
 struct StateGradient {
   using Acc = Accumulator<E>;
   int64_t width;
-  const Acc* from_next;     // grad a_{t+1} W_hh of all groups' rows, [.., P]
+  const Acc* from_next;  // grad a_{t+1} W_hh of all groups' rows, [.., P]: so many parts of it, each of so many
+  int64_t parts, part_elements;
+  Acc scale;                // elements, and what multiplies their sum
   const E* grad_output;     // [N, P] or null
   const E* grad_h_n;        // [B, P] or null
   const Acc* grad_total;    // [D, P] or null, as are the next

@@ -20,6 +20,19 @@ struct alignas(16) Eight {
   uint32_t pairs[4];
 };
 
+template <typename E>
+__device__ inline Eight load_eight(const E* from) {
+  return *reinterpret_cast<const Eight*>(from);
+}
+
+// Of eight weights those stay whose bits are set, the lowest first.
+__device__ inline void clear_dropped(Eight& weight, uint32_t keep) {
+  for (int pair = 0; pair < 4; ++pair) {
+    const uint32_t low = (keep >> (2 * pair)) & 1u, high = (keep >> (2 * pair + 1)) & 1u;
+    weight.pairs[pair] &= low * 0xFFFFu | high * 0xFFFF0000u;
+  }
+}
+
 // All lanes of a warp together. E: bfloat16 or float16.
 template <typename E>
 __device__ inline void multiply_add(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

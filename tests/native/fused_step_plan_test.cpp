@@ -73,12 +73,28 @@ void check_fused_step_plan() {
       }
     }
   }
+  for (const int processors : {1, 82, 108, 132}) {
+    for (const int64_t hidden : {8, 16, 64, 72, 400, 1152, 4096}) {
+      for (int64_t rows = 1; rows <= cuda::kMostFusedRows; ++rows) {
+        const cuda::ProductTiles tiles = cuda::product_tiles(rows, hidden, processors);
+        const auto hold = [&](bool holds, const char* what) { require(holds, what, rows, hidden, processors); };
+        const int64_t units = (hidden + 63) / 64, row_blocks = (rows + tiles.row_tiles * 8 - 1) / (tiles.row_tiles * 8);
+        hold(tiles.splits >= 1 && tiles.splits <= cuda::kMostSplits, "a range of the gates");
+        hold(tiles.splits == 1 || hidden / 8 / tiles.splits >= cuda::kFusedWarps, "a slab for each warp");
+        hold(tiles.blocks(rows, hidden) == units * row_blocks * tiles.splits, "blocks of backward's product");
+        hold(tiles.splits == 1 || tiles.blocks(rows, hidden) <= processors, "no split that waits");
+        hold(cuda::kFusedWarps / 2 * tiles.row_tiles * 8 * 65 * 4 <= kMostShared, "room for the product's sums");
+      }
+    }
+  }
   const auto is = [](FusedTiles tiles, int unit_tiles, int row_tiles) {
     return tiles.unit_tiles == unit_tiles && tiles.row_tiles == row_tiles;
   };
   require(is(cuda::fused_tiles(1, 1152, 132), 2, 1), "one row in 72 blocks, not 144 of which some wait", 1, 1152, 132);
   require(is(cuda::fused_tiles(64, 1152, 132), 2, 4), "two blocks of rows", 64, 1152, 132);
   require(is(cuda::fused_tiles(16, 64, 132), 1, 1), "as many blocks as there are", 16, 64, 132);
+  const cuda::ProductTiles product = cuda::product_tiles(64, 1152, 132);
+  require(product.row_tiles == 4 && product.splits == 3, "36 blocks of three ranges each", 64, 1152, 132);
 }
 
 }  // namespace ulmfit_fast

@@ -1,4 +1,4 @@
-"""The compiled PTX of the fused LSTM step against a plain loop, as test_cuda_kernels.py has the other kernels."""
+"""The compiled PTX of the fused LSTM steps against a plain loop, as test_cuda_kernels.py has the other kernels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.native.test_ptx_machine import without
 from ulmfit_fast.ops import reference
 
 pytestmark = needs_nvcc
-SOURCE, THREADS, P = "lstm_fused_step.cu", 256, 0.3
+SOURCE, PRODUCT, THREADS, P = "lstm_fused_step.cu", "lstm_fused_product.cu", 256, 0.3
 TILES = [(units, rows) for units in (1, 2) for rows in (1, 2, 4)]
 DTYPES = [torch.bfloat16, torch.float16]
 each_schedule = pytest.mark.parametrize("schedule", [None, 1, 2])
@@ -119,6 +119,39 @@ def test_small_ones(rows: int, hidden: int) -> None:
     run((1, 1), case(torch.float16, rows, hidden, drop=False, pooled=False), torch.float16, None)
 
 
+def product_kernel(dtype: torch.dtype, row_tiles: int) -> Program:
+    return kernel(PRODUCT, f"fused_product_kernelI{CODES[dtype]}Li{row_tiles}EE")
+
+
+def product_case(dtype: torch.dtype, rows: int, hidden: int, splits: int) -> dict[str, Any]:
+    keep = reference.dropconnect_mask(torch.tensor(7), 4 * hidden, hidden, P)
+    return {
+        "rows": rows, "hidden": hidden, "gates": torch.randn(rows, 4 * hidden).to(dtype),
+        "weight": (torch.randn(4 * hidden, hidden) / hidden**0.5).to(dtype),
+        "keep": torch.from_numpy(np.packbits(keep.numpy().ravel(), bitorder="little")),
+        "parts": torch.full((splits, rows, hidden), torch.nan), "splits": np.int32(splits), "mask": keep,
+    }  # fmt: skip
+
+
+def multiply(code: Program, row_tiles: int, a: dict[str, Any], schedule: int | None) -> None:
+    blocks = -(-a["hidden"] // 64) * -(-a["rows"] // (8 * row_tiles)) * int(a["splits"])
+    arguments = [a[name] for name in ("rows", "hidden", "gates", "weight", "keep", "parts", "splits")]
+    Launcher(schedule).blocks(code, blocks, THREADS, arguments)
+
+
+@pytest.mark.parametrize(("hidden", "splits", "drop"), [(72, 2, True), (8, 1, False)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("row_tiles", [1, 2, 4])
+def test_product(row_tiles: int, dtype: torch.dtype, hidden: int, splits: int, drop: bool) -> None:
+    """A last block of units and one of rows that are not full; nine slabs of gates for two times eight warps."""
+    a = product_case(dtype, 8 * row_tiles + 3, hidden, splits)
+    if not drop:
+        a["keep"], a["mask"] = None, torch.ones(4 * hidden, hidden)
+    multiply(product_kernel(dtype, row_tiles), row_tiles, a, schedule=1)
+    expected = a["gates"].double() @ (a["weight"].double() * a["mask"].double())
+    assert_near(a["parts"].double().sum(0), expected, torch.float32, 8)
+
+
 @pytest.mark.parametrize("on_device", [True, False])
 @pytest.mark.parametrize("p", [0.1, 0.999])
 def test_keep_bits(p: float, on_device: bool) -> None:
@@ -149,6 +182,30 @@ def test_a_removed_barrier_is_found(schedule: int | None) -> None:
         launch(without(step_kernel(torch.bfloat16, (1, 1)), "bar"), (1, 1), case(torch.bfloat16, 5, 40), schedule)
 
 
+@each_schedule
+def test_a_removed_barrier_of_the_product_is_found(schedule: int | None) -> None:
+    a = product_case(torch.bfloat16, 3, 64, 1)
+    with pytest.raises((RaceError, UninitialisedError)):
+        multiply(without(product_kernel(torch.bfloat16, 1), "bar"), 1, a, schedule)
+
+
+@pytest.mark.parametrize("name", ["gates", "weight", "keep", "parts"])
+def test_a_buffer_of_the_product_that_is_too_small_is_found(name: str) -> None:
+    a = product_case(torch.bfloat16, 3, 64, 1)
+    a[name] = a[name].reshape(-1)[:-1].clone()
+    with pytest.raises(OutOfBoundsError):
+        multiply(product_kernel(torch.bfloat16, 1), 1, a, None)
+
+
+def test_two_splits_in_one_place_are_a_race() -> None:
+    """Blocks that begin where another one ends, and write what that one writes."""
+    a = product_case(torch.bfloat16, 3, 64, 1)
+    code = product_kernel(torch.bfloat16, 1)
+    arguments = [a[name] for name in ("rows", "hidden", "gates", "weight", "keep", "parts", "splits")]
+    with pytest.raises((RaceError, OutOfBoundsError)):
+        Launcher().blocks(code, 2, THREADS, arguments)
+
+
 @pytest.mark.parametrize("name", ["weight", "keep", "h0", "from_input", "bias", "c", "output", "total", "argmax"])
 def test_a_buffer_that_is_too_small_is_found(name: str) -> None:
     a = case(torch.bfloat16, 5, 40)
@@ -173,7 +230,7 @@ def test_half_a_warp_cannot_multiply() -> None:
 
 
 def test_every_kernel_has_been_run() -> None:
-    names = set(kernels(ROOT / "csrc" / "cuda" / SOURCE))
+    names = {name for source in (SOURCE, PRODUCT) for name in kernels(ROOT / "csrc" / "cuda" / source)}
     if not launched & names:
         pytest.skip("the other tests did not run")
     assert names <= launched

@@ -79,6 +79,16 @@ def test_a_fused_step_uses_the_tensor_cores(units: int, rows: int, dtype: str, p
     assert sum(one.startswith("LDG.E.128") for one in code) >= 4 * units + rows
 
 
+@each_architecture
+@pytest.mark.parametrize("row_tiles", [1, 4])
+def test_a_product_of_backward_uses_the_tensor_cores(row_tiles: int, architecture: str) -> None:
+    found = instructions(ROOT / "csrc" / "cuda" / "lstm_fused_product.cu", architecture)
+    name = f"fused_product_kernel{MANGLED['bfloat16']}Li{row_tiles}E"
+    (code,) = (code for kernel, code in found.items() if name in kernel)
+    assert code.count("HMMA.16816.F32.BF16") >= 8 * row_tiles
+    assert sum(one.startswith("LDG.E.128") for one in code) >= 8 + row_tiles
+
+
 def test_what_is_on_the_stack_would_be_seen(tmp_path: Path) -> None:
     source = tmp_path / "spills.cu"
     source.write_text(

@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tests.native.ptx.arithmetic import compute
 from tests.native.ptx.compiler import compiled, needs_nvcc
 from tests.native.ptx.launches import Launcher, number, program
 from tests.native.ptx.machine import DeviceAssertionError, DivergenceError
@@ -173,3 +175,16 @@ def test_shuffles(planted: dict[str, Program], schedule: int | None) -> None:
     run(planted["clean sums"], schedule, out, x)
     before = torch.where(torch.arange(64) % 32 == 0, x, x - 1)
     assert torch.equal(out, x.view(2, 32).sum(1).repeat_interleave(32) + before)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("prmt", (0x11223344, 0xAABBCCDD, 0x5410), 0xCCDD3344),  # the lower halves of both
+        ("prmt", (0x11223344, 0xAABBCCDD, 0x7632), 0xAABB1122),
+        ("prmt", (0x11223344, 0xAABBCCDD, 0x00F8), 0x4444FF00),  # signs of the first byte and of the last
+        ("bfi", (0xAB, 0x11223344, 8, 4), 0x11223B44),
+    ],
+)
+def test_bits_and_bytes(name: str, values: tuple[int, ...], expected: int) -> None:
+    assert compute(name, ("b32",), [np.array([value], np.uint64) for value in values]).tolist() == [expected]

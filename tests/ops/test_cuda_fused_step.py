@@ -19,7 +19,7 @@ from tests.ops import test_lstm as lstm
 from tests.ops import test_lstm_pool as lstm_pool
 from tests.ops.cases import Case
 from tests.ops.test_cuda import CUDA_CODE, USABLE, assert_near, on_device
-from tests.ops.test_cuda_launches import LIBRARY, counts
+from tests.ops.test_cuda_launches import DENSE, LIBRARY, RAGGED, STEPS, counted, counts, lstm_calls
 from ulmfit_fast import ops
 from ulmfit_fast.ops import reference
 
@@ -112,6 +112,25 @@ def test_rows_that_are_not_aligned() -> None:
 def test_a_step_is_one_launch(case: Case, dtype: torch.dtype) -> None:
     """One more for the mask's bits; the only product is that of the inputs."""
     assert used(case, dtype) == (max(case.lengths) + (case.p > 0), 1)
+
+
+@emulated
+@each_dtype
+@pytest.mark.parametrize(("lengths", "bptt"), [(DENSE, 0), (RAGGED, 0), (DENSE, 5)], ids=["dense", "ragged", "chunks"])
+def test_backward_is_two_launches_a_step(lengths: tuple[int, ...], bptt: int, dtype: torch.dtype) -> None:
+    """The first step has no product. Beside them: the mask's bits, W_hh for h0's gradient, the mask on W_hh's gradient,
+    the rows before of a ragged batch. Products: four or five, for all steps at once."""
+    launches, products, _ = counted(lstm_calls(lengths, bptt, 16, dtype)[1])
+    steps, ragged = bptt or STEPS, lengths == RAGGED
+    assert launches == 2 * steps - 1 + 3 + ragged
+    assert products == 5 - ragged
+
+
+@each_dtype
+def test_chunks(dtype: torch.dtype) -> None:
+    arguments = Case("fused, chunks", (5, 5, 3), 5, 24, p=0.3).arguments(dtype) | {"bptt": 2}
+    expected = lstm.run_with_gradients(reference.lstm, cross_entropy.in_double(arguments))
+    assert_near(lstm.run_with_gradients(ops.lstm, on_device(arguments)), expected, dtype)
 
 
 @emulated

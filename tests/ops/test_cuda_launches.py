@@ -45,10 +45,12 @@ def counted(work: Callable[[], Any]) -> tuple[int, int, int]:
     return after[0] - before[0], after[1] - before[1], sum(names.count(f"aten::{name}") for name in LAUNCHING)
 
 
-def lstm_calls(lengths: tuple[int, ...], bptt: int = 0, **options: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def lstm_calls(
+    lengths: tuple[int, ...], bptt: int = 0, hidden: int = 12, dtype: torch.dtype = torch.float32, **options: Any
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Forward and backward of the op itself, with DropConnect and every gradient."""
-    case = Case("launches", lengths, 8, 12, p=0.3, **options)
-    a = case.arguments(torch.float32, requires_grad=False) | {"bptt": bptt, "keep": 2}
+    case = Case("launches", lengths, 8, hidden, p=0.3, **options)
+    a = case.arguments(dtype, requires_grad=False) | {"bptt": bptt, "keep": 2}
     output, _, _, gates, cells = native.lstm(**a)
     given = {name: a[name] for name in a if not name.startswith("bias") and name != "keep"}
     grads = {"grad_output": torch.ones_like(output), "grad_h_n": None, "grad_c_n": None}

@@ -64,6 +64,27 @@ def test_lstm() -> None:
     soak(check)
 
 
+def test_fused_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the step in two launches, within rounding: with the same weights dropped, the same rows going on."""
+
+    def check(draw: random.Random) -> None:
+        case = Case(
+            "soak", lengths_of(draw, draw.choice([3, 20, 60]), 6), draw.randint(1, 40), 8 * draw.randint(1, 12), 0,
+            draw.random() < 0.8, draw.choice([0.0, 0.4]), draw.random() < 0.4,
+        )  # fmt: skip
+        arguments = case.arguments(draw.choice([torch.bfloat16, torch.float16]))
+        arguments["bptt"] = 0 if case.reverse else draw.choice([0, 1, 3])
+        results = []
+        for fused in "10":
+            monkeypatch.setenv("ULMFIT_FAST_CUDA_FUSED_STEP", fused)
+            results.append(lstm.run_with_gradients(ops.lstm, on_device(arguments)))
+        for name, expected in results[1].items():
+            difference = (results[0][name] - expected).double().abs().max()
+            assert difference <= 3e-2 * (1 + expected.double().abs().max()), name
+
+    soak(check)
+
+
 def test_linear_cross_entropy() -> None:
     def check(draw: random.Random) -> None:
         dtype = draw.choice(DTYPES)

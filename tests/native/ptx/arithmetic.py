@@ -187,6 +187,14 @@ def _integer(name: str, modifiers: tuple[str, ...], values: list[Bits], kind: st
             case "bfi":  # so many low bits of the first into the second, from a place on
                 part = (np.uint64(1) << x[3] & np.uint64(0xFF)) - np.uint64(1) << x[2]
                 return cut((x[0] << x[2] & part) | (x[1] & ~part), bits)
+            case "prmt":  # bytes of both, each chosen by four bits of the third; the highest of them repeats its sign
+                both, result = x[0] | x[1] << np.uint64(32), np.zeros_like(x[0])
+                for place in range(4):
+                    chosen = x[2] >> np.uint64(4 * place)
+                    byte = both >> (np.uint64(8) * (chosen & np.uint64(7))) & np.uint64(0xFF)
+                    sign = np.where(byte >= 0x80, np.uint64(0xFF), np.uint64(0))
+                    result |= np.where(chosen & np.uint64(8) != 0, sign, byte) << np.uint64(8 * place)
+                return result
             case "add":
                 return cut(x[0] + x[1], bits)
             case "sub":
