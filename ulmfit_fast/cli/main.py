@@ -127,7 +127,9 @@ class _Group(click.Group):
         widest = max(map(len, self._MODULES))
         for title, modules in self._SECTIONS.items():
             commands = [(name, self.get_command(ctx, name)) for name in modules]
-            rows = [(name.ljust(widest), found.get_short_help_str(200)) for name, found in commands if found is not None]
+            rows = [
+                (name.ljust(widest), found.get_short_help_str(200)) for name, found in commands if found is not None
+            ]
             with formatter.section(title):
                 formatter.write_dl(rows)
 
