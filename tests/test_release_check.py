@@ -21,8 +21,9 @@ _spec.loader.exec_module(release_check)
 def check(folder: Path, status: int, said: str) -> list[str]:
     """The check with a pip-audit that says so; returns what it was asked."""
     tools = folder / "python"
-    tools.write_text(f"#!{sys.executable}\nimport sys\nopen({str(folder / 'asked')!r}, 'w').write(' '.join(sys.argv[1:]))\n"
-                     f"print({said!r}, file=sys.stderr)\nsys.exit({status})\n")  # fmt: skip
+    asked = f"open({str(folder / 'asked')!r}, 'w').write(' '.join(sys.argv[1:]))"
+    answer = f"print({said!r}, file=sys.stderr)\nsys.exit({status})\n"
+    tools.write_text(f"#!{sys.executable}\nimport sys\n{asked}\n{answer}")
     tools.chmod(0o755)
     release = release_check.Release.__new__(release_check.Release)
     release.tools = tools
