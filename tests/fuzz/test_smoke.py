@@ -38,8 +38,7 @@ class Bad(Surface):
         number = self.drawn = getattr(self, "drawn", -1) + 1
         return (
             lambda: None, _refuse, _wrong, _raise, lambda: os.system("true"), _allocate, lambda: os.abort(),
-            lambda: None,
-            lambda: time.sleep(60), lambda: eval("1 + 1"), lambda: None,
+            lambda: None, lambda: time.sleep(60), lambda: eval("1 + 1"), lambda: None,
         )[number + self.skipped()]  # fmt: skip
 
     def skipped(self) -> int:
