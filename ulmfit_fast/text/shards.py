@@ -47,6 +47,10 @@ class ShardedTokens:
                 raise InputError(f"{shard.path}: not the shard that {self.path.name} names; {_AGAIN}")
             self.shards.append(shard)
             self.checksum = zlib.crc32(repr((entry["checksum"], entry["tokens"])).encode(), self.checksum)
+        vocabularies = {shard.vocabulary for shard in self.shards}
+        if len(vocabularies) != 1:
+            raise InputError(f"{self.path}: its shards have {len(vocabularies)} vocabularies, not one; {_AGAIN}")
+        self.vocabulary: int = vocabularies.pop()
         self._begins = np.concatenate([[0], np.cumsum([int(shard.offsets[-1]) for shard in self.shards])])
         parts = [shard.offsets[1:] + begin for shard, begin in zip(self.shards, self._begins, strict=False)]
         self.offsets: np.ndarray = np.concatenate([np.zeros(1, np.int64), *parts])
