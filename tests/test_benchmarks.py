@@ -15,7 +15,8 @@ from benchmarks.conftest import DTYPES
 def test_benchmarks_and_their_report(tmp_path: Path) -> None:
     pytest.importorskip("fastai", reason="fastai is not installed")
     root, results = Path(__file__).parents[1], tmp_path / "results.json"
-    environment = os.environ | {"ULMFIT_FAST_BENCH": "smoke"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment = kept | {"ULMFIT_FAST_BENCH": "smoke"}
     for command in (
         ["pytest", "-q", "benchmarks", "--benchmark-only", f"--benchmark-json={results}"],
         ["benchmarks.report", str(results)],

@@ -34,7 +34,7 @@ def test_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_pretrained("tiny") == folder
     assert finetune_lm(texts, "tiny", FINETUNE, progress=False).model.encoder.config.hidden_size == 16
     estimator = ULMFiTClassifier(pretrained="tiny", finetune_config=FINETUNE, progress=False)
-    assert estimator._language_model(texts).tokenizer.direction == "forward"
+    assert next(estimator._language_models(texts)).tokenizer.direction == "forward"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
     assert find_pretrained("tiny") == Path("tiny")  # the user's own folder

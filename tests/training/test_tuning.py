@@ -270,7 +270,7 @@ def test_augmented_training(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ClassifierTrainer.compute_loss
 
     def compute_loss(self: Any, batch: Any) -> Any:
-        read.append(batch[0].data.clone())
+        read.append(batch.documents.data.clone())
         return real(self, batch)
 
     monkeypatch.setattr(ClassifierTrainer, "compute_loss", compute_loss)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ulmfit_fast.core.device import autocast
-from ulmfit_fast.core.errors import TrainingDivergedError
+from ulmfit_fast.core.errors import TrainingDivergedError, shortened
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.progress import Progress, progress_bar
 from ulmfit_fast.storage.opening import opened_by_name
@@ -296,6 +296,8 @@ class BestWeights:
         return self.loss
 
     def set_state(self, state: float) -> None:
+        if type(state) not in (int, float):
+            raise ValueError(f"best is {shortened(repr(state), 40)}")
         self.loss = state
 
     def missing(self) -> Path | None:

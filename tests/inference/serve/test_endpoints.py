@@ -82,7 +82,7 @@ def test_what_there_is(serve: Serve, loaded: Classifiers) -> None:
     assert client.ask("/models")[1] == [{"name": "a", **one}, {"name": "b", **one}]
     assert client.ask("/health")[:2] == (200, {"status": "ok"})
     paths = client.ask("/openapi.json")[1]["paths"]
-    assert set(paths) == {"/predict", "/stream", "/models", "/health", "/metrics"}
+    assert set(paths) == {"/predict", "/explain", "/stream", "/models", "/health", "/metrics"}
     assert "413" in paths["/predict"]["post"]["responses"]
     assert client.ask("/docs")[0] == 200
     status, page, headers = client.ask("/")
