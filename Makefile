@@ -66,9 +66,9 @@ fuzz-native: build $(VENV)/.dev  ## the native ops alone, under the sanitizers: 
 	@mkdir -p build/fuzz
 	PATH="$(abspath $(BIN)):$$PATH" && eval cmake -S . -B build/asan -DCMAKE_BUILD_TYPE=Debug "'-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1'" \
 	  -DULMFIT_FAST_SANITIZE=address,undefined "$$(python setup.py --print-cmake-arguments)" >/dev/null && \
-	  cmake --build build/asan >/dev/null && rm -rf build/asan/root && mkdir build/asan/root && \
-	  cp -r ulmfit_fast tests build/asan/root/ && cp build/asan/_C*.so build/asan/root/ulmfit_fast/
-	cd build/asan/root && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  cmake --build build/asan >/dev/null && rm -rf build/asan/tree && mkdir build/asan/tree && \
+	  cp -r ulmfit_fast tests build/asan/tree/ && cp build/asan/_C*.so build/asan/tree/ulmfit_fast/
+	cd build/asan/tree && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4000 \
 	  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONPATH=. \
 	  $(abspath $(BIN))/python -m tests.fuzz operations --minutes $(MINUTES) --seed $(SEED) --output $(abspath build/fuzz)/native.txt

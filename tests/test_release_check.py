@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "tools" / "release_check.py"
-if not SCRIPT.exists():
-    pytest.skip("the sources' tools/ are not here", allow_module_level=True)
-_spec = importlib.util.spec_from_file_location("release_check", SCRIPT)
-assert _spec is not None
-assert _spec.loader is not None
-release_check = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(release_check)
+from tests.scripts import TOOLS, script
+
+release_check = script("release_check")
 
 
 def check(folder: Path, status: int, said: str) -> list[str]:
@@ -35,7 +29,7 @@ def test_every_pinned_file_is_audited(tmp_path: Path) -> None:
     asked = check(tmp_path, 0, "No known vulnerabilities found")
     assert asked[:2] == ["-m", "pip_audit"]
     files = {Path(name).name for name in asked if name.endswith(".txt")}
-    assert files == {path.name for path in SCRIPT.parents[1].glob("requirements-*.txt")}
+    assert files == {path.name for path in TOOLS.parent.glob("requirements-*.txt")}
 
 
 def test_a_known_weakness_speaks_against_a_release(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import os
 import socket
 import subprocess
@@ -15,15 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import script
+
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "tools" / "setup_venv.py"
-if not SCRIPT.exists():
-    pytest.skip("the sources' tools/ are not here", allow_module_level=True)
-_spec = importlib.util.spec_from_file_location("setup_venv", SCRIPT)
-assert _spec is not None
-assert _spec.loader is not None
-setup_venv = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(setup_venv)
+setup_venv = script("setup_venv")
 
 LIMIT = 2.0
 

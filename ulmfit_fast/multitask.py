@@ -11,7 +11,8 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.random import Generators
 from ulmfit_fast.pipeline import LANGUAGE_MODEL, finetune_lm
-from ulmfit_fast.storage.model_folder import CHECKPOINT, writes_output
+from ulmfit_fast.storage.model_folder import CHECKPOINT
+from ulmfit_fast.storage.output_folder import writes_output
 from ulmfit_fast.storage.several_tables import check_names, check_tables_folder
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label

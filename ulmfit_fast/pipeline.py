@@ -18,7 +18,8 @@ from ulmfit_fast.nn.build import new_module
 from ulmfit_fast.nn.encoders import make_encoder
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import remap_vocabulary, writes_output
+from ulmfit_fast.storage.model_folder import remap_vocabulary
+from ulmfit_fast.storage.output_folder import writes_output
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.task import Task

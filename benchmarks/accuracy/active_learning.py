@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy import results
+from benchmarks.accuracy.command import run_or_report
 from benchmarks.accuracy.data import DATA_SETS, DataSet, load
 from benchmarks.accuracy.embeddings import EmbeddingCache
 from benchmarks.accuracy.models.logistic import fit_logistic
@@ -220,17 +221,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
-    if options.data_set == "report":
-        text = report(options.results)
-        (options.results / "README.md").write_text(text, encoding="utf-8")
-        print(text)
-        return 0
-    try:
-        benchmark(options, arguments)
-    except FileNotFoundError as error:
-        print(f"benchmarks.accuracy.active_learning: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_or_report("benchmarks.accuracy.active_learning", options, arguments, benchmark, report)
 
 
 if __name__ == "__main__":

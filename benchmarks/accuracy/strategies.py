@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.accuracy import results
+from benchmarks.accuracy.command import run_or_report
 from benchmarks.accuracy.data import data_folder
 from benchmarks.accuracy.models.minilm import MiniLM
 from benchmarks.accuracy.results import Line
@@ -239,17 +240,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
-    if options.data_set == "report":
-        text = report(options.results)
-        (options.results / "README.md").write_text(text, encoding="utf-8")
-        print(text)
-        return 0
-    try:
-        benchmark(options, arguments)
-    except (FileNotFoundError, ImportError) as error:
-        print(f"benchmarks.accuracy.strategies: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_or_report("benchmarks.accuracy.strategies", options, arguments, benchmark, report)
 
 
 if __name__ == "__main__":

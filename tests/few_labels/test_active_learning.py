@@ -103,6 +103,14 @@ def test_vectors_are_what_the_head_sees(models: Path) -> None:
     assert language_model_vectors(model, tokenizer, texts)[0] == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_model_that_computes_nan_suggests_nothing(models: Path) -> None:
+    for broken in ("head.0.weight", "bpt3c.encoder.encoder.weight"):
+        classifiers = Classifiers.load([models / "clf"])
+        dict(classifiers.members[0][0].named_parameters())[broken].data.fill_(float("nan"))
+        with pytest.raises(InputError, match="the model computes NaN for some texts"):
+            vectors_and_predictions(classifiers, make_task(4)[0])
+
+
 def test_the_command(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rows that have a label, here and in another table, are not suggested; the output is filled in and trained on."""
     texts, labels = make_task(40, seed=7)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +12,7 @@ from random import Random
 import numpy as np
 import torch
 
-from tests.fuzz.models import Files, damaged_file, files_of
+from tests.fuzz.models import Files, damaged_file, files_of, write_anew
 from tests.fuzz.mutations import damaged, damaged_json
 from tests.fuzz.surface import Case, Surface
 from tests.tiny import make_task
@@ -79,11 +78,7 @@ class Corpora(Surface):
             files[name] = forged(random, files[name])
         else:
             files[name] = damaged_file(random, name, files[name])
-        shutil.rmtree(self.place, ignore_errors=True)
-        self.place.mkdir()
-        for name, data in files.items():
-            (self.place / name).write_bytes(data)
-        self.size = sum(map(len, files.values()))
+        self.size = write_anew(self.place, files)
         return self._file if random.random() < 0.3 else self._corpus
 
     def _file(self) -> None:

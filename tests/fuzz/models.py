@@ -31,6 +31,15 @@ TEXTS = ["the film was really great", "", "Dull, POOR and weak!!! <br /> 12 13 1
 Files = dict[str, bytes]
 
 
+def write_anew(folder: Path, files: Files) -> int:
+    """A folder with these files alone. Returns their bytes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return sum(map(len, files.values()))
+
+
 def files_of(folder: Path) -> Files:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -112,11 +121,7 @@ class Models(Surface):
                     files[name] = b""
                 case _:
                     files[name] = damaged_file(random, name, files[name])
-        shutil.rmtree(self.place, ignore_errors=True)
-        self.place.mkdir()
-        for name, data in files.items():
-            (self.place / name).write_bytes(data)
-        self.size = sum(map(len, files.values()))
+        self.size = write_anew(self.place, files)
         texts = [*TEXTS, any_text(random)]
         if kind == "language_model":
             return lambda: self._language_model(texts)

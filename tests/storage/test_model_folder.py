@@ -11,13 +11,13 @@ import torch
 
 from ulmfit_fast import AWDLSTM, AWDLSTMConfig, InputError, LanguageModel, TextClassifier, Tokenizer
 from ulmfit_fast.storage.model_folder import (
-    check_output_folder,
     load_classifier,
     load_language_model,
     read_config,
     remap_vocabulary,
     save_model,
 )
+from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.tasks.single_label import SingleLabel
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ulmfit_fast import InputError, Tokenizer
-from ulmfit_fast.storage.model_folder import check_output_folder
+from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.text import corpus as corpus_module
 from ulmfit_fast.text import parallel
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus

@@ -16,13 +16,13 @@ from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.compact import FORMATS
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import (
-    check_output_folder,
     load_classifier,
     load_language_model,
     read_config,
     read_training_args,
     save_model,
 )
+from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 

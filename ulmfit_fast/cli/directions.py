@@ -13,7 +13,7 @@ from ulmfit_fast.core.distributed import current
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.storage.both_directions import has_both, join
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import output_folder
+from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.text.tokenizer import DIRECTIONS
 
 BOTH = "both"

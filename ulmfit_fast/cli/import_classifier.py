@@ -9,7 +9,8 @@ import click
 from ulmfit_fast.cli import options
 from ulmfit_fast.core.console import say
 from ulmfit_fast.interop.fastai_classifier import TASKS, import_classifier
-from ulmfit_fast.storage.model_folder import output_folder, remove_run, save_model
+from ulmfit_fast.storage.model_folder import remove_run, save_model
+from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.text.tokenizer import DIRECTIONS
 
 

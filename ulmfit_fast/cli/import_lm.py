@@ -11,7 +11,8 @@ from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.interop.fastai import import_language_model
 from ulmfit_fast.interop.multifit import import_multifit
-from ulmfit_fast.storage.model_folder import output_folder, remove_run, save_model
+from ulmfit_fast.storage.model_folder import remove_run, save_model
+from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.text.rules import SPECIAL_TOKENS
 from ulmfit_fast.text.tokenizer import DIRECTIONS
 

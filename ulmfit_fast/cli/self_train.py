@@ -16,7 +16,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.few_labels.self_train import metric_of, self_train
 from ulmfit_fast.storage.both_directions import has_both, members
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import check_output_folder
+from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.tasks.labels import shown
 from ulmfit_fast.text.files import iterate_documents
 from ulmfit_fast.text.reading import ReadOptions

@@ -16,7 +16,7 @@ from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.multitask import LabelledTexts, finetune_multitask
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import output_folder
+from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.tasks.metrics import METRICS
 from ulmfit_fast.text.files import iterate_texts
 from ulmfit_fast.text.reading import ReadOptions

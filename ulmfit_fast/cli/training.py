@@ -18,7 +18,8 @@ from ulmfit_fast.core.distributed import current
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import CHECKPOINT, output_folder
+from ulmfit_fast.storage.model_folder import CHECKPOINT
+from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.tasks.metrics import METRICS
 from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import iterate_texts, sample_texts

@@ -21,7 +21,8 @@ from ulmfit_fast.interop.hub_methods import HubMethods
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
 from ulmfit_fast.storage.both_directions import has_both, join, members
-from ulmfit_fast.storage.model_folder import output_folder, read_training_args, remove_run, save_model
+from ulmfit_fast.storage.model_folder import read_training_args, remove_run, save_model
+from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.label_sets import is_table
 from ulmfit_fast.tasks.labels import Label

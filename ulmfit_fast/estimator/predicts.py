@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.estimator.configured import NAME, Configured
 from ulmfit_fast.inference.explain import Explanation, explain
-from ulmfit_fast.inference.prediction import pooled_vectors, predict_probabilities
+from ulmfit_fast.inference.pooled_vectors import pooled_vectors
+from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.inference.stream import TextStream
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.texts import as_texts

@@ -18,7 +18,8 @@ from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, labelled_dataset
 from ulmfit_fast.storage.both_directions import join, members
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.storage.model_folder import output_folder, read_config, remove_model, remove_run, save_model
+from ulmfit_fast.storage.model_folder import read_config, remove_model, remove_run, save_model
+from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.metrics import LOSS, METRICS

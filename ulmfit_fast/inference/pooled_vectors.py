@@ -9,18 +9,38 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ulmfit_fast.core.device import autocast, documents_on_device
+from ulmfit_fast.core.device import autocast
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.progress import Progress, progress_bar
 from ulmfit_fast.inference.classifiers import Classifiers
-from ulmfit_fast.inference.prediction import MAX_TOKENS
+from ulmfit_fast.inference.prediction import MAX_TOKENS, finite, outputs_of
 from ulmfit_fast.nn.bpt3c import BPT3C
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.tasks.task import Task
-from ulmfit_fast.text.batching import document_batches
 from ulmfit_fast.text.tokenizer import Tokenizer
+from ulmfit_fast.text.unknown_tokens import warn_of_unknown
+
+
+@own_modes(grad=False)
+def pooled_vectors(
+    model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False,
+    precision: str = "float32",
+) -> np.ndarray:  # fmt: skip
+    """What the classifier's head sees of each text, float32 [len(texts), 3E]: the last, largest and mean states.
+
+    Arguments as ``predict_probabilities``; no text's vector depends on others.
+
+    Raises:
+        InputError: the model's weights are so large, or NaN, that it computes NaN.
+    """
+    ids = list(tokenizer.encode(texts))
+    warn_of_unknown("transform", tokenizer, ids)
+    model.eval()
+    with progress_bar("transform", sum(map(len, ids)), "tok", progress) as bar:
+        return _pooled(model.bpt3c, ids, batch_size, precision, bar).numpy()
 
 
 def vectors_and_predictions(
@@ -54,7 +74,7 @@ def language_model_vectors(
     pool = BPT3C(model.encoder).eval()
     ids = list(tokenizer.encode(texts))
     with progress_bar("read", sum(map(len, ids)), "tok", progress) as bar:
-        return _pooled(pool, ids, batch_size, "float32", bar)
+        return _pooled(pool, ids, batch_size, "float32", bar).numpy()
 
 
 @own_modes(grad=False)
@@ -68,20 +88,12 @@ def _read(
     vectors = _pooled(model.bpt3c, ids, batch_size, precision, bar)
     device = next(model.parameters()).device
     with torch.inference_mode(), autocast(model, precision):
-        logits = model.classify(torch.from_numpy(vectors).to(device)).float().cpu()
-    return vectors, task.activate(logits).numpy()
+        logits = model.classify(vectors.to(device)).float().cpu()
+    return vectors.numpy(), finite(task.activate(logits)).numpy()
 
 
 @own_modes(grad=False)
-def _pooled(pool: BPT3C, ids: Sequence[np.ndarray], batch_size: int, precision: str, bar: Progress) -> np.ndarray:
+def _pooled(bpt3c: BPT3C, ids: Sequence[np.ndarray], batch_size: int, precision: str, bar: Progress) -> Tensor:
     """[len(ids), output size] of tokenized texts; ``bar`` is told of the tokens."""
-    found = np.empty((len(ids), pool.output_size), dtype=np.float32)
-    device = pool.encoder.initial_state(1)[0][0].device
-    before, pool.on_progress = pool.on_progress, bar.update
-    try:
-        with torch.inference_mode(), autocast(pool, precision):
-            for documents, rows in document_batches(ids, batch_size, MAX_TOKENS):
-                found[rows] = pool(documents_on_device(documents, device)).float().cpu().numpy()
-    finally:
-        pool.on_progress = before
-    return found
+    with autocast(bpt3c, precision):
+        return finite(outputs_of(bpt3c, bpt3c, bpt3c.output_size, ids, batch_size, MAX_TOKENS, bar))

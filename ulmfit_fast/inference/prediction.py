@@ -14,6 +14,7 @@ from ulmfit_fast.core.distributed import ALONE, Processes, share_of_sizes
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.progress import Progress, progress_bar
+from ulmfit_fast.nn.bpt3c import BPT3C
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel, language_model_loss
 from ulmfit_fast.tasks.task import Task
@@ -120,27 +121,6 @@ def logits_of(model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int 
 
 
 @own_modes(grad=False)
-def pooled_vectors(
-    model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False,
-    max_tokens: int = MAX_TOKENS, precision: str = "float32",
-) -> np.ndarray:  # fmt: skip
-    """What the classifier's head sees of each text, float32 [len(texts), 3E]: the last, largest and mean states.
-
-    Arguments as ``predict_probabilities``; no text's vector depends on others.
-
-    Raises:
-        InputError: the model's weights are so large, or NaN, that it computes NaN.
-    """
-    ids = list(tokenizer.encode(texts))
-    warn_of_unknown("transform", tokenizer, ids)
-    with progress_bar("transform", sum(map(len, ids)), "tok", progress) as bar, autocast(model, precision):
-        found = _of_documents(model, model.bpt3c, model.bpt3c.output_size, ids, batch_size, max_tokens, bar)
-    if not found.isfinite().all():
-        raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
-    return found.numpy()
-
-
-@own_modes(grad=False)
 def evaluate_language_model(
     model: LanguageModel,
     corpus: TokenCorpus | Sequence[np.ndarray],
@@ -184,29 +164,33 @@ def activated_of(
     """``predict_probabilities`` of tokenized texts; ``bar`` is told of the tokens."""
     with autocast(model, precision):
         logits = _logits(model, ids, batch_size, max_tokens, bar)
-    activated = task.activate(logits)
-    if not activated.isfinite().all():
+    return finite(task.activate(logits)).numpy()
+
+
+def finite(computed: Tensor) -> Tensor:
+    """What a model computed. Raises InputError where some of it is NaN or infinite."""
+    if not computed.isfinite().all():
         raise InputError("the model computes NaN for some texts: its weights are not usable; train it again")
-    return activated.numpy()
+    return computed
 
 
 def _logits(
     model: TextClassifier, ids: Sequence[np.ndarray], batch_size: int, max_tokens: int, bar: Progress,
     processes: Processes = ALONE,
 ) -> Tensor:  # fmt: skip
-    return _of_documents(model, model, model.classes, ids, batch_size, max_tokens, bar, processes)
+    model.eval()
+    return outputs_of(model.bpt3c, model, model.classes, ids, batch_size, max_tokens, bar, processes)
 
 
-def _of_documents(
-    model: TextClassifier, compute: Callable[[PackedSequence], Tensor], features: int, ids: Sequence[np.ndarray],
+def outputs_of(
+    bpt3c: BPT3C, compute: Callable[[PackedSequence], Tensor], features: int, ids: Sequence[np.ndarray],
     batch_size: int, max_tokens: int, bar: Progress, processes: Processes = ALONE,
 ) -> Tensor:  # fmt: skip
-    """What ``compute`` makes of the model's documents, float32 [len(ids), features] on the CPU."""
-    model.eval()
-    before, device = model.bpt3c.on_progress, next(model.parameters()).device
+    """What ``compute``, a model in eval mode with ``bpt3c``, makes of texts: float32 [len(ids), features]."""
+    before, device = bpt3c.on_progress, next(bpt3c.parameters()).device
     found = torch.empty(len(ids), features, dtype=torch.float32, device=device)
     with torch.inference_mode():
-        model.bpt3c.on_progress = bar.update
+        bpt3c.on_progress = bar.update
         try:
             for documents, rows in document_batches(ids, batch_size, max_tokens):
                 if processes.interrupted:
@@ -214,5 +198,5 @@ def _of_documents(
                 place = on_device(torch.from_numpy(rows), device)
                 found[place] = compute(documents_on_device(documents, device)).float()
         finally:
-            model.bpt3c.on_progress = before
+            bpt3c.on_progress = before
     return found.cpu()  # the only wait for the device

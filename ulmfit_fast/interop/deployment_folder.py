@@ -30,7 +30,7 @@ from ulmfit_fast.core.lock import locked_folder
 from ulmfit_fast.interop.aot_inductor import package_bytes
 from ulmfit_fast.interop.deployed import DeployedClassifier
 from ulmfit_fast.interop.onnx import LOWEST_OPSET, onnx_bytes
-from ulmfit_fast.storage.model_folder import check_output_folder
+from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.text import character_forms, rules, rules_v1
 from ulmfit_fast.text.rules import BOS, PAD
 from ulmfit_fast.text.tokenizer import Tokenizer

@@ -27,7 +27,7 @@ from ulmfit_fast.core.lock import locked_folder
 from ulmfit_fast.interop.fastai import fastai_vocabulary
 from ulmfit_fast.nn.awd_lstm import AWDLSTM
 from ulmfit_fast.nn.quantized import is_quantized
-from ulmfit_fast.storage.model_folder import check_output_folder
+from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.tasks.binary import Binary
 from ulmfit_fast.tasks.multi_label import MultiLabel
 from ulmfit_fast.tasks.single_label import SingleLabel

@@ -12,7 +12,8 @@ from ulmfit_fast.interop.model_card import TAGS, model_card
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.hub_cache import MODEL_FILES, RECORDS, hub_folder, import_hub
-from ulmfit_fast.storage.model_folder import SEVERAL_TABLES, check_output_folder, read_config
+from ulmfit_fast.storage.model_folder import SEVERAL_TABLES, read_config
+from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.storage.several_tables import tables_of
 
 import_hub()  # or an error that says what to install

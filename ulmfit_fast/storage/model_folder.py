@@ -7,7 +7,6 @@ a folder without it is not a model. No pickle is written or read.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import time
@@ -22,7 +21,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ulmfit_fast.core import distributed
 from ulmfit_fast.core.atomic_write import write_all_atomically
 from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.core.interrupt import uninterrupted
@@ -53,61 +51,6 @@ _PAUSE_S = 0.1  # between them
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def check_output_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
-    """Raise InputError where a model cannot be written to ``folder``, before any work is done.
-
-    A folder with a model needs ``overwrite``; one with a run that can go on needs ``resume`` or ``overwrite``.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder for the model")
-    if not folder.absolute().parent.is_dir():
-        raise InputError(f"{folder}: the folder {folder.absolute().parent} does not exist")
-    if not os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK):
-        raise InputError(f"{folder}: no permission to write there")
-    if (folder / "train.tokens").exists():
-        raise InputError(f"{folder}: holds a corpus; choose another folder for the model")
-    can_go_on = (folder / CHECKPOINT).exists()
-    if (folder / "config.json").exists() and not overwrite and not (resume and can_go_on):
-        raise InputError(f"{folder}: already holds a model; choose another folder or pass --overwrite")
-    if can_go_on and not overwrite and not resume:
-        raise InputError(f"{folder}: holds a run that can go on; pass --resume, or --overwrite to start again")
-    return folder
-
-
-@contextlib.contextmanager
-def output_folder(folder: str | Path, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
-    """``check_output_folder``, and within the block no other run can write there.
-
-    Of processes that train together the first does both, and the others go on when it has.
-
-    Raises:
-        InputError: the folder cannot be used, or another run writes there.
-    """
-    processes = distributed.current()
-    with contextlib.ExitStack() as stack:
-        with processes.first_goes_first():
-            if processes.is_first:
-                check_output_folder(folder, overwrite, resume)
-                stack.enter_context(locked_folder(folder))
-                check_output_folder(folder, overwrite, resume)  # what the lock was waited for may have changed it
-        yield Path(folder)
-
-
-def writes_output(function: Callable[P, R]) -> Callable[P, R]:
-    """Runs a function with keyword arguments ``output``, ``overwrite`` and ``resume`` within that ``output_folder``."""
-
-    @functools.wraps(function)
-    def run(*arguments: P.args, **options: P.kwargs) -> R:
-        output: Any = options.get("output")
-        if output is None:
-            return function(*arguments, **options)
-        with output_folder(output, bool(options.get("overwrite")), bool(options.get("resume"))):
-            return function(*arguments, **options)
-
-    return run
 
 
 def save_model(
@@ -384,9 +327,8 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) 
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
     try:
         with opened_by_name(path) as name:
-            stored = safetensors.torch.load(
-                Path(name).read_bytes()
-            )  # not mapped: who cuts the file would end the process
+            # Not mapped: who cuts the file would end the process.
+            stored = safetensors.torch.load(Path(name).read_bytes())
         stored = quantized_of_stored(stored) if is_quantized(model) else restored(stored)
         # In memory of their own: sums over numbers at odd addresses round differently.
         kinds = {name: torch.float32 if x.is_floating_point() else x.dtype for name, x in stored.items()}

@@ -15,14 +15,8 @@ from typing import Any
 
 from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.storage.model_folder import (
-    MODEL_FORMAT,
-    SEVERAL_TABLES,
-    check_output_folder,
-    read_config,
-    remove_model,
-    remove_run,
-)
+from ulmfit_fast.storage.model_folder import MODEL_FORMAT, SEVERAL_TABLES, read_config, remove_model, remove_run
+from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.storage.run_file import CHECKPOINT
 
 _NAME = re.compile(r"\w[\w.-]*")

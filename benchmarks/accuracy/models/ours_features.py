@@ -6,17 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.accuracy.embeddings import EmbeddingCache, Vectors
 from benchmarks.accuracy.models import Options, Probabilities
 from benchmarks.accuracy.models.logistic import fit_logistic
 from benchmarks.accuracy.runs import weights_checksum
-from ulmfit_fast import BPT3C
-from ulmfit_fast.text.batching import document_batches
+from ulmfit_fast.inference.pooled_vectors import language_model_vectors
 from ulmfit_fast.training.trained import TrainedLanguageModel
-
-MAX_TOKENS = 200_000  # of a batch
 
 
 class OursFeatures:
@@ -53,10 +49,5 @@ class OursFeatures:
 
 def pooled_states(trained: TrainedLanguageModel, texts: list[str]) -> Vectors:
     """[len(texts), 3 E]; a text's row does not depend on the others."""
-    pool = BPT3C(trained.model.encoder).eval()
-    ids = list(trained.tokenizer.encode(texts))
-    found = np.empty((len(texts), pool.output_size), dtype=np.float32)
-    with torch.inference_mode():
-        for documents, rows in document_batches(ids, 64, MAX_TOKENS):
-            found[rows] = pool(documents).float().numpy()
+    found: Vectors = language_model_vectors(trained.model, trained.tokenizer, texts)
     return found

@@ -27,8 +27,8 @@ def router(service: Service) -> APIRouter:
     async def explain_text(body: ExplainBody) -> Response:
         """Explain the prediction of one text, word by word.
 
-        A weight is the part's share of the label's log-odds, or of the number. It takes some thirty times as long as
-        the prediction.
+        A weight is the part's share of the label's log-odds, or of the number. It takes many times as long as the
+        prediction.
         """
         model, limits = service.model(body.model), service.limits
         service.check_texts([body.text], "text")
