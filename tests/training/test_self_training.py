@@ -24,7 +24,7 @@ def of_first(*probabilities: float) -> np.ndarray:
 
 def test_the_threshold() -> None:
     activated = of_first(0.95, 0.9, 0.85, 0.2, 0.05)
-    chosen = choose_confident(activated, TASK, EVEN, SelfTrainingConfig(share=1.0, balance=False))
+    chosen = choose_confident(activated, TASK, EVEN, SelfTrainingConfig(threshold=0.9, share=1.0, balance=False))
     assert chosen.rows.tolist() == [0, 1, 4]
     assert chosen.labels == ["a", "a", "b"]
     assert chosen.confidence == pytest.approx([0.95, 0.9, 0.95])

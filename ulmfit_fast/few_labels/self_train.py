@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.few_labels.first_teacher import FirstTeacher, Vectors
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, labelled_dataset
@@ -30,7 +31,7 @@ from ulmfit_fast.text.tokenizer import DIRECTIONS
 from ulmfit_fast.training.callbacks import Callback, EpochCallback
 from ulmfit_fast.training.config import ClassifierConfig
 from ulmfit_fast.training.history import History
-from ulmfit_fast.training.self_training import Chosen, Round, SelfTraining, SelfTrainingConfig
+from ulmfit_fast.training.self_training import BOTH, CLASSIFIER, PROBE, Chosen, Round, SelfTraining, SelfTrainingConfig
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 NAME = "self_train"
@@ -119,11 +120,19 @@ def self_train(
     weak = None if weak_labels is None else _weak(weak_labels, accuracies, shares, len(more))
     bases_of, folder = [base for base, _ in known], None if output is None else Path(output)
 
-    def train(place: int, number: int, chosen: Chosen | None) -> TrainedClassifier:
-        taken = weak if chosen is None else chosen
-        both = data if taken is None else _joined(data, more, taken, config.weight)
+    vectors = [Vectors(base, more, trained_by.precision, progress) for base in _read_first(config, bases_of, weak)]
+
+    def train(place: int, number: int, chosen: Chosen | None) -> TrainedClassifier | FirstTeacher:
+        if number or not vectors:
+            return train_classifier(place, number, weak if chosen is None else chosen)
+        beside = None if config.first == PROBE else train_classifier(place, 0, None)
+        return FirstTeacher(vectors[place], data, task, trained_by.seed, beside)
+
+    def train_classifier(place: int, number: int, taken: Chosen | None) -> TrainedClassifier:
+        both = data if taken is None else _joined(data, more, taken, config.labeled_weight)
         trained = finetune_classifier(
-            both.texts, both.labels or [], bases_of[place], trained_by, sample_weight=both.weights,
+            both.texts, both.labels or [], bases_of[place], _of_round(trained_by, number, config),
+            sample_weight=both.weights,
             class_weight=class_weight,
             valid_texts=None if data.valid is None else data.valid.texts,
             valid_labels=None if data.valid is None else data.valid.labels,
@@ -132,11 +141,15 @@ def self_train(
         records = [record | {"round": number, "model": place + 1} for record in trained.history.records]
         return replace(trained, history=History(records, trained.history.points))
 
-    def predict(trained: TrainedClassifier, rows: np.ndarray) -> np.ndarray:
+    def predict(trained: TrainedClassifier | FirstTeacher, rows: np.ndarray) -> np.ndarray:
+        if isinstance(trained, FirstTeacher):
+            return trained.predict(rows)
         return _activated(trained, [more[row] for row in rows.tolist()], trained_by, progress)
 
-    def score(models: Sequence[TrainedClassifier]) -> float:
+    def score(models: Sequence[TrainedClassifier | FirstTeacher]) -> float | None:
         assert data.valid is not None
+        if isinstance(models[0], FirstTeacher):
+            return None  # only a classifier can be what comes of it
         task = models[0].task
         mean = np.mean([_activated(each, data.valid.texts, trained_by, False) for each in models], axis=0)
         name = metric_of(trained_by)
@@ -144,16 +157,39 @@ def self_train(
         return found if METRICS[name].greater_is_better else -found
 
     def run() -> tuple[list[TrainedClassifier], list[Round]]:
-        return SelfTraining(
+        models, rounds = SelfTraining(
             train, predict, lambda trained: trained.task, None if data.valid is None else score, config,
             models=len(bases_of), texts=len(more), shares=shares, seed=trained_by.seed, on_round=on_round,
         ).run()  # fmt: skip
+        # A first teacher is left where no label was sure enough.
+        models = [
+            (each.classifier or train_classifier(place, 0, None)) if isinstance(each, FirstTeacher) else each
+            for place, each in enumerate(models)
+        ]
+        return models, rounds
 
     if folder is None:
         return SelfTrained(*run(), [])
     with output_folder(folder, overwrite):
         models, rounds = run()
         return SelfTrained(models, rounds, _write(folder, models, trained_by, config))
+
+
+def _read_first(config: SelfTrainingConfig, bases: Sequence[Base], weak: Chosen | None) -> list[TrainedLanguageModel]:
+    """The language models whose probes label first, none where classifiers do. InputError where there can be none."""
+    language_models = [base for base in bases if isinstance(base, TrainedLanguageModel)]
+    possible = len(language_models) == len(bases) and weak is None
+    if config.first in (PROBE, BOTH) and not possible:
+        raise InputError(
+            f"{NAME}: first is {config.first!r}: a probe reads with a language model and learns from no weak labels; "
+            "give language models and no weak labels, or first 'classifier'"
+        )
+    return language_models if possible and config.first != CLASSIFIER else []
+
+
+def _of_round(config: ClassifierConfig, number: int, how: SelfTrainingConfig) -> ClassifierConfig:
+    """The classifier's configuration with the epochs of a round."""
+    return replace(config, epochs=how.round_epochs) if number and not config.epochs else config
 
 
 def metric_of(config: ClassifierConfig) -> str:
@@ -195,14 +231,12 @@ def _weak(
     return Chosen(rows, [label for label in found.labels if label is not None], found.confidence[rows])
 
 
-def _joined(data: Dataset, texts: list[str], chosen: Chosen, weight: float) -> Dataset:
-    """The labelled texts and those taken, weighted; see ``SelfTrainingConfig.weight``."""
+def _joined(data: Dataset, texts: list[str], chosen: Chosen, labeled_weight: float) -> Dataset:
+    """The labelled texts and those taken, weighted; see ``SelfTrainingConfig.labeled_weight``."""
     if not len(chosen.rows):
         return data
     own = torch.ones(len(data.texts)) if data.weights is None else data.weights
-    each = torch.from_numpy(chosen.confidence.astype(np.float32))
-    together = float(own.sum()) * weight
-    each = each * min(float(own.mean()), together / max(float(each.sum()), 1e-12))
+    each = torch.from_numpy(chosen.confidence.astype(np.float32)) * (float(own.mean()) / labeled_weight)
     weights: Tensor = torch.cat([own, each])
     labels = [*(data.labels or []), *chosen.labels]
     return Dataset([*data.texts, *(texts[row] for row in chosen.rows.tolist())], labels, weights, data.valid)

@@ -68,13 +68,14 @@ def vectors_and_predictions(
 
 
 def language_model_vectors(
-    model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False
-) -> np.ndarray:
+    model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False,
+    precision: str = "float32",
+) -> np.ndarray:  # fmt: skip
     """Last state, maximum and mean of the top layer's states of texts, float32 [len(texts), 3 E]."""
     pool = BPT3C(model.encoder).eval()
     ids = list(tokenizer.encode(texts))
     with progress_bar("read", sum(map(len, ids)), "tok", progress) as bar:
-        return _pooled(pool, ids, batch_size, "float32", bar).numpy()
+        return _pooled(pool, ids, batch_size, precision, bar).numpy()
 
 
 @own_modes(grad=False)

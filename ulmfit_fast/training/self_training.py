@@ -20,6 +20,7 @@ from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.training.config import check_settings, documented, setting
 
 MEAN, OTHERS = "mean", "others"
+AUTO, PROBE, CLASSIFIER, BOTH = "auto", "probe", "classifier", "both"
 
 
 @documented
@@ -27,23 +28,32 @@ MEAN, OTHERS = "mean", "others"
 class SelfTrainingConfig:
     """How unlabelled texts get labels in ``self_train``."""
 
-    rounds: int = setting(3, "trainings after the first one, each with labels chosen anew", at_least=1)
-    threshold: float = setting(0.9, "smallest confidence of a label that is taken", at_least=0, at_most=1)
+    rounds: int = setting(2, "trainings on labels that were taken, each with labels chosen anew", at_least=1)
+    first: str = setting(
+        AUTO, "what labels first: probe: a linear classifier on what the language model has read, fitted in seconds; "
+        "classifier: one that is trained as those of the rounds are; both: their mean; auto: both, or a classifier "
+        "where there is no language model or where there are weak labels",
+        choices=(AUTO, PROBE, CLASSIFIER, BOTH),
+    )  # fmt: skip
+    threshold: float = setting(0.0, "smallest confidence of a label that is taken", at_least=0, at_most=1)
     share: float = setting(
-        0.5, "largest share of the texts predicted as a class that are taken, the surest ones; so that a class that is "
-        "hard is not left out, set threshold 0",
+        0.5, "largest share of the texts predicted as a class that are taken, the surest ones; so a class that is hard "
+        "is not left out",
         above=0, at_most=1,
     )  # fmt: skip
-    per_class: int = setting(1000, "most texts of a class that are taken; 0: any number", at_least=0)
+    per_class: int = setting(0, "most texts of a class that are taken; 0: any number", at_least=0)
     balance: bool = setting(
         True, "keep the classes' shares among the labelled texts; without it, what is predicted more is taken more"
     )
-    weight: float = setting(
-        1.0, "most that all texts taken count together, over what the labelled ones count together; none counts more "
-        "than a labelled one",
-        above=0,
+    labeled_weight: float = setting(
+        3.0, "what a labelled text counts, over one with a taken label; that counts as it is sure", above=0
+    )
+    pool: int = setting(6_000, "unlabelled texts that a round labels, drawn anew each round; 0: all", at_least=0)
+    round_epochs: int = setting(
+        2, "passes of each round over the labelled texts and those taken, unless the classifier's epochs are given; 0: "
+        "as the classifier's epochs say",
+        at_least=0,
     )  # fmt: skip
-    pool: int = setting(0, "unlabelled texts that a round predicts, drawn anew each round; 0: all", at_least=0)
     teacher: str = setting(
         MEAN, "of several models: mean: all label by their mean; others: each learns from the mean of the others alone "
         "(co-training)",
@@ -132,8 +142,8 @@ class SelfTraining:
         train: gets a model's place, the round's number, and the texts taken (None in round 0); returns a trained model.
         predict: gets a trained model and the places of unlabelled texts, int64; returns what is activated of them.
         task_of: the task of a trained model.
-        score: of the models' mean on validation texts, higher is better; None: there are none, and the last round
-            counts.
+        score: of the models' mean on validation texts, higher is better; None, or where it gives None: not known, and
+            the last round counts.
         config: how labels are taken.
         models: how many.
         texts: how many unlabelled texts there are.
@@ -150,7 +160,7 @@ class SelfTraining:
         train: Callable[[int, int, Chosen | None], Any],
         predict: Callable[[Any, np.ndarray], np.ndarray],
         task_of: Callable[[Any], Task],
-        score: Callable[[Sequence[Any]], float] | None,
+        score: Callable[[Sequence[Any]], float | None] | None,
         config: SelfTrainingConfig,
         *,
         models: int,

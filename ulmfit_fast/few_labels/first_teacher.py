@@ -1,0 +1,101 @@
+"""Who labels first in self-training: a probe of the language model, a trained classifier, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ulmfit_fast.few_labels.probe import Probe
+from ulmfit_fast.inference.pooled_vectors import language_model_vectors
+from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.tasks.dataset import Dataset
+from ulmfit_fast.tasks.task import Task
+from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
+
+READ_FOR_DEVIATION = 3_000  # unlabelled texts that say by how much each feature varies
+
+
+class Vectors:
+    """Pooled vectors of unlabelled texts, each text read once, when it is first asked for.
+
+    Args:
+        language_model: reads them.
+        texts: all of them.
+        precision: "float32" or "bfloat16".
+        progress: show a bar.
+    """
+
+    def __init__(
+        self, language_model: TrainedLanguageModel, texts: Sequence[str], precision: str = "float32",
+        progress: bool = False,
+    ) -> None:  # fmt: skip
+        self.language_model, self.texts, self.precision, self.progress = language_model, texts, precision, progress
+        self._read: dict[int, np.ndarray] = {}
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [len(rows), 3 E] of the texts at these places."""
+        new = [row for row in rows.tolist() if row not in self._read]
+        if new:
+            self._read.update(zip(new, self.read([self.texts[row] for row in new]), strict=True))
+        return np.stack([self._read[row] for row in rows.tolist()])
+
+    def read(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [len(texts), 3 E] of any texts."""
+        trained = self.language_model
+        return language_model_vectors(
+            trained.model, trained.tokenizer, texts, progress=self.progress, precision=self.precision
+        )
+
+
+class FirstTeacher:
+    """A probe, alone or beside a classifier, as teacher of unlabelled texts.
+
+    Args:
+        vectors: of the unlabelled texts.
+        data: the labelled ones.
+        task: with one label a text.
+        seed: draws the unlabelled texts that the probe is fitted with.
+        classifier: trained on the labelled texts; None: the probe alone.
+    """
+
+    def __init__(
+        self, vectors: Vectors, data: Dataset, task: Task, seed: int, classifier: TrainedClassifier | None = None
+    ) -> None:
+        self.vectors, self.task, self.classifier = vectors, task, classifier
+        like = np.random.default_rng(seed).permutation(len(vectors.texts))[:READ_FOR_DEVIATION]
+        targets = task.encode(data.labels or [], "labels")
+        self.probe = Probe(vectors.read(data.texts), targets, task, data.weights, vectors.of(like))
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Probabilities of the texts at these places, float32 [len(rows), K]."""
+        probe = self.probe.predict(self.vectors.of(rows))
+        if self.classifier is None:
+            return probe
+        return evenly(probe, predicted(self.classifier, self.vectors, rows))
+
+
+def predicted(trained: TrainedClassifier, vectors: Vectors, rows: np.ndarray) -> np.ndarray:
+    texts = [vectors.texts[row] for row in rows.tolist()]
+    return predict_probabilities(
+        trained.model, trained.tokenizer, trained.task, texts, progress=vectors.progress, precision=vectors.precision
+    )
+
+
+def evenly(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The mean of two classifiers, however sure each is of itself: a network is sure of everything with few labels.
+
+    The log-probabilities of each are divided by their deviation over all texts, so that both have the same say.
+
+    Args:
+        one, other: probabilities [n, K] of the same texts.
+    """
+    logits, deviations = [], []
+    for probabilities in (one, other):
+        logs = np.log(np.maximum(probabilities, 1e-12))
+        logs -= logs.mean(1, keepdims=True)
+        deviations.append(max(float(logs.std()), 1e-12))
+        logits.append(logs / deviations[-1])
+    mean = np.exp((logits[0] + logits[1]) / 2 * min(deviations))
+    found: np.ndarray = mean / mean.sum(1, keepdims=True)
+    return found

@@ -1,0 +1,64 @@
+"""A linear classifier on what a language model has read, fitted in seconds.
+
+With tens or hundreds of labels it is often better than a fine-tuned classifier: the language model stays as it is, so
+there is little that could be learned by heart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ulmfit_fast.tasks.task import Task
+
+STRENGTH = 100.0  # of the pull to zero: scikit-learn's C = 0.01, on features of deviation 1
+
+
+class Probe:
+    """The linear classifier.
+
+    Args:
+        vectors: float32 [n, F], of the labelled texts.
+        targets: of each, as ``task.encode`` gives them.
+        task: says what is fitted.
+        weights: what each text counts, [n]; None: all alike.
+        like: float32 [m, F], vectors of texts like those to predict: features are divided by their deviation there. Few
+            labelled texts know it badly.
+        strength: of the pull to zero: ``strength / 2`` times the sum of squares is added to the loss summed over the
+            texts.
+    """
+
+    def __init__(
+        self, vectors: np.ndarray, targets: Tensor, task: Task, weights: Tensor | None = None,
+        like: np.ndarray | None = None, strength: float = STRENGTH,
+    ) -> None:  # fmt: skip
+        self.task = task
+        everything = vectors if like is None else np.concatenate([vectors, like])
+        self._mean, deviation = everything.mean(0, dtype=np.float64), everything.std(0, dtype=np.float64)
+        self._scale = 1 / np.where(deviation > 0, deviation, 1.0)
+        self.weight, self.bias = self._fit(self._standardized(vectors), targets, weights, strength)
+
+    def predict(self, vectors: np.ndarray) -> np.ndarray:
+        """What the task activates of these, float32 [n, ...]."""
+        logits = self._standardized(vectors) @ self.weight.T + self.bias
+        return self.task.activate(logits.float()).numpy()
+
+    def _standardized(self, vectors: np.ndarray) -> Tensor:
+        return torch.from_numpy((vectors - self._mean) * self._scale)
+
+    def _fit(self, x: Tensor, targets: Tensor, weights: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
+        weight = torch.zeros(self.task.outputs, x.shape[1], dtype=torch.float64, requires_grad=True)
+        bias = torch.zeros(self.task.outputs, dtype=torch.float64, requires_grad=True)
+        descent = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe", tolerance_change=1e-10)
+        pull = strength / 2 / self.task.weight(targets, weights)
+
+        def loss() -> Tensor:
+            descent.zero_grad()
+            value = self.task.loss(x @ weight.T + bias, targets, weights) + pull * weight.square().sum()
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            descent.step(loss)
+        return weight.detach(), bias.detach()
