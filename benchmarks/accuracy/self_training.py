@@ -32,11 +32,11 @@ from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.training.self_training import Chosen, SelfTraining
 
 WAYS = {
-    "self-training, threshold 0.9": SelfTrainingConfig(),
-    "self-training, surest half": SelfTrainingConfig(threshold=0.0),
-    "self-training, threshold 0.9, not balanced": SelfTrainingConfig(balance=False),
-    "two models, their mean": SelfTrainingConfig(threshold=0.0),
-    "co-training": SelfTrainingConfig(threshold=0.0, teacher="others"),
+    "self-training, threshold 0.9": SelfTrainingConfig(threshold=0.9),
+    "self-training, surest half": SelfTrainingConfig(),
+    "self-training, threshold 0.9, not balanced": SelfTrainingConfig(threshold=0.9, balance=False),
+    "two models, their mean": SelfTrainingConfig(),
+    "co-training": SelfTrainingConfig(teacher="others"),
 }
 _WITH_TWO = ("two models, their mean", "co-training")
 
@@ -57,8 +57,7 @@ def by_regression(
         if chosen is not None:
             features = np.concatenate([features, view[rest[chosen.rows]]])
             taken = [*labels, *map(str, chosen.labels)]
-            each = min(1.0, config.weight * len(rows) / max(len(chosen.rows), 1))
-            weights = np.concatenate([weights, np.full(len(chosen.rows), each)])
+            weights = np.concatenate([weights, chosen.confidence / config.labeled_weight])
         model, _ = fit_logistic(features, taken, draw, c=1.0, standardize=True)
         return place, model.fit(features, taken, logisticregression__sample_weight=weights)
 

@@ -47,7 +47,7 @@ def test_weak_labels_are_learned_from(models: Path) -> None:
         for name in "xyz"
     }
     tests, expected = make_task(60, seed=9)
-    config = SelfTrainingConfig(rounds=1, threshold=1.0)
+    config = SelfTrainingConfig(rounds=1, threshold=1.0, labeled_weight=1.0)
     trained = self_train(
         TEXTS[:2], LABELS[:2], MORE, models / "lm2", config, CLASSIFY, weak_labels=weak, progress=False
     )

@@ -148,10 +148,11 @@ def self_train(
 
     def score(models: Sequence[TrainedClassifier | FirstTeacher]) -> float | None:
         assert data.valid is not None
-        if isinstance(models[0], FirstTeacher):
-            return None  # only a classifier can be what comes of it
-        task = models[0].task
-        mean = np.mean([_activated(each, data.valid.texts, trained_by, False) for each in models], axis=0)
+        classifiers = [each for each in models if not isinstance(each, FirstTeacher)]
+        if not classifiers:
+            return None  # a probe cannot be what comes of it
+        mean = np.mean([_activated(each, data.valid.texts, trained_by, False) for each in classifiers], axis=0)
+        task = classifiers[0].task
         name = metric_of(trained_by)
         found = task.metrics(mean, task.encode(data.valid.labels or [], "valid_labels"), (name,))[name]
         return found if METRICS[name].greater_is_better else -found

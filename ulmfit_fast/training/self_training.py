@@ -37,7 +37,7 @@ class SelfTrainingConfig:
     )  # fmt: skip
     threshold: float = setting(0.0, "smallest confidence of a label that is taken", at_least=0, at_most=1)
     share: float = setting(
-        0.5, "largest share of the texts predicted as a class that are taken, the surest ones; so a class that is hard "
+        0.3, "largest share of the texts predicted as a class that are taken, the surest ones; so a class that is hard "
         "is not left out",
         above=0, at_most=1,
     )  # fmt: skip
@@ -48,7 +48,7 @@ class SelfTrainingConfig:
     labeled_weight: float = setting(
         3.0, "what a labelled text counts, over one with a taken label; that counts as it is sure", above=0
     )
-    pool: int = setting(6_000, "unlabelled texts that a round labels, drawn anew each round; 0: all", at_least=0)
+    pool: int = setting(7_000, "unlabelled texts that a round labels, drawn anew each round; 0: all", at_least=0)
     round_epochs: int = setting(
         2, "passes of each round over the labelled texts and those taken, unless the classifier's epochs are given; 0: "
         "as the classifier's epochs say",

@@ -68,10 +68,17 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "setfit": ("setfit", "SetFit", "MiniLM fine-tuned as SetFit does"),
     "fastai": ("fastai", "Fastai", "fastai's ULMFiT, same language model"),
     "ours": ("ours", "Ours", "ours"),
+    "ours-self-trained": ("ours", "OursSelfTrained", "ours, with its own labels of unlabelled texts"),
     "ours-pretrained": ("ours", "OursPretrained", "ours, language model fine-tuned first"),
     "ours-features": ("ours_features", "OursFeatures", "ours: un-tuned pooled states + logistic regression"),
 }
-OF_A_LANGUAGE_MODEL = {"fastai": "lm", "ours": "lm", "ours-pretrained": "pretrained", "ours-features": "lm"}
+OF_A_LANGUAGE_MODEL = {
+    "fastai": "lm",
+    "ours": "lm",
+    "ours-self-trained": "lm",
+    "ours-pretrained": "pretrained",
+    "ours-features": "lm",
+}
 
 
 def make(name: str, options: Options) -> Model:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ import numpy as np
 
 from benchmarks.accuracy.models import Options, Probabilities
 from benchmarks.accuracy.runs import weights_checksum
-from ulmfit_fast import ClassifierConfig, FinetuneLMConfig, finetune_classifier, finetune_lm
+from ulmfit_fast import (
+    ClassifierConfig,
+    FinetuneLMConfig,
+    SelfTrainingConfig,
+    finetune_classifier,
+    finetune_lm,
+    self_train,
+)
 from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.tasks.hold_out import hold_out
@@ -66,6 +73,28 @@ class Ours:
         ]
         mean: Probabilities = np.mean(found, axis=0)
         return mean
+
+
+class OursSelfTrained(Ours):
+    """With ``self_train``: all language models label together, and ``members`` means nothing.
+
+    Settings: those of ``Ours``, and any field of SelfTrainingConfig with "self." before it.
+    """
+
+    def __init__(self, options: Options) -> None:
+        own = {name.removeprefix("self."): v for name, v in options.settings.items() if name.startswith("self.")}
+        rest = {name: v for name, v in options.settings.items() if not name.startswith("self.")}
+        super().__init__(replace(options, settings=rest))
+        self.self_training = SelfTrainingConfig(**own)
+
+    def fit(self, texts: Sequence[str], labels: Sequence[str], unlabeled: Callable[[], list[str]], seed: int) -> None:
+        known = set(texts)
+        more = [text for text in unlabeled() if text not in known]
+        config = ClassifierConfig(**self.config, seed=seed * 100)
+        self.trained = self_train(
+            texts, labels, more, list(self.folders), self.self_training, config, progress=False
+        ).models
+        self.classes = [str(label) for label in self.trained[0].labels]
 
 
 class OursPretrained(Ours):
