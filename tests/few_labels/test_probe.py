@@ -85,14 +85,14 @@ def test_the_teacher_knows_the_task(models: Path) -> None:
 def test_rounds_after_each_first_teacher(models: Path) -> None:
     """Of a language model both label first; where nobody is sure enough, the classifier of round 0 is left."""
     for first in ("auto", "probe", "classifier"):
-        config = SelfTrainingConfig(rounds=1, first=first)
-        found = self_train(TEXTS, LABELS, MORE, models / "lm", config, QUICK, progress=False)
+        config = SelfTrainingConfig(rounds=1, first=first, share=0.5)
+        found = self_train(TEXTS, LABELS, MORE, models / "lm", config, CLASSIFY, progress=False)
         assert {record["round"] for record in found.models[0].history.records} == {1}
         (taken,) = found.rounds[1].taken
         assert taken["bad"] == taken["good"] > 0, first
     for first in ("both", "probe"):
         config = SelfTrainingConfig(first=first, threshold=1.0)
-        found = self_train(TEXTS, LABELS, MORE, models / "lm", config, QUICK, progress=False)
+        found = self_train(TEXTS, LABELS, MORE, models / "lm", config, CLASSIFY, progress=False)
         assert {record["round"] for record in found.models[0].history.records} == {0}
         assert len(found.rounds) == 1
 

@@ -189,8 +189,10 @@ def _read_first(config: SelfTrainingConfig, bases: Sequence[Base], weak: Chosen 
 
 
 def _of_round(config: ClassifierConfig, number: int, how: SelfTrainingConfig) -> ClassifierConfig:
-    """The classifier's configuration with the epochs of a round."""
-    return replace(config, epochs=how.round_epochs) if number and not config.epochs else config
+    """The classifier's configuration in a round: few epochs over many texts, too few to unfreeze gradually."""
+    if number == 0 or config.epochs or not how.round_epochs:
+        return config
+    return replace(config, epochs=how.round_epochs, unfreezing="all")
 
 
 def metric_of(config: ClassifierConfig) -> str:
