@@ -50,7 +50,7 @@ class SelfTrainingConfig:
     )
     pool: int = setting(7_000, "unlabelled texts that a round labels, drawn anew each round; 0: all", at_least=0)
     round_epochs: int = setting(
-        2, "passes of a round over the labelled texts and those taken, with all layers at once, unless the classifier's "
+        2, "passes of a round over labelled texts and those taken, with all layers at once, unless the classifier's "
         "epochs are given; 0: as the classifier's epochs and unfreezing say",
         at_least=0,
     )  # fmt: skip
