@@ -8,6 +8,7 @@ therefore depends, to the bit, neither on where calls begin and end nor, on the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ulmfit_fast import ops
 from ulmfit_fast.core.device import on_device
 from ulmfit_fast.nn.encoder import Encoder, EncoderMasks, LayerState
-from ulmfit_fast.nn.pooling import Pooled, Pooling, ReadingWeights
+from ulmfit_fast.nn.pooling import Pooled, Pooling, ReadingWeights, stretches
 from ulmfit_fast.nn.segments import Segments, rows_and_steps
 from ulmfit_fast.ops import sequence_lengths
 from ulmfit_fast.ops.shared import state_dtype
@@ -156,6 +157,13 @@ class AttentionPooling(Pooling):
         grad_states.scatter_add_(0, offsets[place] + here.unsqueeze(1), grad_max[document] * ours)
         both = [(x, g) for x, g in ((states, grad_states), (scores, grad_scores)) if x.requires_grad]
         return [x for x, _ in both], [g for _, g in both]
+
+    def shares(self, states: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        last = states[-1]
+        scales = [_power_of_two(state.power - last.power) for state in states]
+        masses = torch.cat([state.mass * scale for state, scale in zip(states, scales, strict=True)])
+        totals = torch.cat([state.total * scale.unsqueeze(2) for state, scale in zip(states, scales, strict=True)])
+        return stretches(masses) / last.mass, stretches(totals) / last.mass.unsqueeze(2)
 
     def forward(self, states: Tensor, lengths: Tensor, pool_from: Tensor) -> Tensor:
         states = states.to(state_dtype(states.dtype))

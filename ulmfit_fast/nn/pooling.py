@@ -6,6 +6,7 @@ it says what gradient each stretch of the document gets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -128,6 +129,17 @@ class Pooling(nn.Module):
         """
         raise NotImplementedError
 
+    def shares(self, states: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """What each stretch of one document gives to the means, the parts behind the maximum.
+
+        Args:
+            states: K, after each stretch.
+
+        Returns:
+            Float64: each stretch's share of a mean's weights, [K, means]; and of its value, [K, means, E].
+        """
+        raise NotImplementedError
+
     def forward(self, states: Tensor, lengths: Tensor, pool_from: Tensor) -> Tensor:
         """The same in one autograd graph, of states that are all there, in plain torch.
 
@@ -139,6 +151,11 @@ class Pooling(nn.Module):
             [D, output size] in float32, or float64 with float64 states.
         """
         raise NotImplementedError
+
+
+def stretches(sums: Tensor) -> Tensor:
+    """What was added to sums that began with zero, [K, ...] of each stretch."""
+    return torch.diff(sums, dim=0, prepend=torch.zeros_like(sums[:1]))
 
 
 class ConcatPooling(Pooling):
@@ -178,6 +195,11 @@ class ConcatPooling(Pooling):
         found = [outputs.total[:count], outputs.maximum[:count], outputs.last[:count]]
         grads = [(grad_mean / pooled_steps)[document], grad_max[document] * here, grad_last[document] * ends]
         return found, [g.to(x.dtype) for x, g in zip(found, grads, strict=True)]
+
+    def shares(self, states: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        steps = torch.cat([(state.count - state.pool_from).clamp(min=0) for state in states]).double()
+        totals = torch.cat([state.total for state in states])
+        return stretches(steps / steps[-1]).unsqueeze(1), (stretches(totals) / steps[-1]).unsqueeze(1)
 
     def forward(self, states: Tensor, lengths: Tensor, pool_from: Tensor) -> Tensor:
         return concat_pool(states, lengths, pool_from)
