@@ -25,7 +25,7 @@ from ulmfit_fast.ops import sequence_lengths
 from ulmfit_fast.ops.shared import state_dtype
 
 _LOWEST = -(1 << 40)  # a power of two below all others
-_AT_A_TIME = 1 << 19  # weighted features that are summed at a time: 4 MB
+_AT_A_TIME = 1 << 19  # weighted features that are summed at a time, 4 MB, unless one step has more
 
 
 class AttentionState(NamedTuple):
@@ -113,13 +113,17 @@ class AttentionPooling(Pooling):
         masks: EncoderMasks | None, state: Any, *, weights: ReadingWeights | None = None, bptt: int = 0,
         boundary_rows: Tensor | None = None,
     ) -> Pooled:  # fmt: skip
-        rows, end, boundaries = encoder.states(
+        output, end, boundaries = encoder.states(
             tokens, batch_sizes, start, masks, weights=None if weights is None else weights.encoder, bptt=bptt,
             boundary_rows=boundary_rows,
         )  # fmt: skip
-        states = rows.to(state_dtype(rows.dtype))
+        states = output.to(state_dtype(output.dtype))
         scores = self._scores(states, self.weights() if weights is None else weights.pooling)
-        return Pooled(_added(state, states.detach(), scores.detach(), batch_sizes), end, boundaries, (states, scores))
+        new_state, first = state, 0
+        for sizes in batch_sizes.split(max(1, _AT_A_TIME // (int(batch_sizes[0]) * self.heads * self.features))):
+            rows = slice(first, first + int(sizes.sum()))
+            new_state, first = _added(new_state, states[rows].detach(), scores[rows].detach(), sizes), rows.stop
+        return Pooled(new_state, end, boundaries, (states, scores))
 
     def _scores(self, states: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
         """[N, heads] of states [N, E]; on the CPU a row's bits depend on no other row."""
@@ -214,10 +218,7 @@ def _added(state: AttentionState, states: Tensor, scores: Tensor, batch_sizes: T
     scale = _power_of_two(state.power - highest)
     weight = (fraction * _power_of_two(power - highest[row])).masked_fill(outside, 0.0)
     mass = (state.mass * scale).index_add_(0, row, weight)
-    total = state.total * scale.unsqueeze(2)
-    rows = max(1, _AT_A_TIME // total[0].numel())
-    for own, some, each in zip(row.split(rows), weight.split(rows), states.split(rows), strict=True):
-        total.index_add_(0, own, some.unsqueeze(2) * each.unsqueeze(1))
+    total = (state.total * scale.unsqueeze(2)).index_add_(0, row, weight.unsqueeze(2) * states.unsqueeze(1))
     found, where = _in_time(states.masked_fill(outside, -torch.inf), row, step, batch_sizes).max(0)
     greater = found > state.maximum[:count]
     argmax = torch.where(greater, (where + state.count[:count].unsqueeze(1)).int(), state.argmax[:count])
