@@ -270,8 +270,9 @@ def test_concat_pooling_learns_nothing_and_changes_no_names() -> None:
     ("options", "message"),
     [
         ({"pooling": "sum"}, "pooling must be 'concat' or 'attention', got 'sum'"),
-        ({"attention_heads": 2}, "attention_heads must be at least 1, and 1 unless pooling is 'attention', got 2"),
-        ({"pooling": "attention", "attention_heads": 0}, "got 0"),
+        ({"attention_heads": 2}, "attention_heads=2 goes with pooling='attention'"),
+        ({"pooling": "attention", "attention_heads": 0}, "attention_heads must be 1 to 1000, got 0"),
+        ({"pooling": "attention", "attention_heads": 10**9}, "attention_heads must be 1 to 1000, got 1000000000"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ulmfit_fast import ops
 from ulmfit_fast.core.device import on_device
 from ulmfit_fast.nn.encoder import Encoder, EncoderMasks, LayerState
-from ulmfit_fast.nn.pooling import Pooled, Pooling, ReadingWeights, stretches
+from ulmfit_fast.nn.pooling import Pooling, PoolingResult, ReadingWeights, added_by_each
 from ulmfit_fast.nn.segments import Segments, rows_and_steps
 from ulmfit_fast.ops import sequence_lengths
 from ulmfit_fast.ops.shared import state_dtype
@@ -112,7 +112,7 @@ class AttentionPooling(Pooling):
         self, encoder: Encoder, tokens: Tensor, batch_sizes: Tensor, start: list[LayerState],
         masks: EncoderMasks | None, state: Any, *, weights: ReadingWeights | None = None, bptt: int = 0,
         boundary_rows: Tensor | None = None,
-    ) -> Pooled:  # fmt: skip
+    ) -> PoolingResult:  # fmt: skip
         output, end, boundaries = encoder.states(
             tokens, batch_sizes, start, masks, weights=None if weights is None else weights.encoder, bptt=bptt,
             boundary_rows=boundary_rows,
@@ -123,7 +123,7 @@ class AttentionPooling(Pooling):
         for sizes in batch_sizes.split(max(1, _AT_A_TIME // (int(batch_sizes[0]) * self.heads * self.features))):
             rows = slice(first, first + int(sizes.sum()))
             new_state, first = _added(new_state, states[rows].detach(), scores[rows].detach(), sizes), rows.stop
-        return Pooled(new_state, end, boundaries, (states, scores))
+        return PoolingResult(new_state, end, boundaries, (states, scores))
 
     def _scores(self, states: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
         """[N, heads] of states [N, E]; on the CPU a row's bits depend on no other row."""
@@ -167,7 +167,7 @@ class AttentionPooling(Pooling):
         scales = [_power_of_two(state.power - last.power) for state in states]
         masses = torch.cat([state.mass * scale for state, scale in zip(states, scales, strict=True)])
         totals = torch.cat([state.total * scale.unsqueeze(2) for state, scale in zip(states, scales, strict=True)])
-        return stretches(masses) / last.mass, stretches(totals) / last.mass.unsqueeze(2)
+        return added_by_each(masses) / last.mass, added_by_each(totals) / last.mass.unsqueeze(2)
 
     def forward(self, states: Tensor, lengths: Tensor, pool_from: Tensor) -> Tensor:
         states = states.to(state_dtype(states.dtype))

@@ -19,7 +19,7 @@ from ulmfit_fast.nn import one_graph, two_pass
 from ulmfit_fast.nn.documents import packed, positions
 from ulmfit_fast.nn.encoder import Encoder, has_hooks, refuse_tracing
 from ulmfit_fast.nn.pooling import Pooling, ReadingWeights
-from ulmfit_fast.nn.poolings import CONCAT, POOLINGS
+from ulmfit_fast.nn.poolings import CONCAT, MOST_HEADS, POOLINGS
 from ulmfit_fast.nn.two_pass import Block, Plan, Progress
 from ulmfit_fast.ops import autocast_dtype, sequence_lengths
 
@@ -56,8 +56,8 @@ class BPT3CConfig:
         attention_heads: weighted means that "attention" makes.
 
     Raises:
-        ValueError: bptt, pool_window or attention_heads < 1, a negative memory_budget, an unknown backprop, mask_scope,
-            memory, keep or pooling; several heads without attention.
+        ValueError: bptt, pool_window or attention_heads < 1, more than 1,000 heads, heads without attention, a negative
+            memory_budget, an unknown backprop, mask_scope, memory, keep or pooling.
     """
 
     bptt: int = 70
@@ -92,11 +92,10 @@ class BPT3CConfig:
                     f"BPT3CConfig: {name} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, "
                     f"got {getattr(self, name)!r}"
                 )
-        if not _is_length(self.attention_heads) or (self.pooling == CONCAT and self.attention_heads != 1):
-            raise ValueError(
-                "BPT3CConfig: attention_heads must be at least 1, and 1 unless pooling is 'attention', got "
-                f"{self.attention_heads}"
-            )
+        if not _is_length(self.attention_heads) or self.attention_heads > MOST_HEADS:
+            raise ValueError(f"BPT3CConfig: attention_heads must be 1 to {MOST_HEADS}, got {self.attention_heads}")
+        if self.pooling == CONCAT and self.attention_heads != 1:
+            raise ValueError(f"BPT3CConfig: attention_heads={self.attention_heads} goes with pooling='attention'")
 
     @classmethod
     def of(cls, *options: Any, **named: Any) -> BPT3CConfig:

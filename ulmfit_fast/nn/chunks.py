@@ -11,7 +11,7 @@ from torch import Tensor
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.attention_pooling import AttentionPooling
 from ulmfit_fast.nn.bpt3c import BPT3C
-from ulmfit_fast.nn.pooling import Pooled
+from ulmfit_fast.nn.pooling import PoolingResult
 
 _AT_A_TIME = 4096  # tokens whose weights are computed at a time
 
@@ -95,7 +95,7 @@ def attention_of(bpt3c: BPT3C, tokens: Tensor) -> Tensor:
     return torch.cat([of_read.softmax(0), of_read.new_zeros(len(tokens) - len(of_read), of_read.shape[1])])
 
 
-def _readings(bpt3c: BPT3C, tokens: Tensor, size: int) -> Iterator[Pooled]:
+def _readings(bpt3c: BPT3C, tokens: Tensor, size: int) -> Iterator[PoolingResult]:
     """What the pooling makes of a document, ``size`` tokens after the other, without a graph."""
     encoder, config = bpt3c.encoder, bpt3c.config
     if bpt3c.calls_modules():

@@ -57,7 +57,7 @@ class ReadingWeights(NamedTuple):
         return ReadingWeights(self.encoder.detached(), own)
 
 
-class Pooled(NamedTuple):
+class PoolingResult(NamedTuple):
     """What a pooling makes of a call.
 
     Attributes:
@@ -105,7 +105,7 @@ class Pooling(nn.Module):
         self, encoder: Encoder, tokens: Tensor, batch_sizes: Tensor, start: list[LayerState],
         masks: EncoderMasks | None, state: Any, *, weights: ReadingWeights | None = None, bptt: int = 0,
         boundary_rows: Tensor | None = None,
-    ) -> Pooled:  # fmt: skip
+    ) -> PoolingResult:  # fmt: skip
         """Encode packed rows into the pooling state of their documents.
 
         Args:
@@ -123,7 +123,7 @@ class Pooling(nn.Module):
 
         Args:
             segments: that were run.
-            outputs: ``Pooled.outputs`` of that call, with a graph.
+            outputs: ``PoolingResult.outputs`` of that call, with a graph.
             state: of the whole documents.
             grad_pooled: [D, output size], d loss / d ``state.pooled()``.
         """
@@ -153,7 +153,7 @@ class Pooling(nn.Module):
         raise NotImplementedError
 
 
-def stretches(sums: Tensor) -> Tensor:
+def added_by_each(sums: Tensor) -> Tensor:
     """What was added to sums that began with zero, [K, ...] of each stretch."""
     return torch.diff(sums, dim=0, prepend=torch.zeros_like(sums[:1]))
 
@@ -173,12 +173,12 @@ class ConcatPooling(Pooling):
         self, encoder: Encoder, tokens: Tensor, batch_sizes: Tensor, start: list[LayerState],
         masks: EncoderMasks | None, state: Any, *, weights: ReadingWeights | None = None, bptt: int = 0,
         boundary_rows: Tensor | None = None,
-    ) -> Pooled:  # fmt: skip
+    ) -> PoolingResult:  # fmt: skip
         pooled, end, boundaries = encoder.pool(
             tokens, batch_sizes, start, masks, state, weights=None if weights is None else weights.encoder, bptt=bptt,
             boundary_rows=boundary_rows,
         )  # fmt: skip
-        return Pooled(pooled, end, boundaries, pooled)
+        return PoolingResult(pooled, end, boundaries, pooled)
 
     def gradients(
         self, segments: Segments, outputs: Any, state: Any, grad_pooled: Tensor
@@ -199,7 +199,7 @@ class ConcatPooling(Pooling):
     def shares(self, states: Sequence[Any]) -> tuple[Tensor, Tensor]:
         steps = torch.cat([(state.count - state.pool_from).clamp(min=0) for state in states]).double()
         totals = torch.cat([state.total for state in states])
-        return stretches(steps / steps[-1]).unsqueeze(1), (stretches(totals) / steps[-1]).unsqueeze(1)
+        return (added_by_each(steps) / steps[-1]).unsqueeze(1), (added_by_each(totals) / steps[-1]).unsqueeze(1)
 
     def forward(self, states: Tensor, lengths: Tensor, pool_from: Tensor) -> Tensor:
         return concat_pool(states, lengths, pool_from)

@@ -8,6 +8,7 @@ from ulmfit_fast.nn.attention_pooling import AttentionPooling
 from ulmfit_fast.nn.pooling import ConcatPooling, Pooling
 
 CONCAT, ATTENTION = "concat", "attention"
+MOST_HEADS = 1000
 
 # Each is made for the number of a state's features and that of the heads.
 POOLINGS: dict[str, Callable[[int, int], Pooling]] = {

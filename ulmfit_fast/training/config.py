@@ -12,7 +12,7 @@ import numpy as np
 from ulmfit_fast.core.device import DEVICES, PRECISIONS
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.encoders import DEFAULT_ENCODER, ENCODERS
-from ulmfit_fast.nn.poolings import ATTENTION, CONCAT, POOLINGS
+from ulmfit_fast.nn.poolings import ATTENTION, CONCAT, MOST_HEADS, POOLINGS
 from ulmfit_fast.nn.stacked import StackConfig
 from ulmfit_fast.tasks.class_weights import CLASS_WEIGHTS
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
@@ -342,7 +342,7 @@ class ClassifierConfig(FinetuningConfig, NewModelConfig):
         "learned weights in place of the mean, which explain can show",
         choices=tuple(POOLINGS),
     )  # fmt: skip
-    attention_heads: int = setting(1, "means of pooling attention, each with weights of its own", at_least=1)
+    attention_heads: int = setting(1, "weighted means of pooling attention", at_least=1, at_most=MOST_HEADS)
     max_tokens: int = setting(1_000_000, "tokens in a batch, unless two documents alone have more", at_least=1)
     backprop: str = setting(
         "detached", "detached: gradients stay inside a chunk; exact: they cross chunks", choices=("detached", "exact")
