@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ulmfit_fast import ULMFiTClassifier
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.inference.attribution import chunk_attribution, integrated_gradients, occlusion
-from ulmfit_fast.inference.explain import METHODS, explain
+from ulmfit_fast.inference.explain import ATTENTION, METHODS, explain
 from ulmfit_fast.inference.prediction import logits_of
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
-from ulmfit_fast.nn.chunks import chunks_of
+from ulmfit_fast.nn.chunks import attention_of, chunks_of
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.qrnn import QRNN, QRNNConfig
 from ulmfit_fast.tasks.task import Task, task_of
@@ -31,6 +31,7 @@ TASKS = [
     task_of("regression", [], {"mean": 3.0, "scale": 2.0}),
 ]
 NAMES = [task.type for task in TASKS]
+OF_ANY_MODEL = [method for method in METHODS if method != ATTENTION]
 
 
 def made(outputs: int, kind: str = "awd_lstm", **options: object) -> TextClassifier:
@@ -137,6 +138,25 @@ def test_chunks_are_those_of_the_states(options: dict) -> None:
     torch.testing.assert_close(chunks.share_of_mean(), (sums / len(read[first:])) @ mean / mean.square().sum())
 
 
+@pytest.mark.parametrize("options", [{}, {"pool_window": 11}])
+def test_chunks_of_attention_are_those_of_the_weights(options: dict) -> None:
+    model, ids = made(3, pooling="attention", attention_heads=2, **options), document()
+    for parameter in model.bpt3c.pooling.parameters():
+        nn.init.normal_(parameter)
+    tokens = torch.from_numpy(ids).long()
+    states, _ = model.bpt3c.encoder(tokens, torch.ones(len(ids), dtype=torch.int64))
+    chunks, weights = chunks_of(model.bpt3c, tokens, 7), attention_of(model.bpt3c, tokens)
+    torch.testing.assert_close(chunks.parts.sum(0), model.bpt3c(pack_documents([tokens]))[0])
+    torch.testing.assert_close(weights.sum(0), torch.ones(2).double())
+    for head in range(2):
+        features = slice(8 * (2 + head), 8 * (3 + head))
+        each = torch.stack([w.sum() for w in weights[:, head].split(7)])
+        torch.testing.assert_close(chunks.owned[:, features], each.unsqueeze(1).expand(-1, 8))
+        weighted = weights[:, head, None] * states
+        parts = torch.stack([each.sum(0) for each in weighted.split(7)])
+        torch.testing.assert_close(chunks.parts[:, features], parts)
+
+
 def test_chunks_sum_to_the_evidence_above_the_average_document() -> None:
     task, ids = TASKS[0], document(50)
     model = made(task.outputs)
@@ -173,7 +193,7 @@ def fitted(models: Path) -> ULMFiTClassifier:
     return ULMFiTClassifier.load(models / "clf", device="cpu")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_ANY_MODEL)
 def test_the_words_of_the_label_weigh_most(fitted: ULMFiTClassifier, method: str) -> None:
     found = fitted.explain("The film was superb and lovely.\n\nThe story was the film.", method)
     assert found.label == found.predicted == "good"
@@ -230,7 +250,7 @@ def test_bad_requests_get_a_reason(fitted: ULMFiTClassifier) -> None:
 
 
 def test_empty_texts_have_no_words(fitted: ULMFiTClassifier) -> None:
-    for method in METHODS:
+    for method in OF_ANY_MODEL:
         found = fitted.explain(" ", method)
         assert [part.text for part in found.parts if part.text] == []
         assert "no words" in str(found) or method == "chunks"

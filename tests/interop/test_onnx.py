@@ -78,9 +78,10 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
         assert_near([torch.from_numpy(x) for x in results], [expected, *state])
 
 
-def test_classifier(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"pooling": "attention", "attention_heads": 2}])
+def test_classifier(options: dict[str, Any], tmp_path: Path) -> None:
     """A padded row is its document alone: the pooled vector must hold none of the padding."""
-    model = make_classifier(pool_window=700)
+    model = make_classifier(pool_window=700, **options)
     run = session(model, tmp_path)
     assert run.names == (["tokens", "lengths"], ["logits"])  # type: ignore[attr-defined]
     assert run.shapes == [["batch", "tokens"], ["batch"]]  # type: ignore[attr-defined]

@@ -29,6 +29,8 @@ def make_classifier(**options: object) -> TextClassifier:
         if isinstance(module, nn.BatchNorm1d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2.0)
+    for parameter in model.bpt3c.pooling.parameters():  # else attention would be even
+        nn.init.normal_(parameter)
     return model.eval()
 
 
@@ -38,7 +40,15 @@ def make_documents(batch: int, steps: int) -> tuple[Tensor, Tensor]:
     return torch.randint(100, (batch, steps)), lengths
 
 
-@pytest.mark.parametrize("options", [{}, {"pool_window": 6}, {"pool_window": 6, "keep": "first", "bptt": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pool_window": 6},
+        {"pool_window": 6, "keep": "first", "bptt": 4},
+        {"pooling": "attention", "attention_heads": 2, "pool_window": 6},
+    ],
+)
 def test_classifier(options: dict) -> None:
     model = make_classifier(**options)
     program = export_classifier(model).module()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, TextClassifier, ops
+from ulmfit_fast.nn.pooling import ConcatPooling, Pooling, ReadingWeights
 from ulmfit_fast.nn.stacked import DropoutMasks
 from ulmfit_fast.nn.two_pass import Block, Plan, encode, masks_of_seed
 from ulmfit_fast.ops import reference
@@ -24,6 +25,12 @@ FEW = (11, 3, 25, 8, 1, 25, 4)
 
 def make_encoder(dtype: torch.dtype = torch.float64) -> AWDLSTM:
     return AWDLSTM(CONFIG).to(dtype)
+
+
+def reading(encoder: AWDLSTM) -> tuple[AWDLSTM, Pooling, ReadingWeights]:
+    """With what ``encode`` reads and pools."""
+    pooling = ConcatPooling(encoder.output_size)
+    return encoder, pooling, ReadingWeights(encoder.weights(), pooling.weights())
 
 
 def make_documents(lengths: tuple[int, ...] = FEW) -> list[Tensor]:
@@ -215,7 +222,7 @@ def test_what_is_kept_for_backward_is_the_states_between_chunks() -> None:
         blocks: list[Block] = []
         documents = pack_documents([torch.randint(0, 50, (length,))])
         plan = Plan(50, exact=False, masks_per_chunk=False, store=False, block_rows=200)
-        encode(encoder, encoder.weights(), documents, plan, torch.zeros(1, dtype=torch.int64), blocks)
+        encode(*reading(encoder), documents, plan, torch.zeros(1, dtype=torch.int64), blocks)
         states = [x for b in blocks for pair in b.starts for x in pair]
         assert all(b.graph is None for b in blocks)
         kept.append(sum(x.numel() for x in states))
@@ -229,7 +236,7 @@ def test_masks_of_a_chunk_are_not_held() -> None:
     blocks: list[Block] = []
     plan = Plan(4, exact=False, masks_per_chunk=True, store=False, block_rows=100)
     documents = pack_documents(make_documents())
-    encode(encoder, encoder.weights(), documents, plan, torch.tensor([20] * 7), blocks)
+    encode(*reading(encoder), documents, plan, torch.tensor([20] * 7), blocks)
     assert [int(block.segments.first_step[0]) for block in blocks] == [20, 24]  # nothing is pooled before
     assert all(block.segments.masks is None and block.mask_seed is not None for block in blocks)
 

@@ -86,6 +86,17 @@ def test_classifier(
     update(model, nn.functional.cross_entropy(model(documents()), torch.zeros(5, dtype=torch.int64, device=META)))
 
 
+@each_encoder
+@pytest.mark.parametrize("memory", ["recompute", "store"])
+@pytest.mark.parametrize("window", [None, 20])
+def test_attention_pooling(config: Any, memory: str, window: int | None) -> None:
+    model = TextClassifier(
+        make_encoder(config), 3, memory=memory, bptt=7, pool_window=window, pooling="attention", attention_heads=2
+    )
+    model.to(META).train()
+    update(model, nn.functional.cross_entropy(model(documents()), torch.zeros(5, dtype=torch.int64, device=META)))
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "ntasgd"])
 def test_other_optimizers(optimizer: str) -> None:
     """With their averages, also an exponential one."""

@@ -12,7 +12,15 @@ from tests.training import two_processes
 from ulmfit_fast.core.distributed import ALONE, Processes, share_of_sizes
 from ulmfit_fast.core.random import Generators
 
-WITHOUT_DROPOUT = ["language_model", "accumulated", "tuned", "classifier", "several_labels", "one_does_nothing"]
+WITHOUT_DROPOUT = [
+    "language_model",
+    "accumulated",
+    "tuned",
+    "classifier",
+    "several_labels",
+    "attention",
+    "one_does_nothing",
+]
 LOSS_TOLERANCE = 1e-5
 # BatchNorm divides an untrained encoder's nearly constant features by their deviation, and so magnifies their rounding.
 CLASSIFIER_TOLERANCE = 5e-5

@@ -87,6 +87,12 @@ def several_labels(steps: Steps) -> Any:
     return finetune_classifier(TEXTS, labels, None, config, callbacks=[steps])
 
 
+def attention(steps: Steps) -> Any:
+    """Its weights train alone at first, over frozen layers."""
+    config = replace(CLASSIFIER, epochs=2, unfreezing="gradual", pooling="attention", attention_heads=2)
+    return finetune_classifier(TEXTS, LABELS, None, config, callbacks=[steps])
+
+
 def one_does_nothing(steps: Steps) -> Any:
     """As where a batch has fewer documents than there are processes."""
     real = shared_documents.share_of_sizes
@@ -105,7 +111,7 @@ def with_dropout(steps: Steps, **options: Any) -> Any:
 TRAININGS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        language_model, accumulated, tuned, classifier, several_labels, one_does_nothing, with_dropout,
+        language_model, accumulated, tuned, classifier, several_labels, attention, one_does_nothing, with_dropout,
     )
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ _FILES = 10  # texts of a file, unless told otherwise
 @click.option(
     "--method", default=GRADIENTS.replace("_", "-"), type=click.Choice(list(_METHODS)), show_default=True,
     help="integrated-gradients: the part of each word; occlusion, sentence-occlusion: what is lost without it; chunks: "
-    "the parts of a long text",
+    "the parts of a long text; attention: what a model with attention pooling looks at",
 )  # fmt: skip
 @click.option("--label", help="explain this label  [default: the predicted one]")
 @click.option("--chunk-tokens", type=click.IntRange(min=1), help="of --method chunks  [default: as in training]")

@@ -93,9 +93,9 @@ class Predicts(ClassifierMixin, TransformerMixin, Configured):
     def transform(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled vector of each text, of any length: what the classifier's head sees, for search and clustering.
 
-        The last state of the top layer, the largest and the mean, float32 [len(texts), 3 * embedding_size]; of both
-        directions forward's, then backward's. No text's vector depends on others. In a scikit-learn Pipeline the
-        estimator is a step before others by it.
+        The last state of the top layer, the largest and the mean (with attention pooling the mean of each head),
+        float32 [len(texts), 3 * embedding_size]; of both directions forward's, then backward's. No text's vector
+        depends on others. In a scikit-learn Pipeline the estimator is a step before others by it.
         """
         check_is_fitted(self)
         checked = as_texts(NAME, texts)
@@ -113,8 +113,8 @@ class Predicts(ClassifierMixin, TransformerMixin, Configured):
         names = [
             f"{direction}{kind}{place}"
             for direction, each in zip(("", "backward_"), self._members(), strict=False)
-            for kind in ("last", "maximum", "mean")
-            for place in range(each.model.bpt3c.encoder.output_size)
+            for kind in each.model.bpt3c.pooling.parts
+            for place in range(each.model.bpt3c.pooling.features)
         ]
         return np.array(names, dtype=object)
 
@@ -129,13 +129,15 @@ class Predicts(ClassifierMixin, TransformerMixin, Configured):
             method: "integrated_gradients": words, whose weights sum to the label's log-odds (or to the number) above
                 those of a text of unknown words. "occlusion": what the log-odds lose without each word;
                 "sentence_occlusion": without each sentence. "chunks": the share of each chunk in the pooled vector, and
-                in the log-odds by way of it.
+                in the log-odds by way of it. "attention": the share of attention that each word gets, of a classifier
+                with attention pooling.
             label: that is explained; None: the predicted one, of several labels the most probable.
             chunk_tokens: of a chunk; None: as the model was trained.
 
         Raises:
             TypeError: no text.
-            InputError: an unknown method or label; int8 with "integrated_gradients"; "occlusion" of a very long text.
+            InputError: an unknown method or label; int8 with "integrated_gradients"; "attention" without attention
+                pooling; "occlusion" of a very long text.
         """
         check_is_fitted(self)
         (text,) = as_texts(NAME, [text])

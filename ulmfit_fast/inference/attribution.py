@@ -20,7 +20,7 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.progress import Progress
 from ulmfit_fast.inference.prediction import logits_of
-from ulmfit_fast.nn.chunks import Chunks, chunks_of
+from ulmfit_fast.nn.chunks import Chunks, attention_of, chunks_of
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.quantized import is_quantized
 
@@ -207,6 +207,20 @@ def occlusion(
         if bar is not None:
             bar.update(sum(map(len, without)))
     return Attribution(values, whole)
+
+
+@own_modes(grad=False)
+def attention(model: TextClassifier, evidence: Evidence, ids: np.ndarray) -> tuple[Attribution, np.ndarray]:
+    """How much attention pooling looks at each token, the mean of its heads; and each head's weights, [T, heads].
+
+    A head's weights sum to one. They are not for or against a label.
+
+    Raises:
+        InputError: another pooling; an encoder with hooks.
+    """
+    device = next(model.parameters()).device
+    heads = attention_of(model.bpt3c, torch.from_numpy(ids.astype(np.int64)).to(device)).cpu().numpy()
+    return Attribution(heads.mean(1), float(evidence(logits_of(model, [ids]).double())[0])), heads
 
 
 @own_modes(grad=False)

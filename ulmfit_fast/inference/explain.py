@@ -11,7 +11,13 @@ import torch
 
 from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.core.progress import Progress, progress_bar
-from ulmfit_fast.inference.attribution import Attribution, chunk_attribution, integrated_gradients, occlusion
+from ulmfit_fast.inference.attribution import (
+    Attribution,
+    attention,
+    chunk_attribution,
+    integrated_gradients,
+    occlusion,
+)
 from ulmfit_fast.inference.prediction import logits_of
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.tasks.labels import Label
@@ -19,7 +25,9 @@ from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.spans import Part, sentences, token_spans, words
 from ulmfit_fast.text.tokenizer import Tokenizer
 
-GRADIENTS, WORDS, SENTENCES, CHUNKS = METHODS = ("integrated_gradients", "occlusion", "sentence_occlusion", "chunks")
+GRADIENTS, WORDS, SENTENCES, CHUNKS, ATTENTION = METHODS = (
+    "integrated_gradients", "occlusion", "sentence_occlusion", "chunks", "attention",
+)  # fmt: skip
 Member = tuple[TextClassifier, Tokenizer, Task]
 
 
@@ -27,7 +35,8 @@ class Weighted(NamedTuple):
     """A part of the text, ``text[start:end]``, and what it adds to the evidence for the label.
 
     Of a chunk also the shares of the pooled vector: of how many features the maximum lies in it, and its part of the
-    mean.
+    mean. With the method "attention" the weight is a share of the attention, and ``heads`` are those of each head, of
+    several models one model's after the other's.
     """
 
     text: str
@@ -36,6 +45,7 @@ class Weighted(NamedTuple):
     weight: float
     share_of_maximum: float | None = None
     share_of_mean: float | None = None
+    heads: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class Explanation:
         probability: of the label, None of a number. Of several models the mean.
         evidence: of the whole text.
         baseline: of a text that says nothing; the weights sum to the evidence above it. None where they do not.
-        missing: by how much their sum is off.
+        missing: by how much their sum is off; of "attention" what lies on no word.
         parts: words, sentences or chunks in the order of the text.
         predicted: what the model predicts.
     """
@@ -112,6 +122,7 @@ def explain(
         method: "integrated_gradients": each word's part of the evidence, from a text of unknown words to this one;
             exact, the parts sum to the whole. "occlusion": what the evidence loses without each word.
             "sentence_occlusion": without each sentence. "chunks": each chunk's part by way of the pooled vector.
+            "attention": the share of attention that each word gets, for no label in particular.
         label: that is explained; None: what is predicted, of several labels the most probable.
         chunk_tokens: of a chunk; None: as the model was trained.
         points: as ``attribution.integrated_gradients``; with None the path is cut as need be.
@@ -119,7 +130,8 @@ def explain(
 
     Raises:
         InputError: an unknown method or label; a label where there are none; an option of another method; an int8 model
-            with "integrated_gradients"; a long text with "occlusion"; several models that cut a text into other words.
+            with "integrated_gradients"; a model without attention pooling with "attention"; a long text with
+            "occlusion"; several models that cut a text into other words.
     """
     if method not in METHODS:
         raise InputError(f"explain: method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -148,6 +160,9 @@ def explain(
                 "whose weights have no mean; explain one model (of a folder of both directions forward/ or backward/)"
             )
     weights = np.mean([[part.weight for part in each] for _, each in found], axis=0)
+    if method == ATTENTION:
+        heads = [sum((part.heads or () for part in each), ()) for each in zip(*(own for _, own in found), strict=True)]
+        parts = [part._replace(heads=own) for part, own in zip(parts, heads, strict=True)]
     attributions = [attribution for attribution, _ in found]
     baselines = [each.baseline for each in attributions if each.baseline is not None]
     return Explanation(
@@ -158,7 +173,7 @@ def explain(
         probability=None if place is None else float(activated[0, place]),
         evidence=float(np.mean([each.evidence for each in attributions])),
         baseline=float(np.mean(baselines)) if baselines else None,
-        missing=float(np.mean([each.missing for each in attributions])),
+        missing=1 - float(weights.sum()) if method == ATTENTION else float(np.mean([x.missing for x in attributions])),
         parts=[part._replace(weight=float(weight)) for part, weight in zip(parts, weights, strict=True)],
         predicted=task.decode(activated).tolist()[0],
     )
@@ -188,6 +203,11 @@ def _of_member(
     if method == CHUNKS:
         return _chunks(member, text, evidence, chunk_tokens or model.bpt3c.bptt)
     ids, parts = (sentences if method == SENTENCES else words)(tokenizer, text)
+    if method == ATTENTION:
+        each, heads = attention(model, evidence, ids)
+        looked = [heads[list(part.tokens)].sum(0) for part in parts]
+        found = [_weighted(text, part, float(own.mean())) for part, own in zip(parts, looked, strict=True)]
+        return each, [one._replace(heads=tuple(own.tolist())) for one, own in zip(found, looked, strict=True)]
     if method == GRADIENTS:
         silent = np.where(ids == tokenizer.bos_id, ids, tokenizer.unk_id).astype(ids.dtype)
         each = integrated_gradients(model, evidence, ids, silent, points, bar)

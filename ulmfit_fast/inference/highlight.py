@@ -41,6 +41,9 @@ def summary(explanation: Explanation) -> str:
     else:
         about = f"predicted {explanation.predicted}; probability of {explanation.label}: {explanation.probability:.4f}"
         unit = f" (log-odds of {explanation.evidence_for})"
+    if explanation.method == "attention":
+        on_words = sum(part.weight for part in explanation.parts)
+        return f"{about}; the weights are shares of the attention, of which words get {on_words:.1%}"
     if explanation.baseline is None:
         return f"{about}; the weights are what is lost without each part{unit}"
     rise = explanation.evidence - explanation.baseline
@@ -81,7 +84,7 @@ def explanation_html(explanation: Explanation, style: bool = True) -> str:
     """A piece of HTML: the summary, the text, the parts that weigh most; ``style``: with ``STYLE`` before it."""
     rows = "".join(
         f"<tr><td>{html.escape(printable(_short(part.text)))}</td><td class=number>{part.weight:+.3f}</td>"
-        + "".join(f"<td class=number>{share:.1%}</td>" for share in part[4:] if share is not None)
+        + "".join(f"<td class=number>{share:.1%}</td>" for share in part[4:6] if share is not None)
         + "</tr>"
         for part in explanation.top(_SHOWN)
     )
@@ -89,9 +92,15 @@ def explanation_html(explanation: Explanation, style: bool = True) -> str:
     return (
         f"{f'<style>{STYLE}</style>' if style else ''}<p>{html.escape(printable(summary(explanation)))}</p>"
         f'<p class="explained">{coloured_html(explanation.text, explanation.parts)}</p>'
-        f'<p class="legend">{legend(explanation.evidence_for)}</p>'
+        f'<p class="legend">{_legend(explanation)}</p>'
         f"<table><thead><tr><th>part</th><th>weight</th>{more}</tr></thead><tbody>{rows}</tbody></table>"
     )
+
+
+def _legend(explanation: Explanation) -> str:
+    if explanation.method == "attention":
+        return f'<mark style="background:{_colour(_SHADES)}">what the model looks at</mark>'
+    return legend(explanation.evidence_for)
 
 
 def legend(evidence_for: str) -> str:

@@ -29,7 +29,7 @@ def pooled_vectors(
     model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False,
     precision: str = "float32",
 ) -> np.ndarray:  # fmt: skip
-    """What the classifier's head sees of each text, float32 [len(texts), 3E]: the last, largest and mean states.
+    """What the classifier's head sees of each text, float32 [len(texts), output size of its pooling].
 
     Arguments as ``predict_probabilities``; no text's vector depends on others.
 
@@ -55,7 +55,7 @@ def vectors_and_predictions(
         progress: show a bar.
 
     Returns:
-        float32 [len(texts), sum of 3 E over the classifiers]; and float32 [classifiers, len(texts), ...], each what
+        float32 [len(texts), sum of the poolings' output sizes]; and float32 [classifiers, len(texts), ...], each what
         ``predict_probabilities`` gives.
     """
     vectors, activated = [], []

@@ -26,6 +26,7 @@ from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.lock import locked_folder
 from ulmfit_fast.interop.fastai import fastai_vocabulary
 from ulmfit_fast.nn.awd_lstm import AWDLSTM
+from ulmfit_fast.nn.poolings import CONCAT
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.storage.output_folder import check_output_folder
 from ulmfit_fast.tasks.binary import Binary
@@ -54,8 +55,8 @@ def save_fastai(
         overwrite: replace what an earlier call wrote there.
 
     Raises:
-        InputError: a QRNN, an int8 model, a task that fastai's head has not (regression, ordinal), or a folder that
-            holds something else.
+        InputError: a QRNN, an int8 model, attention pooling, a task that fastai's head has not (regression, ordinal),
+            or a folder that holds something else.
     """
     folder = Path(folder)
     _check_folder(folder, overwrite)
@@ -118,6 +119,8 @@ def _head_state(trained: TrainedClassifier) -> dict[str, Tensor]:
         raise InputError(
             f"save_fastai: fastai's classifiers have no task {task.type} like ours; write the encoder alone"
         )
+    if trained.model.bpt3c.config.pooling != CONCAT:
+        raise InputError("save_fastai: fastai 2 has no attention pooling; write the encoder alone")
     state = {}
     for ours, theirs in ((0, "0.0"), (2, "0.2"), (4, "1.0"), (6, "1.2")):
         for name, tensor in trained.model.head[ours].state_dict().items():

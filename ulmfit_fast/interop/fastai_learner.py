@@ -18,6 +18,7 @@ from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.documents import unpadded
 from ulmfit_fast.nn.encoder import LayerState
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.nn.poolings import CONCAT
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
@@ -33,7 +34,7 @@ def to_fastai(model: LanguageModel | TextClassifier | Trained) -> FastaiLanguage
 
     Raises:
         TypeError: another kind of object.
-        InputError: a QRNN, an int8 model.
+        InputError: a QRNN, an int8 model, attention pooling.
     """
     if isinstance(model, TrainedLanguageModel | TrainedClassifier):
         model = model.model
@@ -119,6 +120,8 @@ def _encoder(function: str, model: Any) -> AWDLSTM:
         raise InputError(f"{function}: an int8 model only predicts; give the float32 model that it was made of")
     if not isinstance(encoder, AWDLSTM):
         raise InputError(f"{function}: fastai 2 has no {type(encoder).__name__}, only the AWD-LSTM")
+    if isinstance(model, TextClassifier) and model.bpt3c.config.pooling != CONCAT:
+        raise InputError(f"{function}: fastai 2 has no attention pooling; give a classifier with pooling concat")
     return encoder
 
 

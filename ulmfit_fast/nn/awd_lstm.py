@@ -196,6 +196,27 @@ class AWDLSTM(StackedEncoder):
             The new pooled state, each layer's state after each sequence's last step, and each layer's states at
             ``boundary_rows``.
         """
+        _, new_pooled, new_state, boundaries = self._run(
+            tokens, batch_sizes, state, masks, pooled, weights, bptt, boundary_rows
+        )
+        assert new_pooled is not None
+        return new_pooled, new_state, boundaries
+
+    def states(
+        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: DropoutMasks | None, *,
+        weights: AWDLSTMWeights | None = None, bptt: int = 0, boundary_rows: Tensor | None = None,
+    ) -> tuple[Tensor, list[LayerState], list[LayerState]]:  # fmt: skip
+        """As ``pool``, but the first of the results is the last layer's output [N, E]."""
+        output, _, new_state, boundaries = self._run(
+            tokens, batch_sizes, state, masks, None, weights, bptt, boundary_rows
+        )
+        return output, new_state, boundaries
+
+    def _run(
+        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: DropoutMasks | None,
+        pooled: ops.PooledState | None, weights: AWDLSTMWeights | None, bptt: int, boundary_rows: Tensor | None,
+    ) -> tuple[Tensor, ops.PooledState | None, list[LayerState], list[LayerState]]:  # fmt: skip
+        """``pool``, or without a pooled state ``states``."""
         sparse = weights is not None and tokens.is_cpu  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
         x = embedded_rows(tokens, weights.embedding, masks, sparse)
@@ -207,7 +228,7 @@ class AWDLSTM(StackedEncoder):
             h = h.to(x.dtype)
             arguments = (x, batch_sizes, h, c, *weights.layers[layer])
             drop = weight_drop(layer, masks) | {"packed": weights.packed[layer]}
-            if layer + 1 == len(state):
+            if pooled is not None and layer + 1 == len(state):
                 result = ops.lstm_pool(*arguments, pooled, **drop, bptt=bptt, keep_states=rows is not None)
                 pooled, h_n, c_n, x, cells = result
             elif rows is not None:
@@ -217,7 +238,7 @@ class AWDLSTM(StackedEncoder):
             new_state.append((h_n, c_n))
             if rows is not None:
                 boundaries.append((x[rows], cells[rows]))
-        return pooled, new_state, boundaries
+        return x, pooled, new_state, boundaries
 
     def weights(self) -> AWDLSTMWeights:
         """What the layers compute with now: each computed once, with its graph, where a parameter is parametrized."""

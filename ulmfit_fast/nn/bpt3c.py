@@ -16,8 +16,10 @@ from torch.nn.utils.rnn import PackedSequence
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.random import current_generator
 from ulmfit_fast.nn import one_graph, two_pass
-from ulmfit_fast.nn.documents import concat_pool, packed, positions
-from ulmfit_fast.nn.encoder import Encoder, EncoderWeights, refuse_tracing
+from ulmfit_fast.nn.documents import packed, positions
+from ulmfit_fast.nn.encoder import Encoder, has_hooks, refuse_tracing
+from ulmfit_fast.nn.pooling import Pooling, ReadingWeights
+from ulmfit_fast.nn.poolings import CONCAT, MOST_HEADS, POOLINGS
 from ulmfit_fast.nn.two_pass import Block, Plan, Progress
 from ulmfit_fast.ops import autocast_dtype, sequence_lengths
 
@@ -49,9 +51,13 @@ class BPT3CConfig:
         pool_window: pool only this many tokens of a document; None for all.
         keep: which tokens that are, "last" (the earlier ones still lead up to them) or "first" (the rest is not read).
             "all" is all of them, whatever ``pool_window`` says.
+        pooling: "concat": the last state, the largest and the mean (``nn.pooling.ConcatPooling``). "attention": learned
+            weights over the states in the mean's place (``nn.attention_pooling.AttentionPooling``).
+        attention_heads: weighted means that "attention" makes.
 
     Raises:
-        ValueError: bptt or pool_window < 1, a negative memory_budget, an unknown backprop, mask_scope, memory or keep.
+        ValueError: bptt, pool_window or attention_heads < 1, more than 1,000 heads, heads without attention, a negative
+            memory_budget, an unknown backprop, mask_scope, memory, keep or pooling.
     """
 
     bptt: int = 70
@@ -62,6 +68,8 @@ class BPT3CConfig:
     memory_budget: int = 5 << 29
     pool_window: int | None = None
     keep: str = "last"
+    pooling: str = CONCAT
+    attention_heads: int = 1
 
     def __post_init__(self) -> None:
         if not _is_length(self.bptt):
@@ -77,12 +85,17 @@ class BPT3CConfig:
             ("mask_scope", ("document", "chunk")),
             ("memory", ("recompute", "store", "auto")),
             ("keep", ("last", "first", "all")),
+            ("pooling", tuple(POOLINGS)),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"BPT3CConfig: {name} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, "
                     f"got {getattr(self, name)!r}"
                 )
+        if not _is_length(self.attention_heads) or self.attention_heads > MOST_HEADS:
+            raise ValueError(f"BPT3CConfig: attention_heads must be 1 to {MOST_HEADS}, got {self.attention_heads}")
+        if self.pooling == CONCAT and self.attention_heads != 1:
+            raise ValueError(f"BPT3CConfig: attention_heads={self.attention_heads} goes with pooling='attention'")
 
     @classmethod
     def of(cls, *options: Any, **named: Any) -> BPT3CConfig:
@@ -117,7 +130,7 @@ def _option(name: str) -> Any:
 
 
 class BPT3C(nn.Module):
-    """Encodes whole documents to ``[h_last, max, mean]`` of the top layer's states, in bounded memory.
+    """Encodes whole documents to one vector each, pooled over the top layer's states, in bounded memory.
 
     A document is read in chunks of ``bptt`` tokens, each starting from the state the last one ended with. Gradients
     take two passes: forward without a graph, keeping the states between chunks; backward chunk by chunk again with the
@@ -134,7 +147,8 @@ class BPT3C(nn.Module):
 
     Args:
         encoder: an ``AWDLSTM``, or another with its methods (``nn.encoder.Encoder``).
-        options: a ``BPT3CConfig``, or its fields, in order or by name; each is an attribute, too, that can be set.
+        options: a ``BPT3CConfig``, or its fields, in order or by name; each is an attribute, too, that can be set, but
+            for the pooling, which is a module of that name.
 
     Raises:
         ValueError: as ``BPT3CConfig``.
@@ -155,6 +169,8 @@ class BPT3C(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = BPT3CConfig.of(*options, **named)
+        make = POOLINGS[self.config.pooling]
+        self.pooling: Pooling = make(encoder.output_size, self.config.attention_heads)
         self.block_rows: int | None = None  # rows run at a time, if not the default
         self.on_progress: Progress | None = None  # told how many more tokens are done, block by block
 
@@ -169,7 +185,7 @@ class BPT3C(nn.Module):
 
     @property
     def output_size(self) -> int:
-        return 3 * self.encoder.output_size
+        return self.pooling.output_size
 
     def extra_repr(self) -> str:
         return f"bptt={self.bptt}, backprop={self.backprop!r}, mask_scope={self.mask_scope!r}, memory={self.memory!r}"
@@ -183,7 +199,7 @@ class BPT3C(nn.Module):
             lengths: int64 [B], of padded documents.
 
         Returns:
-            [B, 3E] in float32 (float64 with float64 weights), in the documents' original order.
+            [B, output_size] in float32 (float64 with float64 weights), in the documents' original order.
 
         Raises:
             InputError: padded documents without lengths, lengths outside [1, T].
@@ -204,7 +220,7 @@ class BPT3C(nn.Module):
                 backward runs once. Layers with hooks need one graph all the same.
 
         Returns:
-            [B, 3E]. Unless ``frozen`` in one autograd graph, whose memory grows with the documents.
+            [B, output_size]. Unless ``frozen`` in one autograd graph, whose memory grows with the documents.
 
         Raises:
             InputError: training mode, embedded is not three-dimensional, lengths outside [1, T].
@@ -216,33 +232,39 @@ class BPT3C(nn.Module):
             raise InputError(f"BPT3C.forward_embedded: embedded must be [B, T, E], got {list(embedded.shape)}")
         tokens = torch.zeros(embedded.shape[:2], dtype=torch.int64, device=embedded.device)
         documents = self._read(packed("BPT3C.forward_embedded", tokens, lengths))
-        rows: EncoderWeights | None = None
-        if frozen and not self.encoder.calls_modules():
+        rows = None
+        if frozen and not self.calls_modules():
             rows = self.encoder.weights().over(embedded.flatten(0, 1))
         if rows is None:
             return self._pool(documents, embedded)
+        weights = ReadingWeights(rows, tuple(x.detach() for x in self.pooling.weights()))
         document, step = positions(documents)
-        return self._pool(documents._replace(data=document * embedded.shape[1] + step), weights=rows)
+        return self._pool(documents._replace(data=document * embedded.shape[1] + step), weights=weights)
+
+    def calls_modules(self) -> bool:
+        """Whether the encoder's layers or the pooling must be called as modules (``Encoder.calls_modules``)."""
+        return self.encoder.calls_modules() or has_hooks(self.pooling)
 
     def _pool(
-        self, documents: PackedSequence, embedded: Tensor | None = None, weights: EncoderWeights | None = None
+        self, documents: PackedSequence, embedded: Tensor | None = None, weights: ReadingWeights | None = None
     ) -> Tensor:
-        """``weights`` in place of the encoder's, whose gradients are then exact, as they are with ``embedded``."""
-        if embedded is not None or self.encoder.calls_modules():
+        """``weights`` in place of its own, whose gradients are then exact, as they are with ``embedded``."""
+        if embedded is not None or self.calls_modules():
             pooled = one_graph.encode(
-                self.encoder, documents, self._plan(_ROWS), self._pool_from(documents), embedded, self.on_progress
-            )
+                self.encoder, documents, self._plan(_ROWS), self._pool_from(documents), embedded, self.on_progress,
+                self.pooling,
+            )  # fmt: skip
         else:
             exact = self.backprop == "exact" or weights is not None
-            weights = weights or self.encoder.weights()
+            weights = weights or ReadingWeights(self.encoder.weights(), self.pooling.weights())
             tensors = weights.flat()
             if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
                 pooled = _TwoPass.apply(self, documents, weights, exact, *tensors)
             else:
                 with torch.no_grad():
                     pooled = two_pass.encode(
-                        self.encoder, weights.detached(), documents, self._plan(_ROWS), self._pool_from(documents),
-                        progress=self.on_progress,
+                        self.encoder, self.pooling, weights.detached(), documents, self._plan(_ROWS),
+                        self._pool_from(documents), progress=self.on_progress,
                     ).pooled()  # fmt: skip
         indices = documents.unsorted_indices
         return pooled if indices is None else pooled.index_select(0, indices)
@@ -266,7 +288,7 @@ class BPT3C(nn.Module):
             tokens.transpose(0, 1).reshape(-1), torch.full((steps,), batch, dtype=torch.int64, device="cpu"),
             self.encoder.initial_state(batch),
         )  # fmt: skip
-        return concat_pool(rows.view(steps, batch, -1).transpose(0, 1), lengths, pool_from)
+        return self.pooling(rows.view(steps, batch, -1).transpose(0, 1), lengths, pool_from)
 
     def chunk_length(self) -> int:
         """Tokens of a chunk for one batch: ``bptt``, or in training a draw around it."""
@@ -304,17 +326,19 @@ class BPT3C(nn.Module):
 class _TwoPass(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, bpt3c: BPT3C, documents: PackedSequence, weights: EncoderWeights, exact: bool, *flat: Tensor
+        ctx: Any, bpt3c: BPT3C, documents: PackedSequence, weights: ReadingWeights, exact: bool, *flat: Tensor
     ) -> Tensor:
         # ``flat`` are those of ``weights``: torch takes each one's gradient on to where it came from.
-        ctx.encoder, ctx.weights = bpt3c.encoder, weights.detached()
+        ctx.encoder, ctx.pooling, ctx.weights = bpt3c.encoder, bpt3c.pooling, weights.detached()
         ctx.progress = _halves(bpt3c.on_progress)
         store = bpt3c._stores(documents, exact)
         ctx.plan = bpt3c._plan(_ROWS if store else _RECOMPUTED_ROWS, store, exact)
         blocks: list[Block] = []
         ctx.blocks = blocks
         ctx.pool_from = bpt3c._pool_from(documents)
-        ctx.pooled = two_pass.encode(ctx.encoder, ctx.weights, documents, ctx.plan, ctx.pool_from, blocks, ctx.progress)
+        ctx.pooled = two_pass.encode(
+            ctx.encoder, ctx.pooling, ctx.weights, documents, ctx.plan, ctx.pool_from, blocks, ctx.progress
+        )
         device = documents.data.device.type
         ctx.autocast = device, autocast_dtype(device)
         ctx.save_for_backward(*flat)  # a change of theirs before backward is then an error
@@ -332,8 +356,9 @@ class _TwoPass(torch.autograd.Function):
         blocks, ctx.blocks = ctx.blocks, None
         with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             grads = two_pass.gradients(
-                ctx.encoder, ctx.weights, blocks, ctx.plan, ctx.pool_from, ctx.pooled, grad_pooled, ctx.progress
-            )
+                ctx.encoder, ctx.pooling, ctx.weights, blocks, ctx.plan, ctx.pool_from, ctx.pooled, grad_pooled,
+                ctx.progress,
+            )  # fmt: skip
         found = iter(grads)  # of those that require one
         wanted = (leaf.requires_grad for leaf in ctx.weights.flat())
         return (

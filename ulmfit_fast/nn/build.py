@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ulmfit_fast.nn.attention_pooling import AttentionPooling
 from ulmfit_fast.nn.bpt3c import BPT3C
 from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.language_model import LanguageModel
@@ -49,7 +50,7 @@ def _draw(part: nn.Module, generator: torch.Generator) -> None:
         bound = 1 / math.sqrt(part.hidden_size)
         for parameter in part.parameters():
             parameter.uniform_(-bound, bound, generator=generator)
-    elif isinstance(part, QRNNLayer):
+    elif isinstance(part, QRNNLayer | AttentionPooling):
         part.reset_parameters(generator)
     elif isinstance(part, nn.Linear) and part.bias is None:
         bound = 1 / math.sqrt(part.in_features)

@@ -1,4 +1,4 @@
-"""The text classifier: documents through BPT3C, concat pooling, and a two-block head."""
+"""The text classifier: documents through BPT3C, pooled, and a two-block head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ulmfit_fast.nn.bpt3c import BPT3C
 from ulmfit_fast.nn.documents import packed
 from ulmfit_fast.nn.dropout import Dropout
 from ulmfit_fast.nn.encoder import Encoder, LayerState, has_hooks, refuse_tracing
-from ulmfit_fast.ops import PooledState
 
 
 def classifier_head(features: int, hidden_size: int, classes: int, dropouts: tuple[float, float]) -> nn.Sequential:
@@ -33,6 +32,12 @@ def classifier_head(features: int, hidden_size: int, classes: int, dropouts: tup
     )
 
 
+def joined(poolings: Iterable[nn.Module], head: nn.Module) -> nn.Module:
+    """The head's layer group: the head itself, unless a pooling has parameters."""
+    learned = [pooling for pooling in poolings if any(True for _ in pooling.parameters())]
+    return nn.ModuleList([*learned, head]) if learned else head
+
+
 class TextClassifier(nn.Module):
     """Classifies documents of any length.
 
@@ -44,7 +49,7 @@ class TextClassifier(nn.Module):
         classes: number of logits K, at least 1.
         hidden_size: width of the head's hidden layer.
         hidden_dropout: dropout before the last linear layer.
-        options: as in ``BPT3C``: a ``BPT3CConfig``, or its fields (bptt, backprop, mask_scope, ...).
+        options: as in ``BPT3C``: a ``BPT3CConfig``, or its fields (bptt, backprop, mask_scope, pooling, ...).
 
     Raises:
         ValueError: no class, and as ``BPT3CConfig``.
@@ -67,8 +72,8 @@ class TextClassifier(nn.Module):
         self.head = classifier_head(self.bpt3c.output_size, hidden_size, classes, (encoder.output_p, hidden_dropout))
 
     def layer_groups(self) -> list[nn.Module]:
-        """[embedding], [first LSTM], ..., [last LSTM], [head]."""
-        return [*self.bpt3c.encoder.layer_groups(), self.head]
+        """[embedding], [first LSTM], ..., [last LSTM], [head, with what a pooling learns]."""
+        return [*self.bpt3c.encoder.layer_groups(), joined([self.bpt3c.pooling], self.head)]
 
     def forward(self, documents: PackedSequence | Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits [B, K] in the documents' original order.
@@ -112,7 +117,7 @@ class TextClassifier(nn.Module):
         return self.classify(self.bpt3c.forward_embedded(embedded, lengths, frozen))
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Logits [B, K] of pooled vectors [B, 3E]."""
+        """Logits [B, K] of pooled vectors [B, ``bpt3c.output_size``]."""
         pooled = pooled.to(next(self.head.parameters()).dtype)
         whole = self.training or torch.compiler.is_exporting() or pooled.device.type != "cpu"
         if whole or any(has_hooks(module) for module in self.head.modules()):
@@ -157,10 +162,10 @@ class DocumentStream:
 
     def __init__(self, model: TextClassifier) -> None:
         bpt3c = model.bpt3c
-        if bpt3c.encoder.calls_modules():
+        if bpt3c.calls_modules():
             raise ValueError(
-                "TextClassifier.stream: the embedding or an LSTM layer has hooks, or a forward of its own, which a "
-                "stream does not call; remove it, or classify whole documents"
+                "TextClassifier.stream: the embedding, an LSTM layer or the pooling has hooks, or a forward of its "
+                "own, which a stream does not call; remove it, or classify whole documents"
             )
         if bpt3c.config.window_at_the_end is not None:
             raise ValueError(
@@ -172,7 +177,7 @@ class DocumentStream:
         self._waiting: list[int] = []
         self._state = bpt3c.encoder.initial_state(1)
         like = self._state[-1][0]
-        self._pooled = PooledState.empty(1, bpt3c.encoder.output_size, like.dtype, like.device)
+        self._pooled = bpt3c.pooling.empty(1, like.dtype, like.device)
 
     def feed(self, tokens: Iterable[int]) -> None:
         """Read more token ids. The document's first should be the tokenizer's ``bos_id``.
@@ -212,13 +217,13 @@ class DocumentStream:
             self._pooled, self._state = self._run(self._waiting)
             self._waiting = []
 
-    def _run(self, tokens: list[int]) -> tuple[PooledState, list[LayerState]]:
-        encoder = self.model.bpt3c.encoder
+    def _run(self, tokens: list[int]) -> tuple[Any, list[LayerState]]:
+        bpt3c = self.model.bpt3c
         ids = on_device(torch.tensor(tokens, dtype=torch.int64, device="cpu"), self._pooled.count.device)
         sizes = torch.ones(len(tokens), dtype=torch.int64, device="cpu")
         with torch.inference_mode():
-            pooled, state, _ = encoder.pool(ids, sizes, self._state, None, self._pooled)
-        return pooled, state
+            read = bpt3c.pooling.run(bpt3c.encoder, ids, sizes, self._state, None, self._pooled)
+        return read.state, read.end
 
     def _classify(self, pooled: Tensor) -> Tensor:
         training = [module for module in (self.model, *self.model.head.modules()) if module.training]

@@ -103,6 +103,19 @@ class Encoder(Protocol):
     ) -> tuple[PooledState, list[LayerState], list[LayerState]]:
         """Run packed rows; see ``AWDLSTM.pool``."""
 
+    def states(
+        self,
+        tokens: Tensor,
+        batch_sizes: Tensor,
+        state: list[LayerState],
+        masks: Any,
+        *,
+        weights: Any = None,
+        bptt: int = 0,
+        boundary_rows: Tensor | None = None,
+    ) -> tuple[Tensor, list[LayerState], list[LayerState]]:
+        """The same with the last layer's output [N, output_size] first, for poolings that take the states."""
+
     def calls_modules(self) -> bool:
         """Whether a layer must be called as a module: it has hooks, or is not what ``pool`` knows how to compute."""
 

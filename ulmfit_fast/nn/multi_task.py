@@ -8,14 +8,15 @@ from typing import Self, cast
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.classifier import TextClassifier, joined
 from ulmfit_fast.nn.stacked import StackedEncoder
 
 
 class MultiTaskClassifier(nn.Module):
     """Several classifiers that share an encoder; each has its head.
 
-    The state dict has the encoder once: ``encoder``, ``heads.0``, ``heads.1`` and so on.
+    The state dict has the encoder once: ``encoder``, ``heads.0``, ``heads.1`` and so on, and what poolings learn:
+    ``poolings.0`` and so on.
 
     Args:
         classifiers: by name, in the order of the heads.
@@ -33,11 +34,12 @@ class MultiTaskClassifier(nn.Module):
             )
         self.encoder = cast(StackedEncoder, next(iter(encoders.values())))
         self.heads = nn.ModuleList(model.head for model in classifiers.values())
+        self.poolings = nn.ModuleList(model.bpt3c.pooling for model in classifiers.values())
         self.classifiers = dict(classifiers)  # a plain dict: their parameters are registered above
 
     def layer_groups(self) -> list[nn.Module]:
-        """[embedding], [first LSTM], ..., [last LSTM], [all heads]."""
-        return [*self.encoder.layer_groups(), self.heads]
+        """[embedding], [first LSTM], ..., [last LSTM], [all heads, with what their poolings learn]."""
+        return [*self.encoder.layer_groups(), joined(self.poolings, self.heads)]
 
     def train(self, mode: bool = True) -> Self:
         """Training or eval mode, of the classifiers around encoder and heads, too."""

@@ -5,6 +5,8 @@ This is what hooks see, and what gives gradients with respect to embeddings. Mem
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
@@ -24,6 +26,7 @@ def encode(
     pool_from: Tensor,
     embedded: Tensor | None = None,
     progress: Progress | None = None,
+    pool: Callable[[Tensor, Tensor, Tensor], Tensor] = concat_pool,
 ) -> Tensor:
     """Pool each document; equal to ``two_pass.encode`` within rounding, with the same masks for the same seed.
 
@@ -38,9 +41,10 @@ def encode(
         pool_from: int64 [B] on CPU, the first step of each document that is pooled.
         embedded: [B, T, E] in the original order, in place of the padded ids' embedding.
         progress: told the rows of each chunk.
+        pool: ``Pooling.forward``.
 
     Returns:
-        ``[h_last, max, mean]``, [B, 3E], in packed order.
+        What ``pool`` makes of the states, [B, ...], in packed order.
     """
     tokens, sizes = documents.data, documents.batch_sizes
     batch, device = int(sizes[0]), tokens.device
@@ -68,4 +72,4 @@ def encode(
             progress(end - done)
         done = end
     states, lengths = pad_packed_sequence(PackedSequence(torch.cat(outputs), sizes), batch_first=True)
-    return concat_pool(states, on_device(lengths, device), on_device(pool_from, device))
+    return pool(states, on_device(lengths, device), on_device(pool_from, device))

@@ -207,16 +207,33 @@ class QuantizedAWDLSTM(AWDLSTM):
         """As ``AWDLSTM``, without a gradient."""
         if boundary_rows is not None:
             raise InputError(f"QuantizedAWDLSTM.pool: {_ONLY_PREDICTS}")
+        _, new_pooled, new_state = self._run_quantized(tokens, batch_sizes, state, pooled, weights)
+        assert new_pooled is not None
+        return new_pooled, new_state, []
+
+    def states(
+        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, *, weights: Any = None,
+        bptt: int = 0, boundary_rows: Tensor | None = None,
+    ) -> tuple[Tensor, list[LayerState], list[LayerState]]:  # fmt: skip
+        """As ``AWDLSTM``, without a gradient."""
+        if boundary_rows is not None:
+            raise InputError(f"QuantizedAWDLSTM.states: {_ONLY_PREDICTS}")
+        output, _, new_state = self._run_quantized(tokens, batch_sizes, state, None, weights)
+        return output, new_state, []
+
+    def _run_quantized(
+        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], pooled: ops.PooledState | None, weights: Any
+    ) -> tuple[Tensor, ops.PooledState | None, list[LayerState]]:
         x = self.embed(tokens)
         layers = (weights or self.weights()).layers
         new_state: list[LayerState] = []
         for index, ((h, c), (packed, *bias)) in enumerate(zip(state, layers, strict=True)):
-            if index + 1 == len(state):
+            if pooled is not None and index + 1 == len(state):
                 pooled, h_n, c_n, _, _ = ops.lstm_pool_quantized(x, batch_sizes, h, c, packed, bias[0], bias[1], pooled)
             else:
                 x, h_n, c_n = ops.lstm_quantized(x, batch_sizes, h, c, packed, bias[0], bias[1])
             new_state.append((h_n, c_n))
-        return pooled, new_state, []
+        return x, pooled, new_state
 
 
 def quantize(model: nn.Module) -> Any:

@@ -192,6 +192,12 @@ class StackedEncoder(nn.Module):
     ) -> tuple[ops.PooledState, list[LayerState], list[LayerState]]:  # fmt: skip
         raise NotImplementedError
 
+    def states(
+        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, *, weights: Any = None,
+        bptt: int = 0, boundary_rows: Tensor | None = None,
+    ) -> tuple[Tensor, list[LayerState], list[LayerState]]:  # fmt: skip
+        raise NotImplementedError
+
     def simple_embedding(self) -> bool:
         """Whether the embedding is what ``embedded_rows`` computes, apart from hooks."""
         embedding = self.encoder

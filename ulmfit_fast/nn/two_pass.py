@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ulmfit_fast.core.device import on_device
 from ulmfit_fast.core.random import current_generator
-from ulmfit_fast.nn.encoder import Encoder, EncoderMasks, EncoderWeights, LayerState
-from ulmfit_fast.ops import PooledState, draw_seed, sequence_lengths
+from ulmfit_fast.nn.encoder import Encoder, EncoderMasks, LayerState
+from ulmfit_fast.nn.pooling import Pooling, PoolingState, ReadingWeights
+from ulmfit_fast.nn.segments import Segments
+from ulmfit_fast.ops import draw_seed, sequence_lengths
 
 Progress = Callable[[float], object]  # told how many more tokens are done
 
@@ -46,25 +49,13 @@ class Plan:
 
 
 @dataclass
-class Segments:
-    """Stretches of documents, run side by side as packed rows: whole blocks, or their chunks."""
-
-    tokens: Tensor  # int64 [N], packed
-    batch_sizes: Tensor  # int64 [T]
-    document: Tensor  # int64 [S] whose stretch it is
-    first_step: Tensor  # int64 [S] where in the document it begins
-    length: Tensor  # int64 [S]
-    state: list[LayerState]  # at its start, each layer's tensors [S, size]
-    masks: EncoderMasks | None  # of the S stretches
-
-
-@dataclass
 class Graph:
     """A block's results with their autograd graph."""
 
     start: list[LayerState]
-    pooled: PooledState
+    pooled: PoolingState
     end: list[LayerState]
+    outputs: Any  # of the pooling, which knows their gradients
 
 
 @dataclass
@@ -125,30 +116,35 @@ def split_documents(documents: PackedSequence, plan: Plan) -> Iterator[tuple[int
 
 def encode(
     encoder: Encoder,
-    weights: EncoderWeights,
+    pooling: Pooling,
+    weights: ReadingWeights,
     documents: PackedSequence,
     plan: Plan,
     pool_from: Tensor,
     keep: list[Block] | None = None,
     progress: Progress | None = None,
-) -> PooledState:
+) -> Any:
     """Pass one, without a graph but for stored blocks. Blocks that pass two needs go to ``keep``.
 
     Args:
         encoder: whose documents they are.
-        weights: to use in place of its own.
+        pooling: of its states.
+        weights: to use in place of their own.
         documents: token ids, packed.
         plan: how to run them.
         pool_from: int64 [B] on CPU, the first step of each document that is pooled.
         keep: where blocks go; None if there will be no pass two.
         progress: told the rows of each block.
+
+    Returns:
+        The pooling's state of the whole documents.
     """
     batch = int(documents.batch_sizes[0])
     state = encoder.initial_state(batch)
     masks = None if plan.masks_per_chunk else encoder.draw_masks(batch)
     mask_seed: int | None = None
     kept_states = StartStates(int(documents.batch_sizes[:: plan.bptt].sum()))
-    pooled = PooledState.empty(batch, encoder.output_size, state[0][0].dtype, documents.data.device)
+    pooled = pooling.empty(batch, state[0][0].dtype, documents.data.device)
     pooled = pooled._replace(pool_from=on_device(pool_from, pooled.count.device))
     for first_step, tokens, sizes in split_documents(documents, plan):
         count = int(sizes[0])
@@ -163,13 +159,13 @@ def encode(
         boundaries: list[LayerState] = []
         wanted = keep is not None and _has_gradient(segments, plan, pool_from)
         if wanted and plan.store:
-            graph = run(encoder, weights, segments, plan, pooled)
+            graph = run(encoder, pooling, weights, segments, plan, pooled)
             pooled, state = _detached(graph)
         else:
             rows = boundary_rows(sizes, plan.bptt) if wanted and plan.side_by_side else None
             with torch.no_grad():
-                pooled, state, boundaries = encoder.pool(
-                    tokens, sizes, segments.state, segments.masks, pooled, weights=weights, boundary_rows=rows
+                pooled, state, boundaries, _ = pooling.run(
+                    encoder, tokens, sizes, segments.state, segments.masks, pooled, weights=weights, boundary_rows=rows
                 )
         if wanted and keep is not None:
             starts: list[LayerState] = []
@@ -189,23 +185,26 @@ def masks_of_seed(encoder: Encoder, seed: int, batch: int, device: torch.device)
     return encoder.new_masks(batch, torch.Generator(device).manual_seed(seed))
 
 
-def run(encoder: Encoder, weights: EncoderWeights, segments: Segments, plan: Plan, pooled: PooledState) -> Graph:
+def run(
+    encoder: Encoder, pooling: Pooling, weights: ReadingWeights, segments: Segments, plan: Plan, pooled: PoolingState
+) -> Graph:
     """The segments with a graph."""
     start = segments.state
     if plan.exact:
-        first = weights.first_trainable()
+        first = weights.encoder.first_trainable()
         start = [tuple(x.detach().requires_grad_(number >= first) for x in layer) for number, layer in enumerate(start)]
     bptt = plan.bptt if plan.side_by_side else 0
     with torch.enable_grad():
-        pooled, end, _ = encoder.pool(
-            segments.tokens, segments.batch_sizes, start, segments.masks, pooled, weights=weights, bptt=bptt
+        pooled, end, _, outputs = pooling.run(
+            encoder, segments.tokens, segments.batch_sizes, start, segments.masks, pooled, weights=weights, bptt=bptt
         )
-    return Graph(start, pooled, end)
+    return Graph(start, pooled, end, outputs)
 
 
-def _detached(graph: Graph) -> tuple[PooledState, list[LayerState]]:
+def _detached(graph: Graph) -> tuple[Any, list[LayerState]]:
+    pooled: Any = type(graph.pooled)
     return (
-        PooledState(*(x.detach() for x in graph.pooled)),
+        pooled(*(x.detach() for x in graph.pooled)),
         [tuple(x.detach() for x in layer) for layer in graph.end],
     )
 
@@ -252,11 +251,12 @@ def chunks_side_by_side(block: Block, pool_from: Tensor) -> Segments:
 
 def gradients(
     encoder: Encoder,
-    weights: EncoderWeights,
+    pooling: Pooling,
+    weights: ReadingWeights,
     blocks: list[Block],
     plan: Plan,
     pool_from: Tensor,
-    pooled: PooledState,
+    pooled: PoolingState,
     grad_pooled: Tensor,
     progress: Progress | None = None,
 ) -> list[Tensor]:
@@ -265,10 +265,10 @@ def gradients(
     Empties ``blocks`` on the way.
 
     Args:
-        encoder, weights, plan, pool_from: as in pass one.
+        encoder, pooling, weights, plan, pool_from: as in pass one.
         blocks: what pass one kept.
         pooled: what pass one returned.
-        grad_pooled: [B, 3E], of ``pooled.pooled()``.
+        grad_pooled: [B, output size], of ``pooled.pooled()``.
         progress: told the rows of each block.
     """
     leaves = [x for x in weights.flat() if x.requires_grad]
@@ -283,17 +283,15 @@ def gradients(
                 segments.masks = masks.first(len(segments.document))
             if plan.side_by_side:
                 segments = chunks_side_by_side(block, pool_from)
-            fresh = PooledState.empty(
-                len(segments.document), encoder.output_size, pooled.last.dtype, pooled.last.device
-            )
+            fresh = pooling.empty(len(segments.document), pooled.last.dtype, pooled.last.device)
             device = pooled.count.device
             fresh = fresh._replace(
                 count=on_device(segments.first_step, device),
                 pool_from=on_device(pool_from[segments.document], device),
             )
-            graph = run(encoder, weights, segments, replace(plan, bptt=0), fresh)
-        outputs, grads = _pooled_gradients(segments, graph, pooled, grad_pooled)
-        first = weights.first_trainable()
+            graph = run(encoder, pooling, weights, segments, replace(plan, bptt=0), fresh)
+        outputs, grads = pooling.gradients(segments, graph.outputs, pooled, grad_pooled)
+        first = weights.encoder.first_trainable()
         start = flat(graph.start[first:]) if plan.exact else []
         end = flat(graph.end[first:])
         # Documents that ended in this block have no next one. What is state but not trained has no gradient.
@@ -322,21 +320,3 @@ def _has_gradient(segments: Segments, plan: Plan, pool_from: Tensor) -> bool:
     """Whether something in them is pooled, or leads up to what is."""
     ends = segments.first_step + segments.length
     return plan.exact or bool((ends > pool_from[segments.document]).any())
-
-
-def _pooled_gradients(
-    segments: Segments, graph: Graph, pooled: PooledState, grad_pooled: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Results of a graph, and d loss / d them by way of the pooled vector."""
-    device = pooled.count.device
-    document, begin = on_device(segments.document, device), on_device(segments.first_step, device)
-    end = begin + on_device(segments.length, device)
-    grad_last, grad_max, grad_mean = grad_pooled.to(pooled.last.dtype).chunk(3, dim=1)
-    pooled_steps = (pooled.count - pooled.pool_from).unsqueeze(1)
-    argmax = pooled.argmax[document]
-    here = (argmax >= begin.unsqueeze(1)) & (argmax < end.unsqueeze(1))
-    ends = (end == pooled.count[document]).unsqueeze(1)
-    state, count = graph.pooled, len(document)
-    outputs = [state.total[:count], state.maximum[:count], state.last[:count]]
-    grads = [(grad_mean / pooled_steps)[document], grad_max[document] * here, grad_last[document] * ends]
-    return outputs, [g.to(x.dtype) for x, g in zip(outputs, grads, strict=True)]

@@ -31,6 +31,7 @@ from ulmfit_fast.nn.classifier import TextClassifier
 from ulmfit_fast.nn.encoder import Encoder
 from ulmfit_fast.nn.encoders import DEFAULT_ENCODER, ENCODERS, encoder_type, make_encoder
 from ulmfit_fast.nn.language_model import LanguageModel
+from ulmfit_fast.nn.poolings import CONCAT
 from ulmfit_fast.nn.quantized import QuantizedAWDLSTM, is_quantized
 from ulmfit_fast.nn.stacked import StackConfig
 from ulmfit_fast.storage.compact import compacted, quantized_of_stored, restored, stored_of_quantized
@@ -78,6 +79,7 @@ def save_model(
         if task is None:
             raise ValueError("save_model: a classifier is saved with its task")
         bpt3c = model.bpt3c
+        pooling = {name: getattr(bpt3c.config, name) for name in ("pooling", "attention_heads")}
         config |= {
             "kind": _CLASSIFIER,
             "task_type": task.type,
@@ -93,6 +95,7 @@ def save_model(
                 "variable_length": bpt3c.variable_length,
                 "pool_window": bpt3c.pool_window,
                 "keep": bpt3c.keep,
+                **(pooling if bpt3c.config.pooling != CONCAT else {}),
             },
         }
     else:

@@ -105,7 +105,7 @@ def new_classifiers(
     """A classifier for each task, all over one encoder: the base's weights where there is one, else new ones.
 
     Heads are new; but where a task has a label in common with a base that is a classifier, its head goes on, whose size
-    the configuration must have (``with_head_of``).
+    and pooling the configuration must have (``with_head_of``).
     """
     known = base.task if isinstance(base, TrainedClassifier) else None
     rows = [None if known is None else task.rows_of(known) for task in tasks]
@@ -115,7 +115,8 @@ def new_classifiers(
         config = configs[position]
         reading = BPT3CConfig(
             config.bptt, config.backprop, config.mask_scope, config.variable_bptt, config.memory,
-            config.memory_budget_mb << 20, config.pool_window or None,
+            config.memory_budget_mb << 20, config.pool_window or None, pooling=config.pooling,
+            attention_heads=config.attention_heads,
         )  # fmt: skip
         encoder = encoders[0] if encoders else make_encoder(sizes)
         encoders.append(encoder)
@@ -132,10 +133,14 @@ def new_classifiers(
 
 
 def with_head_of(config: ClassifierConfig, base: Base | None, task: Task) -> ClassifierConfig:
-    """The configuration with the size of the head that goes on, for the record; unchanged where the head is new."""
+    """The configuration with the size and pooling of the head that goes on; unchanged where the head is new."""
     if not isinstance(base, TrainedClassifier) or task.rows_of(base.task) is None:
         return config
-    return replace(config, head_size=int(base.model.head[2].out_features))  # type: ignore[arg-type]
+    own = base.model.bpt3c.config
+    return replace(
+        config, head_size=int(base.model.head[2].out_features), pooling=own.pooling,  # type: ignore[arg-type]
+        attention_heads=own.attention_heads,
+    )  # fmt: skip
 
 
 def in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:
@@ -146,7 +151,11 @@ def in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: 
 
 
 def _take_over_head(base: TrainedClassifier, model: TextClassifier, rows: Sequence[int | None]) -> None:
-    """The trained head's weights, output by output; those that it has not begin as the new head drew them."""
+    """The trained head's weights, output by output; those that it has not begin as the new head drew them.
+
+    Its pooling goes on with it.
+    """
+    model.bpt3c.pooling.load_state_dict(base.model.bpt3c.pooling.state_dict())
     state = {name: tensor.clone() for name, tensor in base.model.head.state_dict().items()}
     last = max(name for name in state if state[name].dim() == 2)  # the layer whose rows are the outputs
     outputs = model.head.state_dict()[last].clone()

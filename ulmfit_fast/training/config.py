@@ -12,6 +12,7 @@ import numpy as np
 from ulmfit_fast.core.device import DEVICES, PRECISIONS
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.nn.encoders import DEFAULT_ENCODER, ENCODERS
+from ulmfit_fast.nn.poolings import ATTENTION, CONCAT, MOST_HEADS, POOLINGS
 from ulmfit_fast.nn.stacked import StackConfig
 from ulmfit_fast.tasks.class_weights import CLASS_WEIGHTS
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
@@ -336,6 +337,12 @@ class ClassifierConfig(FinetuningConfig, NewModelConfig):
         choices=("embedding", "language-model"),
     )  # fmt: skip
     head_size: int = setting(50, "features of the head's hidden layer", at_least=1)
+    pooling: str = setting(
+        CONCAT, "what the head reads of a text: concat: its last state, the largest and the mean; attention: means by "
+        "learned weights in place of the mean, which explain can show",
+        choices=tuple(POOLINGS),
+    )  # fmt: skip
+    attention_heads: int = setting(1, "weighted means of pooling attention", at_least=1, at_most=MOST_HEADS)
     max_tokens: int = setting(1_000_000, "tokens in a batch, unless two documents alone have more", at_least=1)
     backprop: str = setting(
         "detached", "detached: gradients stay inside a chunk; exact: they cross chunks", choices=("detached", "exact")
@@ -373,6 +380,11 @@ class ClassifierConfig(FinetuningConfig, NewModelConfig):
         super().__post_init__()
         if not self.label_delimiter:
             raise InputError("ClassifierConfig: label_delimiter must not be empty")
+        if self.attention_heads != 1 and self.pooling != ATTENTION:
+            raise InputError(
+                f"ClassifierConfig: attention_heads={self.attention_heads} goes with pooling='attention', got "
+                f"{self.pooling!r}"
+            )
 
     def for_texts(self, number: int) -> ClassifierConfig:
         """This configuration with the epochs that it means for so many texts to train on."""

@@ -152,7 +152,7 @@ class MultiTaskTrainer(Trainer):
             member.save(folder / name)
 
     def arguments(self) -> dict[str, Any]:
-        own = ("task", "metric", "class_weight", "head_size")
+        own = ("task", "metric", "class_weight", "head_size", "pooling", "attention_heads")
         tables = {
             name: {"task_type": member.task.type} | {field: getattr(member.config, field) for field in own}
             for name, member in self.members.items()

@@ -57,6 +57,7 @@ class Part(BaseModel):
     weight: float
     share_of_maximum: float | None = Field(None, description="of a chunk: in how many features it has the maximum")
     share_of_mean: float | None = Field(None, description="of a chunk")
+    heads: list[float] | None = Field(None, description="of method attention: the share of each head's attention")
 
 
 class ExplainAnswer(BaseModel):
@@ -68,7 +69,7 @@ class ExplainAnswer(BaseModel):
     probability: float | None
     evidence: float = Field(description="the label's log-odds, or the number")
     baseline: float | None = Field(description="of a text that says nothing; the weights sum to what is above it")
-    missing: float = Field(description="by how much their sum is off")
+    missing: float = Field(description="by how much their sum is off; of method attention what lies on no word")
     parts: list[Part] = Field(description="in the order of the text")
 
 
