@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+_ENOUGH_MS = 60_000  # on a busy machine
 LEGIBLE = 4.5  # the contrast that WCAG 2 (AA) asks of text of ordinary size
 
 # Every text that is shown, with its colour, and what lies behind it: each element's colour over its parents'.
@@ -50,6 +51,8 @@ def browser() -> Iterator[Any]:
     with driver.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         context = opened.new_context()
+        context.set_default_timeout(_ENOUGH_MS)
+        driver.expect.set_options(timeout=_ENOUGH_MS)
         context.on("weberror", lambda error: faults.append(str(error.error)))
         yield context
         opened.close()

@@ -85,7 +85,7 @@ def test_integrated_gradients_sum_to_the_difference(task: Task, kind: str) -> No
     assert found.values[0] == 0  # xxbos is in both
     fine = integrated_gradients(model, evidence, ids, silent(ids), points=500)
     assert abs(fine.missing) <= 0.01 * abs(whole - nothing)  # what the gradients alone sum to
-    assert found.points < 100
+    assert found.points < 200
     assert np.abs(found.values - fine.values).max() <= 0.05 * np.abs(fine.values).max()
 
 
