@@ -1,6 +1,7 @@
 """How fast a prediction falls as the words that explain it are deleted, beside words deleted at random.
 
-    python -m benchmarks.deletion_curves MODEL TABLE [--texts 50] [--method integrated_gradients] [--seed 0]
+    python -m benchmarks.deletion_curves MODEL TABLE [--texts 50] [--method integrated_gradients] [--words 20 2000] \
+        [--seed 0]
 
 For each text the words are deleted in the order of their weight for the predicted label, the heaviest first, and in
 random order; after each step the share of words that is gone and the mean probability of the label are printed. A
@@ -11,6 +12,7 @@ method that knows the words that count has the lower curve. Source: Petsiuk, Das
 from __future__ import annotations
 
 import argparse
+import zlib
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -30,12 +32,12 @@ SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the words that are deleted
 def curves(
     classifiers: Classifiers, texts: Sequence[str], methods: Sequence[str], seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Of each method and of "random" the label's probabilities, [texts, len(SHARES)]."""
+    """Of each method and of "random" the label's probabilities, [texts, len(SHARES)]; of a text always the same."""
     ((model, tokenizer, task),) = classifiers.members
-    random = np.random.default_rng(seed)
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*methods, "random")}
     for text in texts:
         ids, parts = words(tokenizer, text)
+        random = np.random.default_rng([seed, zlib.crc32(text.encode())])
         place = None
         for name, rows in found.items():
             order = random.permutation(len(parts))
@@ -57,10 +59,13 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("--texts", type=int, default=50)
     parser.add_argument("--method", action="append", choices=[GRADIENTS, WORDS])
+    parser.add_argument("--words", type=int, nargs=2, default=(20, 2000), help="fewest and most of a text")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     classifiers = Classifiers.load([given.model], "cpu")
-    texts = [text for text in islice(iterate_texts(given.table), given.texts) if len(text.split()) >= 20]
+    fewest, most = given.words
+    usable = (text for text in iterate_texts(given.table) if fewest <= len(text.split()) <= most)
+    texts = list(islice(usable, given.texts))
     found = curves(classifiers, texts, given.method or [GRADIENTS], given.seed)
     print(f"probability of the predicted label, mean of {len(texts)} texts, words deleted:")
     print(f"{'':<22}" + "".join(f"{share:>8.0%}" for share in SHARES))

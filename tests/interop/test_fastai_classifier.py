@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.cli.command_line import assert_one_line
 from tests.interop.test_fastai import SPECIAL, _Trap, logits, state_by_hand
 from ulmfit_fast import InputError, TrainedClassifier, TrainedLanguageModel, import_classifier, import_language_model
 from ulmfit_fast.cli.main import main
 from ulmfit_fast.interop.fastai_export import save_fastai
+from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
+from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.dropout import Dropout
+from ulmfit_fast.nn.stacked import CLASSIFIER_DROPOUTS
 
 WORDS = [*SPECIAL, "the", "film", "was", "fine", "bad"]
 LABELS = ["bad", "fine", "good"]
@@ -202,3 +206,19 @@ def test_command_line(models: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["convert", str(models / "lm"), "--to", "fastai-encoder", "--output", str(lm)]) == 0
     found = import_language_model(lm / "encoder.pth", lm / "vocab.pkl")
     assert torch.equal(found.model.decoder_weight, TrainedLanguageModel.load(models / "lm").model.decoder_weight)
+
+
+@pytest.mark.parametrize("drop_mult", [0.5, 1.0])
+def test_dropouts_are_fastai_s(tmp_path: Path, drop_mult: float) -> None:
+    """``drop_mult`` scales all of them but the one before the head's last layer."""
+    theirs = learner(tmp_path, True, drop_mult=drop_mult).model
+    config = AWDLSTMConfig(len(WORDS)).with_dropouts(CLASSIFIER_DROPOUTS, drop_mult)
+    ours = TextClassifier(AWDLSTM(config), 3)
+    assert [m.p for m in ours.head if isinstance(m, Dropout)] == [
+        m.p for m in theirs[1].modules() if isinstance(m, nn.Dropout)
+    ]
+    encoder = theirs[0].module
+    assert (config.embed_p, config.input_p, config.weight_p) == (
+        encoder.encoder_dp.embed_p, encoder.input_dp.p, encoder.rnns[0].weight_p,
+    )  # fmt: skip
+    assert {config.hidden_p} == {dropout.p for dropout in encoder.hidden_dps}

@@ -10,7 +10,8 @@ import numpy as np
 from ulmfit_fast.inference.page import escaped
 
 _WIDTH, _HEIGHT = 360, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 12, 16, 42
+_DIGIT = 7  # the width of a tick's characters, which stand left of the axis
 COLOURS = ("#1b5fae", "#b34700", "#3d6b1f", "#7a3e9d")  # on white each has a contrast above 5
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")  # so that lines differ without their colour, too
 
@@ -57,6 +58,8 @@ def bars_chart(title: str, bars: Sequence[tuple[str, float]], x_label: str, y_la
     drawn = [*axes.frame(x_label, y_label, x_ticks=False)]
     for i, (name, height) in enumerate(bars):
         (left, top), (right, bottom) = axes.at(i + 0.1, height), axes.at(i + 0.9, 0)
+        above = f'x="{(left + right) / 2:.1f}" y="{top - 4:.1f}" text-anchor="middle"'
+        drawn.append(f"<text {above}>{_tick(height)}</text>")
         drawn.append(
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}" '
             f'fill="{COLOURS[0]}"/>'
@@ -77,27 +80,32 @@ class _Axes:
             self.x0, self.x1 = self.x0 - 1, self.x0 + 1
         if self.y1 <= self.y0:
             self.y0, self.y1 = self.y0 - 1, self.y0 + 1
+        self.left = _LEFT + _DIGIT * max(len(_tick(value)) for value in _ticks(self.y0, self.y1) or [0.0])
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         across = (x - self.x0) / (self.x1 - self.x0)
         up = (y - self.y0) / (self.y1 - self.y0)
-        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+        return self.left + across * (_WIDTH - self.left - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
 
     def frame(self, x_label: str, y_label: str, x_ticks: bool = True) -> Iterator[str]:
         """Axes, their numbers and names."""
         for value in _ticks(self.y0, self.y1):
             x, y = self.at(self.x0, value)
             yield _line((x, y), self.at(self.x1, value), "#ddd")
-            yield f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{value:.6g}</text>'
+            yield f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{_tick(value)}</text>'
         for value in _ticks(self.x0, self.x1) if x_ticks else ():
             x, y = self.at(value, self.y0)
             yield _line((x, y), (x, y + 4), "#555")
-            yield f'<text x="{x:.1f}" y="{y + 17:.1f}" text-anchor="middle">{value:.6g}</text>'
+            yield f'<text x="{x:.1f}" y="{y + 17:.1f}" text-anchor="middle">{_tick(value)}</text>'
         yield _line(self.at(self.x0, self.y0), self.at(self.x1, self.y0), "#555")
-        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        middle = (self.left + _WIDTH - _RIGHT) / 2
         yield f'<text x="{middle:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{escaped(x_label)}</text>'
         half = (_TOP + _HEIGHT - _BOTTOM) / 2
         yield f'<text transform="translate(13 {half:.1f}) rotate(-90)" text-anchor="middle">{escaped(y_label)}</text>'
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e7 else f"{value:.6g}"
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,17 @@ if TYPE_CHECKING:
 _FOR, _AGAINST = (120, 180, 255), (255, 176, 92)
 _SHADES = 6
 _SHOWN = 12  # of the words that weigh most, in a table
-_WEAK = 0.08  # of the largest weight: what weighs less is not coloured
+_NAMED = 5  # of them, in a line
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)  # is shown as what it stands for
+_WEAK = 0.15  # of the largest weight: what weighs less is not coloured
 # The terminal's 256 colours, from weak to strong.
 _TERMINAL_FOR, _TERMINAL_AGAINST = (195, 153, 117, 111, 75, 39), (230, 223, 222, 216, 215, 208)
 
 STYLE = """
+.wide { overflow-x: auto; }
 .explained { line-height: 1.7; white-space: pre-wrap; overflow-wrap: anywhere; }
 .explained mark { color: #111; border-radius: .2em; padding: .05em .1em; }
-.legend mark { color: #111; padding: 0 .4em; border-radius: .2em; }
+.legend mark { display: inline-block; color: #111; padding: 0 .4em; margin: 0 .2em .2em 0; border-radius: .2em; }
 """
 
 
@@ -54,7 +58,7 @@ def coloured(text: str, parts: Sequence[Weighted]) -> str:
     """The text with a coloured background behind each part that weighs something, in a terminal's escapes."""
     found = []
     for piece, weight in _pieces(text, parts):
-        shown = "".join(x if x.isprintable() or x == "\n" else " " for x in piece)
+        shown = "".join(x if x.isprintable() or x == "\n" else " " for x in _BREAK.sub("\n", piece))
         shade = 0 if not piece.strip() else _shade(weight)
         if shade == 0:
             found.append(shown)
@@ -69,22 +73,25 @@ def coloured_html(text: str, parts: Sequence[Weighted]) -> str:
     heaviest = max((abs(part.weight) for part in parts), default=0.0) or 1.0
     found = []
     for piece, weight in _pieces(text, parts):
+        piece = _BREAK.sub("\n", piece)
         shade = 0 if not piece.strip() else _shade(weight)
-        if shade == 0:
-            found.append(html.escape(printable(piece)))
-        else:
-            title = f"{weight * heaviest:+.3f}"
-            found.append(
-                f'<mark style="background:{_colour(shade)}" title="{title}">{html.escape(printable(piece))}</mark>'
-            )
+        written = html.escape(printable(piece))
+        if shade:
+            written = f'<mark style="background:{_colour(shade)}" title="{weight * heaviest:+.3f}">{written}</mark>'
+        found.append(written)
     return "".join(found)
+
+
+def heaviest_parts(explanation: Explanation) -> str:
+    """The parts that weigh most with their weights, in a line; empty where there is none."""
+    return ", ".join(f"{_short(part.text)} {part.weight:+.2f}" for part in explanation.top(_NAMED))
 
 
 def explanation_html(explanation: Explanation, style: bool = True) -> str:
     """A piece of HTML: the summary, the text, the parts that weigh most; ``style``: with ``STYLE`` before it."""
     rows = "".join(
-        f"<tr><td>{html.escape(printable(_short(part.text)))}</td><td class=number>{part.weight:+.3f}</td>"
-        + "".join(f"<td class=number>{share:.1%}</td>" for share in part[4:6] if share is not None)
+        f'<tr><td>{html.escape(printable(_short(part.text)))}</td><td class="number">{part.weight:+.3f}</td>'
+        + "".join(f'<td class="number">{share:.1%}</td>' for share in part[4:6] if share is not None)
         + "</tr>"
         for part in explanation.top(_SHOWN)
     )
@@ -93,7 +100,8 @@ def explanation_html(explanation: Explanation, style: bool = True) -> str:
         f"{f'<style>{STYLE}</style>' if style else ''}<p>{html.escape(printable(summary(explanation)))}</p>"
         f'<p class="explained">{coloured_html(explanation.text, explanation.parts)}</p>'
         f'<p class="legend">{_legend(explanation)}</p>'
-        f"<table><thead><tr><th>part</th><th>weight</th>{more}</tr></thead><tbody>{rows}</tbody></table>"
+        f'<div class="wide"><table><thead><tr><th>part</th><th>weight</th>{more}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -7,23 +7,40 @@ import html
 from ulmfit_fast.inference.highlight import STYLE, printable
 
 _STYLE = """
-:root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 0 auto;
-  padding: 1rem; }
+  padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
 h3 { font-size: 1rem; margin-bottom: .3rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top; }
+th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top;
+  overflow-wrap: normal; }
+th { font-weight: 600; } th .note { font-weight: 400; margin-left: .6rem; }
+thead th { vertical-align: bottom; }
 .number { text-align: right; white-space: nowrap; }
-.wide { overflow-x: auto; }
+/* What is wider than the page scrolls by itself, and a shadow says that there is more. */
+.wide { overflow-x: auto; background: linear-gradient(to right, #fff 40%, transparent) left,
+  linear-gradient(to left, #fff 40%, transparent) right, linear-gradient(to right, #0003, transparent) left,
+  linear-gradient(to left, #0003, transparent) right; background-repeat: no-repeat;
+  background-size: 2rem 100%, 2rem 100%, .6rem 100%, .6rem 100%; background-attachment: local, local, scroll, scroll; }
 .note { color: #555; font-size: .9rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 2.5rem; }
+.pair > * { min-width: 0; }
+.tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; }
+.tile { border: 1px solid #ccc; border-radius: .5rem; padding: .5rem .9rem; flex: 0 1 11rem; min-width: 9rem; }
+.tile b { display: block; font-size: 1.6rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.tile .note { display: block; font-size: .85rem; }
+.matrix td { text-align: right; min-width: 4.5rem; border: 2px solid #fff; } .matrix small { display: block; }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; }
 figure { margin: 0; flex: 1 1 18rem; max-width: 30rem; } figcaption { font-size: .9rem; color: #555; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif; fill: #1a1a1a; }
-details { margin: .5rem 0; } summary { cursor: pointer; }
-.text { border-left: 4px solid #ccc; padding-left: .8rem; margin: 1rem 0; overflow-wrap: anywhere; }
+details { margin: .5rem 0; } summary { cursor: pointer; padding: .3rem 0; }
+.text { border-left: 4px solid #ccc; padding-left: .8rem; margin: .5rem 0 1rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
+@media (max-width: 30rem) {
+  th, td { padding: .25rem .35rem; } table { font-size: .9rem; } .tile { flex: 1 1 9rem; }
+  th .note { display: block; margin: 0; min-width: 8rem; }
+}
 """
 
 

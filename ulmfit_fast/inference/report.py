@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,18 @@ from ulmfit_fast.inference.charts import bars_chart, lines_chart, scatter_chart
 from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.evaluation import Evaluation, package_version
 from ulmfit_fast.inference.explain import CHUNKS, GRADIENTS, WORDS, Explanation, explain
-from ulmfit_fast.inference.highlight import coloured_html, legend, summary
+from ulmfit_fast.inference.highlight import coloured_html, heaviest_parts, legend
 from ulmfit_fast.inference.page import escaped, page, table
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.tasks.metrics import METRICS
 
 _EXPLAINED_CHARACTERS = 20_000  # a longer text is explained chunk by chunk, which takes one pass
 _SHOWN_CHARACTERS = 6_000  # of a text that is explained
+_OPEN_ERRORS = 3  # whose texts are shown; those of the others when they are asked for
 _LABEL_CHARACTERS = 40
+_FEW_CLASSES = 4  # whose two tables have room beside each other
+_ABBREVIATED = {"auroc", "mcc", "ece", "mae", "rmse"}
+_HEADLINES = ("accuracy", "f1_macro", "auroc", "ece", "r2", "mae")  # those of them that there are come first
 _MOST_CLASSES = 40  # of a confusion matrix; of more the pairs that are confused most are listed
 
 
@@ -35,10 +40,13 @@ def report_page(
         history: records of the model's training, an epoch each.
         card: what the model says of itself, in Markdown.
     """
-    sections = [
-        ("Scores", _scores(evaluation)),
-        ("Confusion", _confusion(evaluation)),
-        ("Classes", _classes(evaluation)),
+    tables = "".join(
+        f"<div>{_section(title, content)}</div>"
+        for title, content in (("Confusion", _confusion(evaluation)), ("Classes", _classes(evaluation)))
+        if content
+    )
+    beside = ' class="pair"' if len(evaluation.task.labels) <= _FEW_CLASSES else ""
+    below = [
         ("Calibration", _calibration(evaluation)),
         ("Numbers", _numbers(evaluation)),
         ("Worst errors", _errors(evaluation, classifiers)),
@@ -47,26 +55,52 @@ def report_page(
         ("Model card", f"<details><summary>What the model says of itself</summary><pre>{escaped(card)}</pre></details>"
          if card else ""),
     ]  # fmt: skip
-    body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections if content)
+    top = _section("Scores", _scores(evaluation)) + (f"<div{beside}>{tables}</div>" if tables else "")
+    body = top + "".join(_section(*each) for each in below)
+    title = f"{_named(evaluation.model)} on {_named(evaluation.table)}"
     head = (
-        f"<h1>{escaped(evaluation.model)} on {escaped(evaluation.table)}</h1>"
-        f"<p>{len(evaluation.texts):,} texts; task {escaped(evaluation.task.type)}; computed in "
-        f"{escaped(classifiers.computes_in)} by ulmfit_fast {escaped(package_version())}.</p>"
+        f"<h1>{escaped(title)}</h1>"
+        f'<p class="note">{len(evaluation.texts):,} texts of {escaped(evaluation.table)}; model '
+        f"{escaped(evaluation.model)}, task {escaped(evaluation.task.type)}; computed in "
+        f"{escaped(classifiers.computes_in)} by ulmfit_fast {escaped(package_version())}</p>"
     )
-    return page(f"{evaluation.model} on {evaluation.table}", f"<header>{head}</header><main>{body}</main>")
+    return page(title, f"<header>{head}</header><main>{_headlines(evaluation)}{body}</main>")
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
+
+
+def _named(paths: str) -> str:
+    """Files and folders without what leads there."""
+    return " and ".join(Path(path).name or path for path in paths.split(" and "))
+
+
+def _headlines(evaluation: Evaluation) -> str:
+    tiles = []
+    for name in [name for name in _HEADLINES if name in evaluation.scores]:
+        score = evaluation.scores[name]
+        between = f"{_number(score.low)} to {_number(score.high)}" if math.isfinite(score.low) else "&nbsp;"
+        value = f"<b>{_number(score.value)}</b>"
+        tiles.append(f'<div class="tile">{_score_name(name)}{value}<span class="note">{between}</span></div>')
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _score_name(name: str) -> str:
+    return escaped(name.upper() if name in _ABBREVIATED else name.replace("_", " ").replace("f1", "F1"))
 
 
 def _scores(evaluation: Evaluation) -> str:
     rows = []
     for name, score in evaluation.scores.items():
         between = f"{_number(score.low)} to {_number(score.high)}" if math.isfinite(score.low) else "&ndash;"
-        better = "higher" if METRICS[name].greater_is_better else "lower"
-        rows.append([escaped(name.replace("_", " ")), _number(score.value), between, better])
+        says = METRICS[name].says + ("" if METRICS[name].greater_is_better else "; lower is better")
+        rows.append([f'{_score_name(name)}<span class="note">{escaped(says)}</span>', _number(score.value), between])
     note = (
         '<p class="note">In 95 of 100 sets of as many texts like these the score would lie within its interval '
         "(bootstrap, percentiles).</p>"
     )
-    return table(["score", "value", "95 % interval", "better is"], rows) + note
+    return table(["score", "value", "95 % interval"], rows) + note
 
 
 def _confusion(evaluation: Evaluation) -> str:
@@ -80,24 +114,27 @@ def _confusion(evaluation: Evaluation) -> str:
         rows = [[labels[i], labels[j], str(int(matrix[i, j]))] for i, j in pairs]
         return table(["is", "predicted", "texts"], rows)
     of_row = matrix.sum(1, keepdims=True).clip(min=1)
-    rows = []
-    for label, counts, shares in zip(labels, matrix.tolist(), (matrix / of_row).tolist(), strict=True):
-        cells = [_shaded(count, share) for count, share in zip(counts, shares, strict=True)]
-        rows.append([label, *cells])
-    return table(["is \\ predicted", *labels], rows, caption="") + (
-        '<p class="note">Each row holds the texts of a class; the darker a cell, the larger its share of the row.</p>'
+    head = "".join(f'<th scope="col" class="number">{label}</th>' for label in labels)
+    lines = [
+        f'<tr><th scope="row">{label}</th>{"".join(map(_shaded, counts, shares))}</tr>'
+        for label, counts, shares in zip(labels, matrix.tolist(), (matrix / of_row).tolist(), strict=True)
+    ]
+    return (
+        '<div class="wide"><table class="matrix"><thead><tr><th scope="col">is &darr; predicted &rarr;</th>'
+        f'{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div><p class="note">Each row holds the texts of '
+        "a class; the darker a cell, the larger its share of the row.</p>"
     )
 
 
 def _shaded(count: int, share: float) -> str:
-    """A number on blue; dark text keeps a contrast above 7 on the darkest."""
+    """A cell's number on blue; dark text keeps a contrast above 7 on the darkest."""
     colour = "#" + "".join(f"{round(255 - share * (255 - full)):02x}" for full in (120, 180, 255))
-    return f'<span style="background:{colour};display:block;padding:.1rem .4rem">{count:,}</span>'
+    return f'<td style="background-color:{colour}">{count:,} <small>{share:.0%}</small></td>'
 
 
 def _classes(evaluation: Evaluation) -> str:
     rows = [
-        [_label(each.label), f"{each.precision:.4f}", f"{each.recall:.4f}", f"{each.f1:.4f}", f"{each.texts:,}",
+        [_label(each.label), f"{each.precision:.3f}", f"{each.recall:.3f}", f"{each.f1:.3f}", f"{each.texts:,}",
          f"{each.predicted:,}"]
         for each in evaluation.findings.classes
     ]  # fmt: skip
@@ -138,32 +175,42 @@ def _errors(evaluation: Evaluation, classifiers: Classifiers) -> str:
     if not places:
         return "<p>There is none: all predictions are right.</p>"
     found = []
+    methods = set()
     with progress_bar("explain the worst errors", len(places), "text") as bar:
-        for place in places:
-            found.append(_error(evaluation, classifiers, place))
+        for number, place in enumerate(places):
+            explained = _explained(classifiers, evaluation.texts[place])
+            methods.add(None if explained is None else explained.method)
+            found.append(_error(evaluation, place, explained, number < _OPEN_ERRORS))
             bar.update(1)
-    return (
-        '<p class="note">The words speak for what was predicted (blue) or against it (orange); what an unmarked word '
-        f"weighs is small.</p>{''.join(found)}"
-    )
+    notes = " ".join(text for method, text in _OF_METHODS.items() if method in methods)
+    if not methods - {None}:
+        return f'<p class="note">{notes}</p>{"".join(found)}'
+    return f'<p class="legend">{legend("what was predicted")}</p><p class="note">{notes}</p>{"".join(found)}'
 
 
-def _error(evaluation: Evaluation, classifiers: Classifiers, place: int) -> str:
+_OF_METHODS = {
+    GRADIENTS: "A weight is the word's part of the log-odds of what was predicted, or of the number (integrated "
+    "gradients).",
+    WORDS: "A weight is what the log-odds of what was predicted, or the number, lose without the word (occlusion).",
+    CHUNKS: "Of a long text each chunk has one weight.",
+    None: "Where nothing is coloured, the models cut the text into other words, whose weights have no mean.",
+}
+
+
+def _error(evaluation: Evaluation, place: int, explained: Explanation | None, is_open: bool) -> str:
     text = evaluation.texts[place]
-    predicted = _shown(evaluation.findings.predicted[place])
-    title = f"row {evaluation.rows[place]}: is {_shown(evaluation.expected[place])}, predicted {predicted}"
-    explained = _explained(classifiers, text)
-    if explained is None:
-        shown = escaped(text[:_SHOWN_CHARACTERS])
-        note = "The models cut this text into other words, whose weights have no mean."
-        return f'<article><h3>{title}</h3><p class="text explained">{shown}</p><p class="note">{note}</p></article>'
-    cut = [part._replace(end=min(part.end, _SHOWN_CHARACTERS)) for part in explained.parts]
-    shown = coloured_html(text[:_SHOWN_CHARACTERS], [part for part in cut if part.start < part.end])
+    confidence = evaluation.task.confidence(evaluation.activated[place : place + 1])
+    sure = "" if confidence is None else f" ({confidence[0]:.2%})"
+    shown, heaviest = escaped(text[:_SHOWN_CHARACTERS]), ""
+    if explained is not None:
+        cut = [part._replace(end=min(part.end, _SHOWN_CHARACTERS)) for part in explained.parts]
+        shown = coloured_html(text[:_SHOWN_CHARACTERS], [part for part in cut if part.start < part.end])
+        heaviest = f'<p class="note">{escaped(heaviest_parts(explained))}</p>'
     rest = f" &hellip; ({len(text) - _SHOWN_CHARACTERS:,} more characters)" if len(text) > _SHOWN_CHARACTERS else ""
     return (
-        f'<article><h3>{title}</h3><p class="note">{escaped(summary(explained))}</p>'
-        f'<p class="text explained">{shown}{rest}</p>'
-        f'<p class="legend note">{legend(explained.evidence_for)}</p></article>'
+        f"<details{' open' if is_open else ''}><summary><b>row {evaluation.rows[place]:,}: is "
+        f"{_shown(evaluation.expected[place])}, predicted {_shown(evaluation.findings.predicted[place])}</b>{sure}"
+        f'</summary>{heaviest}<p class="text explained">{shown}{rest}</p></details>'
     )
 
 
@@ -182,7 +229,7 @@ def _explained(classifiers: Classifiers, text: str) -> Explanation | None:
 def _times(evaluation: Evaluation) -> str:
     rows = [
         [
-            str(evaluation.rows[each.place]), f"{each.characters:,}", f"{each.tokens:,}",
+            f"{evaluation.rows[each.place]:,}", f"{each.characters:,}", f"{each.tokens:,}",
             "not timed" if each.seconds is None else f"{1000 * each.seconds:,.1f}",
             "" if not each.seconds else f"{each.tokens / each.seconds:,.0f}",
         ]

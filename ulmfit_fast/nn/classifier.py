@@ -48,7 +48,8 @@ class TextClassifier(nn.Module):
         encoder: an ``AWDLSTM``; its ``output_p`` is the dropout on the pooled vector.
         classes: number of logits K, at least 1.
         hidden_size: width of the head's hidden layer.
-        hidden_dropout: dropout before the last linear layer.
+        hidden_dropout: dropout before the last linear layer. Configurations' ``drop_mult`` leaves it alone, as fastai's
+            does.
         options: as in ``BPT3C``: a ``BPT3CConfig``, or its fields (bptt, backprop, mask_scope, pooling, ...).
 
     Raises:

@@ -296,7 +296,9 @@ class ClassifierConfig(FinetuningConfig, NewModelConfig):
     )
     batch_size: int = setting(32, "texts in a batch; BatchNorm needs two", at_least=2)
     lr: float = setting(1e-2, "highest learning rate, of the head", above=0)
-    drop_mult: float = setting(0.5, "factor on all dropout probabilities", at_least=0)
+    drop_mult: float = setting(
+        0.5, "factor on all dropout probabilities but that before the head's last layer (0.1, as in fastai)", at_least=0
+    )
     discriminative_factor: float = setting(
         2.6,
         "learning rate of a layer group over that of the one before it (the paper's; with a small language model 1.3 "

@@ -79,6 +79,7 @@ def test_one_text_without_more(serve: Serve, loaded: Classifiers) -> None:
 def test_what_there_is(serve: Serve, loaded: Classifiers) -> None:
     client = serve({"a": loaded, "b": loaded})
     one = {"task": "single_label", "labels": ["bad", "good"], "precision": "float32", "streams": True}
+    one["explains"] = ["integrated_gradients", "occlusion", "sentence_occlusion", "chunks"]
     assert client.ask("/models")[1] == [{"name": "a", **one}, {"name": "b", **one}]
     assert client.ask("/health")[:2] == (200, {"status": "ok"})
     paths = client.ask("/openapi.json")[1]["paths"]

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from tests.browser import assert_legible, browser
 from tests.inference.serve.conftest import Client
 from ulmfit_fast.inference.classifiers import Classifiers
+from ulmfit_fast.inference.explain import explain
 
 TEXT = "the film was really great and its story superb too"
 PHONE = {"width": 360, "height": 640}
-
-
-@pytest.fixture(scope="module")
-def browser_path() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    return found
 
 
 def expected(loaded: Classifiers) -> str:
@@ -30,16 +24,11 @@ def expected(loaded: Classifiers) -> str:
 
 
 @pytest.fixture
-def page(browser_path: str) -> Iterator[Any]:
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        shown = browser.new_page(viewport=PHONE)
-        faults: list[str] = []
-        shown.on("pageerror", lambda error: faults.append(str(error)))
+def page() -> Iterator[Any]:
+    with browser() as context:
+        shown = context.new_page()
+        shown.set_viewport_size(PHONE)
         yield shown
-        browser.close()
-    assert faults == []
 
 
 def test_a_phone_and_the_keyboard_alone(serve: Callable[..., Client], loaded: Classifiers, page: Any) -> None:
@@ -54,7 +43,7 @@ def test_a_phone_and_the_keyboard_alone(serve: Callable[..., Client], loaded: Cl
     page.keyboard.type(TEXT)
     expect(page.locator("#said")).to_have_text(expected(loaded))
     expect(page.locator("#chart")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]  # nothing to scroll sideways
+    assert_legible(page)
     assert page.evaluate("Math.min(...['model', 'again'].map(id => document.getElementById(id).offsetHeight))") >= 44
     page.keyboard.press("Shift+Tab")
     assert page.evaluate("document.activeElement.id") == "model"
@@ -89,3 +78,57 @@ def test_a_text_behind_the_address_is_read_at_once(
     probability = loaded.activated([TEXT])[0].max()
     assert float(points[-1].split(",")[1]) == pytest.approx(135 - 130 * probability, abs=1e-3)
     assert page.locator(".bar").count() == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_are_coloured_by_what_they_say(
+    serve: Callable[..., Client], models: Path, page: Any, scheme: str
+) -> None:
+    """The words' colours and titles are the weights of ``explain``, of the label that is chosen."""
+    expect = pytest.importorskip("playwright.sync_api").expect
+    trained = Classifiers.load([models / "clf"], "cpu")
+    page.emulate_media(color_scheme=scheme)
+    page.goto(f"http://127.0.0.1:{serve({'clf': trained}).connection.port}/")
+    text = "\U0001f600 the film was great<br />and its story was dull"  # the first character is two of JavaScript's
+    page.locator("#text").fill(text)
+    expect(page.locator("#why")).to_be_visible()
+    expect(page.locator("#words")).to_be_hidden()
+    page.locator("#explain").press("Enter")
+    expect(page.locator("#words")).to_be_visible()
+    for label in (None, "good", "bad"):
+        if label is not None:
+            page.locator("#label").select_option(label=label)
+        found = explain(trained.members, text, label=label)
+        expect(page.locator("#legend mark").first).to_have_text(f"speaks for {found.evidence_for}")
+        assert page.locator("#words").evaluate("words => words.textContent") == text
+        largest = max(abs(part.weight) for part in found.parts)
+        expected_marks = [
+            [part.text, "for" if part.weight > 0 else "against", f"{part.weight:+.2f}".replace("-", "\u2212")]
+            for part in found.parts if abs(part.weight) >= 0.15 * largest and part.text.strip()
+        ]  # fmt: skip
+        marks = page.locator("#words mark").evaluate_all("all => all.map(m => [m.textContent, m.className, m.title])")
+        assert marks == expected_marks
+        assert {"great", "dull"} <= {mark[0] for mark in marks}
+        assert_legible(page)
+    page.locator("#text").press_sequentially(" too")  # an explanation of another text is none of this one
+    expect(page.locator("#words")).to_be_hidden()
+
+
+def test_what_explains_depends_on_the_model_and_the_length(
+    serve: Callable[..., Client], loaded: Classifiers, page: Any
+) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    int8 = Classifiers([(model.quantize(), tokenizer, task) for model, tokenizer, task in loaded.members])
+    page.goto(f"http://127.0.0.1:{serve({'int8': int8}).connection.port}/")
+    for text, method in ((TEXT, "occlusion"), (f"{TEXT}. " * 60, "sentence_occlusion"), (f"{TEXT} " * 100, "chunks")):
+        page.locator("#text").fill(text)
+        page.locator("#text").press("Control+Enter")
+        expect(page.locator("#why")).to_be_visible()
+        with page.expect_response("**/explain") as answer:
+            page.locator("#explain").click()
+        assert answer.value.json()["method"] == method
+        expect(page.locator("#heaviest")).to_contain_text("Heaviest: ")
+    page.locator("#text").fill("x" * 10_001)
+    expect(page.locator("#words")).to_be_hidden()
+    page.locator("#explain").click()
+    expect(page.locator("#trouble")).to_contain_text("at most 10,000 are explained here")

@@ -57,4 +57,4 @@ def router(service: Service) -> APIRouter:
 
 
 def _explained(model: ServedModel, body: ExplainBody) -> dict[str, Any]:
-    return explain(model.classifiers.members, body.text, body.method, body.label).to_dict()
+    return explain(model.classifiers.members, body.text, body.method or model.explains[0], body.label).to_dict()

@@ -44,7 +44,7 @@ class ExplainBody(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "A text that comes word by word."}]})
 
     text: Text
-    method: str = Field(METHODS[0], description=", ".join(METHODS))
+    method: str | None = Field(None, description=f"{', '.join(METHODS)}; left out: the first that the model takes")
     label: str | int | float | None = Field(None, description="that is explained; left out: the predicted one")
 
 
@@ -94,6 +94,7 @@ class ModelAnswer(BaseModel):
     labels: list[Value] = Field(description="none where a number is predicted")
     precision: str
     streams: bool = Field(description="whether /stream takes it")
+    explains: list[str] = Field(description="the methods of /explain that it takes")
 
 
 class Refusal(BaseModel):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ulmfit_fast.inference.classifiers import Classifiers
+from ulmfit_fast.inference.explain import GRADIENTS, METHODS
 from ulmfit_fast.inference.serve.batcher import Batcher, Batching
 from ulmfit_fast.inference.serve.limits import Limits, RefusedError
 from ulmfit_fast.inference.serve.metrics import Metrics
@@ -24,12 +25,18 @@ class ServedModel:
         metrics.of_model(name, lambda: self.batcher.waiting)
         self.no_stream = _why_no_stream(classifiers)
 
+    @property
+    def explains(self) -> list[str]:
+        """The methods that explain it: an int8 model has no gradients."""
+        int8 = self.classifiers.computes_in == "int8"
+        return [method for method in METHODS if not (int8 and method == GRADIENTS)]
+
     def description(self) -> dict[str, Any]:
         """As ``schema.ModelAnswer``."""
         task = self.classifiers.task
         return {
             "name": self.name, "task": task.type, "labels": task.labels, "precision": self.classifiers.computes_in,
-            "streams": self.no_stream is None,
+            "streams": self.no_stream is None, "explains": self.explains,
         }  # fmt: skip
 
     def stream(self) -> TextStream:
