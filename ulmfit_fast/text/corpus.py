@@ -1,4 +1,4 @@
-"""A corpus made ready for a language model: tokenized once, in bounded memory, into files that later runs map.
+"""A corpus made ready for a language model: tokenized once, in bounded memory, into files that later runs read from.
 
 A corpus folder holds ``tokenizer.json``, ``train.tokens`` and, where some documents are held out, ``valid.tokens``.
 """
@@ -22,6 +22,8 @@ from ulmfit_fast.text import parallel
 from ulmfit_fast.text.files import iterate_texts
 from ulmfit_fast.text.inputs import borrowed_copies, can_be_read_again, check_exists, read_once, text_files
 from ulmfit_fast.text.reading import ReadOptions
+from ulmfit_fast.text.remote import shown_path
+from ulmfit_fast.text.remote_corpus import local_corpus
 from ulmfit_fast.text.rules import RULES_VERSION
 from ulmfit_fast.text.shards import ShardedTokens, in_shards, open_tokens, remove_shards, write_shards
 from ulmfit_fast.text.token_counts import TokenCounter
@@ -53,12 +55,12 @@ class Corpus:
 
     @classmethod
     def load(cls, folder: str | Path) -> Corpus:
-        """Open a corpus folder.
+        """Open a corpus folder, or a copy of the one at an address (``text.remote_corpus``).
 
         Raises:
             InputError: not one, or truncated, altered or mixed files.
         """
-        folder = Path(folder)
+        folder = local_corpus(Path(folder))
         if not (folder / "train.tokens").exists():
             raise InputError(f"{folder}: not a corpus folder: train.tokens is missing; make one: ulmfit-fast tokenize")
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
@@ -215,7 +217,7 @@ def _tokenize(
     reading = _Reading(source, on_progress)
     tokenizer = _train(source, reading, processes)
     if reading.documents == 0:
-        raise InputError(f"{source.path}: holds no text")
+        raise InputError(f"{shown_path(source.path)}: holds no text")
     holds_out = source.valid_path is None and reading.documents >= _HELD_OUT
     has_valid = holds_out or source.valid_path is not None
     megabytes = reading.bytes / 1e6
@@ -233,7 +235,7 @@ def _tokenize(
         valid = reading.texts("tokenize", source.valid_path) if source.valid_path else reading.part("tokenize", True)
         write("valid.tokens", valid)
         if TokenFile(folder / "valid.tokens").offsets[-1] < 2:
-            raise InputError(f"{source.valid_path or source.path}: the texts for validation are empty")
+            raise InputError(f"{shown_path(source.valid_path or source.path)}: the texts for validation are empty")
     texts = reading.part("tokenize", False) if holds_out else reading.texts("tokenize")
     train: TokenFile | ShardedTokens
     if shard_bytes:
@@ -250,7 +252,7 @@ def _tokenize(
         "megabytes": megabytes, "seconds": time.perf_counter() - start, "documents": float(reading.documents),
         "tokens": float(train.offsets[-1]),
     }  # fmt: skip
-    unknown.warn(str(source.path))
+    unknown.warn(shown_path(source.path))
     return Corpus.load(folder), figures
 
 
@@ -314,15 +316,27 @@ def _train(source: Source, reading: _Reading, processes: int) -> Tokenizer:
 
 
 def _identity(path: Path) -> list[Any]:
-    """A file's path, size and time of change; a folder's: of all its files, as one number; a pipe's: of its bytes."""
+    """A file's path, size and time of change; a folder's: of all its files, as one number.
+
+    A pipe's and an address's: of the bytes.
+    """
     if not can_be_read_again(path):
-        with borrowed_copies() as copies, copies.regular(path).open("rb") as file:
-            check = 0
-            while data := file.read(1 << 20):
-                check = zlib.crc32(data, check)
-            return [str(path), file.tell(), check]
+        with borrowed_copies() as copies:
+            copy = copies.regular(path)
+            if not copy.is_dir():
+                return [shown_path(path), *_size_and_check(copy)]
+            of_each = [(str(file.relative_to(copy)), *_size_and_check(file)) for file in text_files(copy)]
+            return [shown_path(path), len(of_each), zlib.crc32(repr(of_each).encode())]
     if path.is_file():
         status = path.stat()
         return [str(path.resolve()), status.st_size, status.st_mtime_ns]
     files = [(str(f.relative_to(path)), *_identity(f)[1:]) for f in text_files(path)]
     return [str(path.resolve()), len(files), zlib.crc32(repr(files).encode())]
+
+
+def _size_and_check(path: Path) -> tuple[int, int]:
+    check = 0
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            check = zlib.crc32(data, check)
+        return file.tell(), check

@@ -1,7 +1,7 @@
 """A corpus of token ids in several files: each is written, checked and mapped by itself.
 
 The file that stands for the corpus is then a manifest, JSON with the shards' names, sizes and checksums. A shard is a
-token file (``text.token_file``), mapped, so of its ids a process loads and checks those that it reads.
+token file (``text.token_file``): of its ids a process loads and checks those that it reads.
 """
 
 from __future__ import annotations
@@ -65,14 +65,22 @@ class ShardedTokens:
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int32), *pieces])
 
 
+def shard_names(path: Path) -> list[str]:
+    """The files that a manifest names; none where the path is that of a token file. InputError as both."""
+    return [entry["file"] for entry in _read_manifest(path)["shards"]] if _is_manifest(path) else []
+
+
 def open_tokens(path: Path) -> TokenFile | ShardedTokens:
     """A token file, or the shards that a manifest names. InputError as both."""
+    return ShardedTokens(path) if _is_manifest(path) else TokenFile(path)
+
+
+def _is_manifest(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            is_manifest = file.read(1) == b"{"
+            return file.read(1) == b"{"
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return ShardedTokens(path) if is_manifest else TokenFile(path)
 
 
 def write_shards(
