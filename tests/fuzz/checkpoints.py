@@ -16,13 +16,17 @@ from tests.fuzz.models import Files, damaged_file, files_of
 from tests.fuzz.mutations import any_json
 from tests.fuzz.surface import Case, Surface
 from tests.tiny import PRETRAIN, make_task
-from ulmfit_fast import pretrain_lm
+from ulmfit_fast import pipeline, pretrain_lm
 from ulmfit_fast.storage.run_file import CHECKPOINT, load_state, save_state
 from ulmfit_fast.tasks.metrics import METRICS
+from ulmfit_fast.text.corpus import Corpus
+from ulmfit_fast.text.token_file import TokenArray
+from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training import history, run
 
-_TEXTS, _ = make_task(12)
-_VALID, _ = make_task(4, seed=1)
+_TEXTS, _ = make_task(8)
+_VALID, _ = make_task(2, seed=1)
+_FROM_A_FILE = 0.1  # of the states that are other than a run's: the others need not be written and read
 _CONFIGS = {
     "adam": replace(PRETRAIN, epochs=2, ema_decay=0.9, checkpoint_minutes=1e-9),
     "ntasgd": replace(PRETRAIN, epochs=2, optimizer="ntasgd", lr=1.0, checkpoint_minutes=1e-9),
@@ -38,11 +42,28 @@ class Checkpoints(Surface):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        tokenizer = Tokenizer.train_words(_TEXTS, min_frequency=1)
+        train, valid = (TokenArray(list(tokenizer.encode(texts))) for texts in (_TEXTS, _VALID))
+        self.corpus = Corpus(tokenizer, train, valid)
         self.bases = {name: self._interrupted(name) for name in _CONFIGS}
+        self.states = {name: load_state(folder / name) for name in _CONFIGS}
         self.place = folder / "run"
-        # From here on none is written: that is most of a run's time.
+        self.forged: dict[str, Any] | None = None  # of the case: the state that the run finds
+        # All that does not depend on the checkpoint is done once: it would be most of a case's time.
         run.save_state = lambda *_: None  # type: ignore[assignment]
+        run.load_state = lambda place: load_state(place) if self.forged is None else self.forged  # type: ignore[assignment]
         history.plot_curves = _look_at  # type: ignore[assignment]  # it takes longer than the run
+        real, made = pipeline.new_module, []
+
+        def new_module(make: Any, generator: torch.Generator) -> Any:
+            if not made:
+                made.append(real(make, generator))
+                made.append(copy.deepcopy(made[0].state_dict()))
+            made[0].load_state_dict(made[1])
+            made[0].zero_grad(set_to_none=True)
+            return made[0]
+
+        pipeline.new_module = new_module  # type: ignore[assignment]
 
     def _interrupted(self, name: str) -> Files:
         written = 0
@@ -56,7 +77,7 @@ class Checkpoints(Surface):
 
         run.save_state, before = save, run.save_state  # type: ignore[assignment]
         try:
-            pretrain_lm(_TEXTS, _CONFIGS[name], valid_texts=_VALID, output=self.folder / name)
+            pretrain_lm(self.corpus, _CONFIGS[name], output=self.folder / name)
         except _Enough:
             pass
         finally:
@@ -73,10 +94,13 @@ class Checkpoints(Surface):
             files[CHECKPOINT] = damaged_file(random, CHECKPOINT, files[CHECKPOINT])
         for file, data in files.items():
             (self.place / file).write_bytes(data)
+        self.forged = None
         if forged:
-            state = load_state(self.place)
-            assert state is not None
-            save_state(self.place, _damaged_state(random, state))
+            state = _damaged_state(random, self.states[name])
+            if random.random() < _FROM_A_FILE:
+                save_state(self.place, state)
+            else:
+                self.forged = state
         self.size = sum(map(len, files.values()))
         resumes = random.random() < 0.9 and forged
         return lambda: self._go_on(name) if resumes else self._read()
@@ -86,7 +110,7 @@ class Checkpoints(Surface):
         assert isinstance(state, dict)
 
     def _go_on(self, name: str) -> None:
-        pretrain_lm(_TEXTS, _CONFIGS[name], valid_texts=_VALID, output=self.place, resume=True)
+        pretrain_lm(self.corpus, _CONFIGS[name], output=self.place, resume=True)
 
 
 def _look_at(records: list[dict[str, Any]], points: Any = ()) -> bytes:
@@ -100,7 +124,7 @@ def _look_at(records: list[dict[str, Any]], points: Any = ()) -> bytes:
 
 
 def _damaged_state(random: Random, state: dict[str, Any]) -> dict[str, Any]:
-    state = copy.deepcopy(state)
+    state = _containers_copied(state)
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         places = list(_places(state))
         holder, key = random.choice(places)
@@ -110,13 +134,20 @@ def _damaged_state(random: Random, state: dict[str, Any]) -> dict[str, Any]:
             case 1:
                 other, place = random.choice(places)
                 if place in (other if isinstance(other, dict) else range(len(other))):
-                    holder[key] = copy.deepcopy(other[place])
+                    holder[key] = _containers_copied(other[place])
             case _:
                 value = holder[key]
                 holder[key] = _other_tensor(random, value) if isinstance(value, Tensor) else any_json(random)
         if not state:
             break
     return state
+
+
+def _containers_copied(value: Any) -> Any:
+    """A copy that shares tensors, which nobody changes; as a file holds it, tuples are lists."""
+    if isinstance(value, dict):
+        return {key: _containers_copied(item) for key, item in value.items()}
+    return [_containers_copied(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _places(value: Any) -> Any:

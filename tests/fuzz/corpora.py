@@ -36,7 +36,9 @@ def forged(random: Random, data: bytes) -> bytes:
     else:
         header = damaged_json(random, header)
     if isinstance(header, dict) and random.random() < 0.9:
-        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, MemoryError):
+        with contextlib.suppress(
+            KeyError, TypeError, ValueError, OverflowError, MemoryError, SyntaxError
+        ):  # of np.dtype
             body, header = _with_checks(header, body)
     text = json.dumps(header).encode()[: _HEADER - _PREFIX.size]
     return (_PREFIX.pack(magic, len(text), zlib.crc32(text)) + text).ljust(_HEADER, b"\0") + body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -60,6 +61,27 @@ def test_skipped_batches_leave_the_rest_as_it_was(tmp_path: Path) -> None:
 def test_nothing_and_empty_documents(tmp_path: Path) -> None:
     assert write_token_file(tmp_path / "a.tokens", [], 9).offsets.tolist() == [0]
     assert write_token_file(tmp_path / "a.tokens", [np.empty(0, int)] * 2, 9).offsets.tolist() == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_file_that_is_cut_while_it_is_in_use(tmp_path: Path) -> None:
+    """By who writes into the file itself: an error, where the system would end a process that has mapped it."""
+    path = tmp_path / "a.tokens"
+    file, ids = write_token_file(path, documents(), 500), np.concatenate(documents())
+    np.testing.assert_array_equal(file.read(0, len(ids)), ids)
+    os.truncate(path, 6000)
+    np.testing.assert_array_equal(file.read(0, 900), ids[:900])
+    with pytest.raises(InputError, match=r"a\.tokens: was cut while it was in use"):
+        file.read(900, 1200)
+    os.truncate(path, 0)
+    assert file.offsets[-1] == len(ids)
+
+
+def test_a_file_that_takes_the_name_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.tokens"
+    file, ids = write_token_file(path, documents(), 500), np.concatenate(documents())
+    write_token_file(path, [np.arange(3)], 9)
+    np.testing.assert_array_equal(file.read(0, len(ids)), ids)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -185,6 +185,32 @@ def test_of_the_stages() -> None:
     assert checksum(base.model.state_dict()) == before
 
 
+def test_a_step_is_as_many_batches_as_gradients_are_accumulated_of() -> None:
+    """A step's loss is the mean over the tokens of its batches."""
+    batches: list[tuple[int, float]] = []
+
+    class Losses(LRFinder):
+        def on_start(self, trainer: Any) -> None:
+            compute = trainer.compute_loss
+
+            def counted(batch: Any) -> Any:
+                loss = compute(batch)
+                batches.append((loss.tokens, float(loss.minimise.detach())))
+                return loss
+
+            trainer.compute_loss = counted
+            super().on_start(trainer)
+
+    finder = Losses(steps=4, lr_min=1e-3, lr_max=0.1)
+    pretrain_lm(TEXTS, replace(PRETRAIN, accumulate=3), callbacks=[finder])
+    assert finder.finding is not None
+    assert len(batches) == 12
+    steps = [batches[i : i + 3] for i in range(0, 12, 3)]
+    means = [sum(n * loss for n, loss in step) / sum(n for n, _ in step) for step in steps]
+    assert finder.finding.losses == pytest.approx(means, abs=1e-6)
+    assert max(abs(step[2][1] - mean) for step, mean in zip(steps, means, strict=True)) > 1e-3
+
+
 def test_the_head_alone_is_tested_first() -> None:
     """As the first epoch trains it: with everything frozen but the head the loss falls less."""
     seen = []

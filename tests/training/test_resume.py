@@ -225,6 +225,19 @@ def test_other_labels_or_texts_are_refused(tmp_path: Path) -> None:
             )
 
 
+def test_other_class_weights_are_refused(tmp_path: Path) -> None:
+    config = replace(CLASSIFY, epochs=1)
+
+    def train(weights: dict[str, float] | None, resume: bool) -> None:
+        finetune_classifier(TEXTS, LABELS, None, config, class_weight=weights, output=tmp_path, resume=resume)
+
+    train({"good": 2.0, "bad": 1.0}, False)
+    train({"bad": 1, "good": 2}, True)
+    for other in ({"good": 3.0}, None):
+        with pytest.raises(InputError, match=r"was made with class_weights=\[\['bad', 1\.0\], \['good', 2\.0\]\], not"):
+            train(other, True)
+
+
 def test_another_language_model_is_refused(tmp_path: Path) -> None:
     """Of the same sizes and words, but trained with another seed."""
     config = replace(CLASSIFY, epochs=1)
@@ -302,6 +315,20 @@ def test_a_corpus_on_disk_trains_the_same_model_and_goes_on(tmp_path: Path) -> N
     other, _ = tokenize_corpus(Source(path, min_frequency=1, seed=3), tmp_path / "corpus3")
     with pytest.raises(InputError, match="made on other texts, labels or words; resume with the same files"):
         pretrain_lm(other, config, output=tmp_path / "a", resume=True)
+
+
+def test_a_checkpoint_that_is_cut_after_it_was_read(tmp_path: Path) -> None:
+    """By who writes into the file itself: it is in memory, not mapped, where the system would end the process."""
+    state = {"large": torch.arange(1 << 16), "odd": torch.tensor([True]), "small": torch.arange(3.0)}
+    save_state(tmp_path, state)
+    found = load_state(tmp_path)
+    os.truncate(tmp_path / "checkpoint.safetensors", 0)
+    assert found is not None
+    for name, tensor in state.items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].data_ptr() % 16 == 0  # in memory of its own
+    with pytest.raises(InputError, match="truncated or damaged"):
+        load_state(tmp_path)
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ulmfit_fast.nn.sync_batch_norm import SynchronizedBatchNorm1d
 from ulmfit_fast.storage.run_file import checksum
 from ulmfit_fast.training import shared_documents
 from ulmfit_fast.training.callbacks import Callback
-from ulmfit_fast.training.loop import EpochProgress
+from ulmfit_fast.training.loop import EpochProgress, Loop
 from ulmfit_fast.training.trainer import Trainer
 
 TEXTS, LABELS = make_task(101)
@@ -116,11 +117,28 @@ TRAININGS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def run(name: str, stop_after: int = 0, **options: Any) -> dict[str, Any]:
+@contextlib.contextmanager
+def in_float64() -> Iterator[None]:
+    """Within the block models train in float64, which no option of the package asks for."""
+    new_loop = Trainer.new_loop
+
+    def doubled(trainer: Trainer) -> Loop:
+        trainer.model.double()
+        return new_loop(trainer)
+
+    Trainer.new_loop = doubled  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Trainer.new_loop = new_loop  # type: ignore[method-assign]
+
+
+def run(name: str, stop_after: int = 0, double: bool = False, **options: Any) -> dict[str, Any]:
     """What a training saw, and what came of it."""
     steps = Steps(stop_after)
     try:
-        trained = TRAININGS[name](steps, **options)
+        with in_float64() if double else contextlib.nullcontext():
+            trained = TRAININGS[name](steps, **options)
     except TrainingInterrupted as error:
         return {"sums": steps.sums, "interrupted": str(error)}
     records = [{k: v for k, v in r.items() if isinstance(v, float) and k[:2] != "to"} for r in trained.history.records]

@@ -17,6 +17,7 @@ from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, pretrain_lm
 from ulmfit_fast.text.corpus import Corpus
 from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.reading import ReadOptions
+from ulmfit_fast.text.remote_corpus import is_corpus
 from ulmfit_fast.training.config import ClassifierConfig, FinetuneLMConfig, PretrainConfig, TrainingConfig
 
 STAGES: dict[str, type[TrainingConfig]] = {
@@ -121,7 +122,7 @@ class StageInput:
 
     def _texts(self, seed: int) -> tuple[list[str] | Corpus, list[str] | None]:
         """To train a language model on, and to measure it on."""
-        if (self.source / "train.tokens").exists():
+        if is_corpus(self.source):
             settled = f"{self.source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
             options.refuse_given(("valid", "max_texts", *options.OF_READING), settled)
             return Corpus.load(self.source), None

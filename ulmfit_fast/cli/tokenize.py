@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -9,8 +10,9 @@ import click
 from ulmfit_fast.cli import options
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.core.progress import Progress, progress_bar
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
+from ulmfit_fast.text.corpus_parts import Part, tokenize_part
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.tokenizer import DIRECTIONS, KINDS, Tokenizer
 
@@ -41,9 +43,16 @@ OF_A_VOCABULARY = ("tokenizer", "vocab_size", "min_frequency", "direction")
     "--shard-mb", default=0, type=click.IntRange(min=0), show_default=True,
     help="write several files, each of so many MB of text; an interrupted run keeps those it finished; 0: one file",
 )  # fmt: skip
+@click.option(
+    "--part",
+    metavar="K/N",
+    help="with --shard-mb, for several machines and one folder: every N-th shard from the K-th on, after one run with "
+    "--part vocabulary; a run without --part joins them",
+)
 def tokenize_command(
     source: Path, output: Path, valid: Path | None, overwrite: bool, reading: ReadOptions, like: Path | None,
     tokenizer: str, vocab_size: int, min_frequency: int, direction: str, processes: int, seed: int, shard_mb: int,
+    part: str | None,
 ) -> None:  # fmt: skip
     """Tokenize TEXTS of any size into a corpus folder.
 
@@ -57,19 +66,36 @@ def tokenize_command(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the corpus")
     files = Source(source, valid, reading, tokenizer, vocab_size, min_frequency, seed, given, direction)
+    if part is not None:
+        _tokenize_part(files, output, Part.parse(part), shard_mb * 1_000_000, processes, overwrite)
+        return
     tokenize(files, output, processes, overwrite, shard_mb * 1_000_000)
     say(f"corpus in {output}")
+
+
+def _tokenize_part(source: Source, folder: Path, part: Part, shard_bytes: int, processes: int, overwrite: bool) -> None:
+    with progress_bar("tokenize", 0, "B") as bar:
+        shards = tokenize_part(source, folder, part, shard_bytes, processes, _shown_by(bar), overwrite)
+    if (folder / "train.tokens").exists():
+        say(f"corpus in {folder}, all parts of it")
+    elif part.count:
+        say(f"part {part.index} of {part.count} of the corpus in {folder}: {shards} shards")
+    else:
+        say(f"vocabulary of the corpus in {folder}")
+
+
+def _shown_by(bar: Progress) -> Callable[[str, int], None]:
+    def advance(title: str, count: int) -> None:
+        bar.title = title
+        bar.update(count)
+
+    return advance
 
 
 def tokenize(source: Source, folder: Path, processes: int, overwrite: bool, shard_bytes: int = 0) -> Corpus:
     """``tokenize_corpus`` with a bar, and a line on how fast it was."""
     with progress_bar("tokenize", 0, "B") as bar:
-
-        def advance(title: str, count: int) -> None:
-            bar.title = title
-            bar.update(count)
-
-        corpus, figures = tokenize_corpus(source, folder, processes, advance, overwrite, shard_bytes)
+        corpus, figures = tokenize_corpus(source, folder, processes, _shown_by(bar), overwrite, shard_bytes)
     if figures:
         say(
             f"tokenized {figures['megabytes']:.1f} MB in {figures['seconds']:.0f} s "

@@ -25,6 +25,7 @@ from ulmfit_fast.text.corpus import Corpus, Source
 from ulmfit_fast.text.files import iterate_texts, sample_texts
 from ulmfit_fast.text.inputs import check_exists
 from ulmfit_fast.text.reading import ReadOptions
+from ulmfit_fast.text.remote_corpus import is_corpus
 from ulmfit_fast.training.callbacks import SayDuration
 from ulmfit_fast.training.config import OF_A_NEW_MODEL, ClassifierConfig, FinetuneLMConfig, PretrainConfig
 from ulmfit_fast.training.history import Record
@@ -214,7 +215,7 @@ def _read_corpus(
     source = files.path
     if files.valid_path is not None and max_texts is not None:
         raise InputError("--valid does not go with --max-texts")
-    if (source / "train.tokens").exists():
+    if is_corpus(source):
         settled = f"{source} is a corpus folder, tokenized before; give it to ulmfit-fast tokenize"
         options.refuse_given(_OF_TOKENIZING if test is not None else (*_OF_TOKENIZING, *options.OF_READING), settled)
         corpus = Corpus.load(source)

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.nn.awd_lstm import AWDLSTM, AWDLSTMConfig
 from ulmfit_fast.nn.language_model import LanguageModel
 from ulmfit_fast.storage.model_folder import not_finite, rows_of_tokens
-from ulmfit_fast.storage.opening import opened_by_name
+from ulmfit_fast.storage.tensor_file import read_tensors
 from ulmfit_fast.text.rules import BOS, EOS, FLD, PAD, REP, UNK, UP, WREP
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.training.history import History
@@ -202,8 +201,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state: Any
         if path.suffix == ".safetensors":
-            with opened_by_name(path) as openable:
-                state = safetensors.torch.load_file(openable)
+            state, _ = read_tensors(path)
         else:
             inert: Any = [(_Nothing, name) for name in _OF_THE_OPTIMIZER]
             with torch.serialization.safe_globals(inert), warnings.catch_warnings():

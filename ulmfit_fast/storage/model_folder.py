@@ -37,6 +37,7 @@ from ulmfit_fast.nn.stacked import StackConfig
 from ulmfit_fast.storage.compact import compacted, quantized_of_stored, restored, stored_of_quantized
 from ulmfit_fast.storage.opening import opened_by_name
 from ulmfit_fast.storage.run_file import CHECKPOINT
+from ulmfit_fast.storage.tensor_file import read_tensors
 from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.tasks.task import Task, task_of
 from ulmfit_fast.text.tokenizer import Tokenizer
@@ -329,9 +330,7 @@ def _load_weights(folder: str | Path, model: torch.nn.Module, encoder: Encoder) 
     if not path.exists():
         raise InputError(f"{folder}: not a model folder, or a truncated one: {path.name} is missing")
     try:
-        with opened_by_name(path) as name:
-            # Not mapped: who cuts the file would end the process.
-            stored = safetensors.torch.load(Path(name).read_bytes())
+        stored, _ = read_tensors(path)
         stored = quantized_of_stored(stored) if is_quantized(model) else restored(stored)
         # In memory of their own: sums over numbers at odd addresses round differently.
         kinds = {name: torch.float32 if x.is_floating_point() else x.dtype for name, x in stored.items()}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ulmfit_fast.core.atomic_write import errors_name
 from ulmfit_fast.core.errors import InputError, shortened
-from ulmfit_fast.storage.opening import opened_by_name
+from ulmfit_fast.storage.tensor_file import read_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 _VERSION = "3"
@@ -68,9 +68,7 @@ def load_state(folder: str | Path) -> dict[str, Any] | None:
         return None
     remedy = "delete it to start the run again"
     try:
-        with opened_by_name(path) as name, safetensors.safe_open(name, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = read_tensors(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: truncated or damaged ({shortened(error)}); {remedy}") from None
     if metadata.get("version") != _VERSION:

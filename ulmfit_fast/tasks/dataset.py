@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,12 +27,14 @@ class Dataset:
         labels: one for each text as its task's ``read`` gives it, or None.
         weights: float32 [len(texts)], or None where all count alike.
         valid: to validate on, or None.
+        class_weight: what a text of each label counts, as the caller gave it; None: as a configuration says.
     """
 
     texts: list[str]
     labels: list[Any] | None = None
     weights: Tensor | None = None
     valid: Dataset | None = None
+    class_weight: Mapping[Any, float] | str | None = None
 
     @classmethod
     def unlabelled(

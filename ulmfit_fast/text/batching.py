@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist, fmean
 
@@ -119,6 +120,7 @@ def _length(drawn: float) -> int:
     return max(5, int(drawn))
 
 
+@functools.lru_cache(maxsize=64)
 def _mean_length(centre: float) -> float:
     """The mean of ``_length`` of a normal draw, from the quantiles of the draw."""
     distribution = NormalDist(centre, _DEVIATION)

@@ -17,6 +17,7 @@ from ulmfit_fast.text.inputs import Input, Inputs, borrowed_copies, find_inputs,
 from ulmfit_fast.text.label_columns import Cells, LabelColumns
 from ulmfit_fast.text.lines import read_lines, read_text
 from ulmfit_fast.text.reading import DELIMITED, TABLES, ReadOptions, shown
+from ulmfit_fast.text.remote import shown_path
 from ulmfit_fast.text.rules import FLD, encodable
 from ulmfit_fast.text.tables import CHARACTERS, ROWS, read_tables
 
@@ -103,7 +104,8 @@ def iterate_documents(
     Tables have columns with texts and, if asked for, with labels. An empty text is a text.
 
     Args:
-        path: the file or folder; "-": standard input. A pipe is copied to a temporary file first.
+        path: the file or folder; "-": standard input; an address (``text.remote``). What is no file here is copied to
+            a temporary one first.
         reading: where the texts are, and how the file is read; None: as by default.
         label_column: name of the column with the labels; labels are not read where None. Of ``LabelColumns`` the cells
             of each row are.
@@ -118,7 +120,8 @@ def iterate_documents(
         inputs = find_inputs(path, reading.format, copies)
         is_table = inputs.kind in TABLES
         if label_column is not None and not is_table:
-            raise InputError(f"{path}: plain text has no labels; give a .csv, .tsv, .jsonl or .parquet file")
+            name = shown_path(path)
+            raise InputError(f"{name}: plain text has no labels; give a .csv, .tsv, .jsonl or .parquet file")
         if is_table:
             pieces = _documents_of_tables(inputs, reading, label_column, others)
         else:
@@ -127,9 +130,9 @@ def iterate_documents(
         for texts, labels, table in pieces:
             rows = range(row, row + len(texts))
             row += len(texts)
-            yield Documents(texts, labels, table, str(path), rows)
+            yield Documents(texts, labels, table, shown_path(path), rows)
         if row == 1:
-            raise InputError(f"{path}: the file {'has no rows' if is_table else 'is empty'}")
+            raise InputError(f"{shown_path(path)}: the file {'has no rows' if is_table else 'is empty'}")
 
 
 def take_documents(pieces: Iterable[Documents], places: np.ndarray) -> Iterator[Documents]:
@@ -282,6 +285,7 @@ def used_options(path: str | Path, format: str | None = None) -> set[str]:
     path = Path(path)
     with borrowed_copies() as copies:
         inputs = find_inputs(path, format, copies)
+        is_folder = copies.regular(path).is_dir()
     used = set() if inputs.kind == ".parquet" else {"encoding"}
     if inputs.kind in TABLES:
         used.add("text_columns")
@@ -289,7 +293,7 @@ def used_options(path: str | Path, format: str | None = None) -> set[str]:
         used.add("split")
     if inputs.kind in DELIMITED:
         used |= {"columns", "delimiter", "quotes"}
-    if not path.is_dir() and not tells_kind(path):
+    if not is_folder and not tells_kind(path):
         used.add("format")
     return used
 

@@ -1,7 +1,7 @@
-"""Files opened as streams of bytes: decompressed, out of an archive, out of a folder, out of a pipe.
+"""Files opened as streams of bytes: decompressed, out of an archive, out of a folder, out of a pipe, from an address.
 
-What can be read only once is copied first, as readers go through a file several times. Every problem is an InputError
-that names the file.
+What can be read only once or lies elsewhere is copied first, as readers go through a file several times. Every problem
+is an InputError that names the file.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import IO, Any, BinaryIO
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.text.decompression import DamagedError, decompressed
 from ulmfit_fast.text.reading import COMPRESSED, ReadingNotice, kind_of_name, shown_names
+from ulmfit_fast.text.remote import copy_texts, is_address, name_of, shown_path
 from ulmfit_fast.text.signatures import begins_compressed, what_else
 
 STANDARD = "-"  # standard input or output
@@ -70,15 +71,18 @@ class Inputs:
 def find_inputs(path: Path, format: str | None, copies: Copies) -> Inputs:
     """The files that a path stands for. Raises InputError where there are none, or of several kinds."""
     check_exists(path)
-    if path.is_dir():
-        files = text_files(path)
-        names = [str(file.relative_to(path)) for file in files]
-        found = [Input(str(file), file, ".txt", kind_of_name(file.name, str(file))[1]) for file in files]
+    folder = copies.regular(path) if is_address(path) else path
+    if folder.is_dir():
+        files = text_files(folder)
+        names = [str(file.relative_to(folder)) for file in files]
+        shown = [f"{shown_path(path)}/{name}" if is_address(path) else str(path / name) for name in names]
+        found = [Input(n, file, ".txt", kind_of_name(file.name, n)[1]) for n, file in zip(shown, files, strict=True)]
         return Inputs(".txt", found, names, is_collection=True)
     kind, compression = kind_of_file(path, format)
     regular = copies.regular(path)
     if kind != ".zip":
-        return Inputs(kind, [Input(str(path), regular, kind, compression)], [path.name], is_collection=False)
+        found = [Input(shown_path(path), regular, kind, compression)]
+        return Inputs(kind, found, [name_of(path)], is_collection=False)
     found = _members(path, regular)
     names = [file.member or "" for file in found]
     return Inputs(found[0].kind, found, names, is_collection=found[0].kind == ".txt" and len(found) > 1)
@@ -87,20 +91,21 @@ def find_inputs(path: Path, format: str | None, copies: Copies) -> Inputs:
 def kind_of_file(path: Path, format: str | None) -> tuple[str, str]:
     """What a file's name tells, else what ``format`` says: its kind, and its compression or ""."""
     told = f"x.{(format or '').lstrip('.')}"
-    return kind_of_name(told if format is not None and not tells_kind(path) else path.name, str(path))
+    name = told if format is not None and not tells_kind(path) else name_of(path)
+    return kind_of_name(name, shown_path(path))
 
 
 def tells_kind(path: Path) -> bool:
     """Whether a file's name tells its kind."""
     try:
-        return bool(kind_of_name(path.name, str(path)))
+        return bool(kind_of_name(name_of(path), str(path)))
     except InputError:
         return False
 
 
 def check_exists(path: Path) -> None:
-    """Raise InputError where there is nothing that could be read."""
-    if str(path) == STANDARD:
+    """Raise InputError where there is nothing that could be read. What lies elsewhere is not asked for."""
+    if str(path) == STANDARD or is_address(path):
         return
     try:
         path.stat()
@@ -112,12 +117,12 @@ def check_exists(path: Path) -> None:
 
 
 def can_be_read_again(path: Path) -> bool:
-    """Whether it is a file or folder: not standard input, a pipe or a device."""
+    """Whether it is a file or folder here: not standard input, a pipe or a device, nor at an address."""
     return str(path) != STANDARD and (path.is_file() or path.is_dir())
 
 
 class Copies:
-    """Copies of what can be read only once, in a temporary folder that goes when they are closed."""
+    """Copies of what can be read only once or lies elsewhere, in a temporary folder that goes when they are closed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -136,7 +141,8 @@ class Copies:
             return self._found[str(path)]
 
     def _copy(self, path: Path) -> Path:
-        if str(path) != STANDARD and stat.S_ISCHR(path.stat().st_mode) and path.resolve() != Path("/dev/null"):
+        is_here = str(path) != STANDARD and not is_address(path)
+        if is_here and stat.S_ISCHR(path.stat().st_mode) and path.resolve() != Path("/dev/null"):
             # A terminal is read to its end; another device may have none.
             with path.open("rb") as file:
                 if not file.isatty():
@@ -144,6 +150,9 @@ class Copies:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="ulmfit-fast-")
         copy = Path(self._folder.name) / str(len(self._found))
+        if is_address(path):
+            copy_texts(path, copy, lambda name: _is_text(Path(name)))
+            return copy
         try:
             with contextlib.ExitStack() as stack:
                 source = _standard_input() if str(path) == STANDARD else stack.enter_context(path.open("rb"))
@@ -275,6 +284,7 @@ def _is_text(path: Path) -> bool:
 
 def _members(path: Path, regular: Path) -> list[Input]:
     """The files of an archive, all of one kind."""
+    shown = shown_path(path)
     try:
         with zipfile.ZipFile(regular) as archive:
             names = [
@@ -283,9 +293,9 @@ def _members(path: Path, regular: Path) -> list[Input]:
                 and not entry.filename.startswith("__MACOSX/")  # macOS' notes on the others
             ]  # fmt: skip
     except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: damaged or truncated ({error})") from None
+        raise InputError(f"{shown}: damaged or truncated ({error})") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise InputError(f"{shown}: cannot be read ({error.strerror or error})") from None
     found: list[Input] = []
     others: list[str] = []
     for name in sorted(names):
@@ -293,13 +303,13 @@ def _members(path: Path, regular: Path) -> list[Input]:
         if kind == ".zip":
             others.append(name)
         else:
-            found.append(Input(f"{path}: {name}", regular, kind, compression, name))
+            found.append(Input(f"{shown}: {name}", regular, kind, compression, name))
     kinds = sorted({file.kind for file in found})
     if len(kinds) != 1:
         held = f"files of several kinds ({', '.join(kinds)})" if kinds else "no file that can be read"
-        raise InputError(f"{path}: holds {held}; unpack it and give one of them, or a folder of .txt")
+        raise InputError(f"{shown}: holds {held}; unpack it and give one of them, or a folder of .txt")
     if others:
-        warnings.warn(f"{path}: left out, as of no known kind: {shown_names(others, 3)}", ReadingNotice, stacklevel=1)
+        warnings.warn(f"{shown}: left out, as of no known kind: {shown_names(others, 3)}", ReadingNotice, stacklevel=1)
     return found
 
 

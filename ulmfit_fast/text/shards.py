@@ -1,11 +1,12 @@
 """A corpus of token ids in several files: each is written, checked and mapped by itself.
 
 The file that stands for the corpus is then a manifest, JSON with the shards' names, sizes and checksums. A shard is a
-token file (``text.token_file``), mapped, so of its ids a process loads and checks those that it reads.
+token file (``text.token_file``): of its ids a process loads and checks those that it reads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -17,6 +18,7 @@ import numpy as np
 
 from ulmfit_fast.core.atomic_write import write_atomically
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.lock import locked_folder
 from ulmfit_fast.text.token_file import TokenFile, write_token_file
 
 _FORMAT = "ulmfit_fast token shards"
@@ -65,14 +67,22 @@ class ShardedTokens:
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int32), *pieces])
 
 
+def shard_names(path: Path) -> list[str]:
+    """The files that a manifest names; none where the path is that of a token file. InputError as both."""
+    return [entry["file"] for entry in _read_manifest(path)["shards"]] if _is_manifest(path) else []
+
+
 def open_tokens(path: Path) -> TokenFile | ShardedTokens:
     """A token file, or the shards that a manifest names. InputError as both."""
+    return ShardedTokens(path) if _is_manifest(path) else TokenFile(path)
+
+
+def _is_manifest(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            is_manifest = file.read(1) == b"{"
+            return file.read(1) == b"{"
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return ShardedTokens(path) if is_manifest else TokenFile(path)
 
 
 def write_shards(
@@ -89,15 +99,34 @@ def write_shards(
     """
     entries: list[dict[str, Any]] = []
     for number, (texts, ids) in enumerate(pieces):
-        shard_path = path.with_name(f"{path.stem}.{number:05}{path.suffix}")
-        of_shard = source | {"shard": [number, texts]}
-        shard = _found(shard_path, of_shard) or write_token_file(shard_path, ids, vocabulary, of_shard)
+        shard = write_shard(path, number, texts, ids, vocabulary, source)
         tokens, documents = int(shard.offsets[-1]), len(shard.offsets) - 1
-        entries.append({"file": shard_path.name, "tokens": tokens, "documents": documents, "checksum": shard.checksum})
+        entries.append({"file": shard.path.name, "tokens": tokens, "documents": documents, "checksum": shard.checksum})
     body = {"format": _FORMAT, "version": _VERSION, "source": source, "shards": entries}
     write_atomically(path, json.dumps(body | {"crc": _crc(body)}, indent=1) + "\n")
     remove_shards(path, {entry["file"] for entry in entries})
     return ShardedTokens(path)
+
+
+def write_shard(
+    path: Path, number: int, texts: int, ids: Iterator[np.ndarray], vocabulary: int, source: dict[str, Any]
+) -> TokenFile:
+    """One shard of the manifest at ``path``, which need not be there; arguments as of ``write_shards``.
+
+    Raises:
+        InputError: another run is writing it.
+    """
+    shard_path = path.with_name(f"{path.stem}.{number:05}{path.suffix}")
+    of_shard = source | {"shard": [number, texts]}
+    if (found := _found(shard_path, of_shard)) is not None:
+        return found
+    lock = path.with_name(f".{shard_path.name}.lock")
+    try:
+        with locked_folder(lock):
+            return _found(shard_path, of_shard) or write_token_file(shard_path, ids, vocabulary, of_shard)
+    finally:
+        with contextlib.suppress(OSError):  # left by a run that was killed; still held where this was refused
+            lock.rmdir()
 
 
 def remove_shards(path: Path, kept: Iterable[str] = ()) -> None:

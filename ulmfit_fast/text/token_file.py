@@ -1,4 +1,4 @@
-"""Token ids of a corpus: in memory, or in a file that is mapped and read as it is needed.
+"""Token ids of a corpus: in memory, or in a file that is read as it is needed.
 
 A token file is ``magic | header length, header CRC-32 | header (JSON, in 4,096 bytes) | token ids, uint16 or uint32 |
 document offsets, int64 | a CRC-32 for each block of token ids``. Opening it checks all but the ids, whose blocks are
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import weakref
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +22,9 @@ import numpy as np
 from ulmfit_fast.core.atomic_write import errors_name
 from ulmfit_fast.core.errors import InputError, shortened
 
-_MAGIC = b"ULMFITTK"
+MAGIC = b"ULMFITTK"
 _VERSION = 1
-_HEADER_BYTES = 4096  # magic, lengths and JSON
+HEADER_BYTES = 4096  # magic, lengths and JSON
 _PREFIX = struct.Struct("<8sII")
 _BLOCK_BYTES = 4 << 20
 _HEADER: dict[str, Callable[[Any], bool]] = {  # what each entry must be; the checksum is no secret
@@ -75,7 +76,10 @@ class TokenArray:
 
 
 class TokenFile:
-    """A token file, mapped.
+    """A token file, open. Its offsets are in memory, 8 bytes a document; ids are read when they are asked for.
+
+    It is not mapped: the system ends a process that reads a mapped file which something else cuts. Here that is an
+    error like others. A file that takes its name does not matter.
 
     Args:
         path: written by ``write_token_file``.
@@ -87,24 +91,25 @@ class TokenFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            with self.path.open("rb") as file:
-                head = file.read(_HEADER_BYTES)
-                size = os.fstat(file.fileno()).st_size
+            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._file)
+            head = os.pread(self._file, HEADER_BYTES, 0)
+            size = os.fstat(self._file).st_size
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
         header = self._parse(head)
         dtype = np.dtype(header["dtype"])
         tokens, documents = header["tokens"], header["documents"]
         blocks = -(-tokens * dtype.itemsize // _BLOCK_BYTES)
-        offsets_at = _align(_HEADER_BYTES + tokens * dtype.itemsize)
+        offsets_at = _align(HEADER_BYTES + tokens * dtype.itemsize)
         checks_at = offsets_at + 8 * (documents + 1)
         if size != checks_at + 4 * blocks:
             raise InputError(f"{path}: truncated: {size} bytes, expected {checks_at + 4 * blocks}; {_AGAIN}")
         self.vocabulary: int = header["vocabulary"]
         self.source: dict[str, Any] = header["source"]
-        self._ids = np.memmap(self.path, dtype, "r", _HEADER_BYTES, (tokens,)) if tokens else np.empty(0, dtype)
-        self.offsets: np.ndarray = np.memmap(self.path, np.int64, "r", offsets_at, (documents + 1,))
-        self._checks = np.memmap(self.path, np.uint32, "r", checks_at, (blocks,)) if blocks else np.empty(0, np.uint32)
+        self._dtype = dtype
+        self.offsets: np.ndarray = self._array(np.dtype(np.int64), offsets_at, documents + 1)
+        self._checks = self._array(np.dtype(np.uint32), checks_at, blocks)
         if zlib.crc32(self._checks.tobytes(), zlib.crc32(self.offsets.tobytes())) != header["index_crc"]:
             raise InputError(f"{path}: altered: its index does not fit its checksum; {_AGAIN}")
         if self.offsets[0] != 0 or self.offsets[-1] != tokens or (self.offsets[1:] < self.offsets[:-1]).any():
@@ -113,11 +118,29 @@ class TokenFile:
         self._read_before = np.zeros(blocks, dtype=bool)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        per_block = _BLOCK_BYTES // self._ids.itemsize
+        start, stop, _ = slice(start, stop).indices(int(self.offsets[-1]))
+        per_block = _BLOCK_BYTES // self._dtype.itemsize
         for block in range(start // per_block, -(-stop // per_block)):
             if not self._read_before[block]:
-                self._check(block, self._ids[block * per_block : (block + 1) * per_block])
-        return self._ids[start:stop].astype(np.int32)
+                self._check(block, self._ids(block * per_block, min((block + 1) * per_block, int(self.offsets[-1]))))
+        return self._ids(start, stop).astype(np.int32)
+
+    def _ids(self, start: int, stop: int) -> np.ndarray:
+        return self._array(self._dtype, HEADER_BYTES + start * self._dtype.itemsize, max(stop - start, 0))
+
+    def _array(self, dtype: np.dtype[Any], at: int, count: int) -> np.ndarray:
+        """Elements of the file from a byte on. InputError where it has been cut since it was opened."""
+        data = bytearray(count * dtype.itemsize)
+        view = memoryview(data)
+        while view:
+            try:
+                read = os.preadv(self._file, [view], at)
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from None
+            if read == 0:
+                raise InputError(f"{self.path}: was cut while it was in use; {_AGAIN}")
+            view, at = view[read:], at + read
+        return np.frombuffer(data, dtype)
 
     def _check(self, block: int, ids: np.ndarray) -> None:
         if zlib.crc32(ids.tobytes()) != self._checks[block]:
@@ -127,7 +150,7 @@ class TokenFile:
         self._read_before[block] = True
 
     def _parse(self, head: bytes) -> dict[str, Any]:
-        if len(head) < _HEADER_BYTES or not head.startswith(_MAGIC):
+        if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
             raise InputError(f"{self.path}: not a token file of ulmfit_fast, or a truncated one; {_AGAIN}")
         _, length, crc = _PREFIX.unpack_from(head)
         text = head[_PREFIX.size : _PREFIX.size + length]
@@ -162,7 +185,7 @@ def write_token_file(
     offsets, crcs, filled, crc = array("q", [0]), array("L"), 0, 0
     try:
         with errors_name(path), temporary.open("wb") as file:
-            file.write(bytes(_HEADER_BYTES))
+            file.write(bytes(HEADER_BYTES))
             for document in ids:
                 data = memoryview(np.asarray(document, dtype=dtype).tobytes())
                 file.write(data)
@@ -175,7 +198,7 @@ def write_token_file(
                         crc, filled = 0, 0
             if filled:
                 crcs.append(crc)
-            at = _HEADER_BYTES + offsets[-1] * dtype.itemsize
+            at = HEADER_BYTES + offsets[-1] * dtype.itemsize
             file.write(bytes(_align(at) - at))
             offset_bytes, crc_bytes = np.array(offsets, np.int64).tobytes(), np.array(crcs, np.uint32).tobytes()
             file.write(offset_bytes + crc_bytes)
@@ -184,10 +207,10 @@ def write_token_file(
                 "vocabulary": vocabulary, "index_crc": zlib.crc32(crc_bytes, zlib.crc32(offset_bytes)),
                 "source": source or {},
             }).encode()  # fmt: skip
-            if _PREFIX.size + len(header) > _HEADER_BYTES:
+            if _PREFIX.size + len(header) > HEADER_BYTES:
                 raise ValueError(f"write_token_file: source takes {len(header)} bytes of JSON, at most 3,900 fit")
             file.seek(0)
-            file.write(_PREFIX.pack(_MAGIC, len(header), zlib.crc32(header)) + header)
+            file.write(_PREFIX.pack(MAGIC, len(header), zlib.crc32(header)) + header)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -54,7 +54,7 @@ def data_and_task(
     task = kind.made_for(data.labels or [], of_loss, "labels", known)
     targets = None if data.valid is None else task.encode(data.valid.labels or [], "valid_labels")
     check_metric(config.metric, task, targets)
-    return data, task
+    return replace(data, class_weight=class_weight), task
 
 
 def load_base(source: str | Path | Base) -> Base:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class ClassifierTrainer(Trainer):
         self._ids = list(tokenizer.encode(data.texts))
         warn_of_unknown("finetune_classifier", tokenizer, self._ids)
         self._targets, self._weights = task.encode(data.labels or [], "labels"), data.weights
+        self._class_weight = data.class_weight
         self._valid_ids = self._valid_targets = None
         self.validates = data.valid is not None
         if data.valid is not None:
@@ -102,7 +103,8 @@ class ClassifierTrainer(Trainer):
         if len(batch.rows) == 0:
             nothing = self.model.classify(self.model.bpt3c(documents)[:0]).float().sum()
             return StepLoss(nothing, nothing, batch.all_tokens)
-        logits = self.model(documents).float()
+        logits = self.model(documents)  # float64 in a model of such weights
+        logits = logits if logits.dtype == torch.float64 else logits.float()
         targets, weights = self._asked(batch.rows)
         weights = None if weights is None else on_device(weights, self.device)
         loss = self.task.loss(logits, on_device(targets, self.device), weights)
@@ -147,6 +149,12 @@ class ClassifierTrainer(Trainer):
 
     def save(self, folder: Path) -> None:
         save_model(folder, self.model, self.tokenizer, self.task, training_args=self.arguments())
+
+    def arguments(self) -> dict[str, Any]:
+        weights: Any = self._class_weight
+        if isinstance(weights, Mapping):
+            weights = sorted([str(label), float(weight)] for label, weight in weights.items())
+        return super().arguments() | {"class_weights": weights}
 
     def new_loop(self) -> Loop:
         loop = super().new_loop()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,7 +18,7 @@ from ulmfit_fast.core.device import autocast
 from ulmfit_fast.core.errors import TrainingDivergedError, shortened
 from ulmfit_fast.core.interrupt import uninterrupted
 from ulmfit_fast.core.progress import Progress, progress_bar
-from ulmfit_fast.storage.opening import opened_by_name
+from ulmfit_fast.storage.tensor_file import read_tensors
 from ulmfit_fast.training.history import Record
 from ulmfit_fast.training.optim import L2SP, AveragedWeights
 
@@ -307,7 +306,6 @@ class BestWeights:
     def restore(self) -> None:
         weights = self._weights
         if self.folder is not None:
-            with opened_by_name(self.folder / "model.safetensors") as name:
-                weights = safetensors.torch.load_file(name)
+            weights, _ = read_tensors(self.folder / "model.safetensors")
         if weights is not None:
             self.model.load_state_dict(weights)

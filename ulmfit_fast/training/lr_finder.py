@@ -12,6 +12,7 @@ from ulmfit_fast.core.device import autocast
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.progress import progress_bar
 from ulmfit_fast.training.callbacks import Callback
+from ulmfit_fast.training.gradients import Part
 from ulmfit_fast.training.history import History
 from ulmfit_fast.training.lr_range import LRFinding, lr_range_test
 from ulmfit_fast.training.trainer import Trainer
@@ -91,15 +92,23 @@ class LRFinder(Callback):
         optimizer, _ = trainer.new_optimizer(param_groups_of(config, layer_groups(model)), self.steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"]  # the schedule has set that of its first step
-        epochs = itertools.chain.from_iterable(trainer.batches(0) for _ in itertools.repeat(None))
+        epochs = itertools.chain.from_iterable(trainer.steps(0) for _ in itertools.repeat(None))
         with progress_bar("learning rates", self.steps, "step", trainer.options.progress) as bar:
 
-            def compute_loss(batch: Any) -> Tensor:
-                with autocast(model, config.precision):
-                    step = trainer.compute_loss(batch)
-                trainer.carry()
+            def compute_loss(parts: list[Part]) -> Tensor:
+                """A step's loss, with the graph of its last batch; gradients of the others are there already."""
+                loss: Tensor | float = 0.0
+                for place, part in enumerate(parts, start=1):
+                    with autocast(model, config.precision):
+                        step = trainer.compute_loss(part.batch)
+                    trainer.carry()
+                    own = step.minimise if part.share == 1 else step.minimise * part.share
+                    if place < len(parts):
+                        own.backward()
+                    loss = (own.detach() if place < len(parts) else own) + loss
                 bar.update(1)
-                return step.minimise
+                assert isinstance(loss, Tensor)
+                return loss
 
             return lr_range_test(
                 model, optimizer, epochs, compute_loss, lr_min=self.lr_min, lr_max=self.lr_max, steps=self.steps,

@@ -154,7 +154,9 @@ class MultiTaskTrainer(Trainer):
     def arguments(self) -> dict[str, Any]:
         own = ("task", "metric", "class_weight", "head_size", "pooling", "attention_heads")
         tables = {
-            name: {"task_type": member.task.type} | {field: getattr(member.config, field) for field in own}
+            name: {"task_type": member.task.type}
+            | {field: getattr(member.config, field) for field in own}
+            | {"class_weights": member.arguments()["class_weights"]}
             for name, member in self.members.items()
         }
         return super().arguments() | {"sampling": self.sampling, "tables": tables}
