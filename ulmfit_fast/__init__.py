@@ -14,7 +14,7 @@ from ulmfit_fast.core.registration import register_ops_with_torch
 if TYPE_CHECKING:
     from ulmfit_fast import ops
     from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError, TrainingInterrupted
-    from ulmfit_fast.estimator import ULMFiTClassifier
+    from ulmfit_fast.estimator import ULMFiTClassifier, ULMFiTVectorizer
     from ulmfit_fast.few_labels.self_train import self_train
     from ulmfit_fast.inference.stream import TextStream
     from ulmfit_fast.interop.fastai import import_language_model
@@ -105,6 +105,7 @@ _MODULES = {
     "TrainingDivergedError": "core.errors",
     "TrainingInterrupted": "core.errors",
     "ULMFiTClassifier": "estimator",
+    "ULMFiTVectorizer": "estimator",
     "ULMFiTStrategy": "training.strategy",
     "WeightDropLSTM": "nn.lstm",
     "cosine_annealing": "training.schedules",
@@ -176,6 +177,7 @@ __all__ = [
     "TrainingInterrupted",
     "ULMFiTClassifier",
     "ULMFiTStrategy",
+    "ULMFiTVectorizer",
     "WeightDropLSTM",
     "cosine_annealing",
     "depth_blocks",

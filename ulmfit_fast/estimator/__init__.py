@@ -1,5 +1,6 @@
-"""The three stages as a scikit-learn estimator: its arguments, its training, and what it does once it is fitted."""
+"""scikit-learn's interface: the three stages as a classifier, and a language model's vectors of texts."""
 
 from ulmfit_fast.estimator.classifier import ULMFiTClassifier
+from ulmfit_fast.estimator.vectorizer import ULMFiTVectorizer
 
-__all__ = ["ULMFiTClassifier"]
+__all__ = ["ULMFiTClassifier", "ULMFiTVectorizer"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.preprocessing import StandardScaler
 
 from benchmarks.accuracy.embeddings import EmbeddingCache, Vectors
 from benchmarks.accuracy.models import Options, Probabilities
@@ -16,10 +17,15 @@ from ulmfit_fast.training.trained import TrainedLanguageModel
 
 
 class OursFeatures:
-    """Last state, maximum and mean of the top layer's states [3 E] of each language model, side by side."""
+    """Last state, maximum and mean of the top layer's states [3 E] of each language model, side by side.
+
+    Settings: like (unlabelled texts that say by how much each feature varies, beside the labelled ones); c (of the
+    regression; 0: the best in a cross-validation).
+    """
 
     def __init__(self, options: Options) -> None:
-        options.given()
+        settings = options.given(like=3_000, c=0.0)
+        self.like, self.c = settings["like"], settings["c"] or None
         self._caches = [self._cache(options.cache, folder) for folder in options.lm]
         self.waived_seconds = 0.0
 
@@ -39,11 +45,18 @@ class OursFeatures:
         return vectors
 
     def fit(self, texts: Sequence[str], labels: Sequence[str], unlabeled: Callable[[], list[str]], seed: int) -> None:
-        self.regression, _ = fit_logistic(self._vectors(texts), labels, seed, standardize=True)
+        vectors = self._vectors(texts)
+        like = vectors
+        if self.like:
+            others = unlabeled()
+            drawn = np.random.default_rng(seed).permutation(len(others))[: self.like]
+            like = np.concatenate([vectors, self._vectors([others[i] for i in drawn.tolist()])])
+        self.scaler = StandardScaler().fit(like)
+        self.regression, _ = fit_logistic(self.scaler.transform(vectors), labels, seed, self.c)
         self.classes = list(self.regression.classes_)
 
     def predict_proba(self, texts: Sequence[str]) -> Probabilities:
-        found: Probabilities = self.regression.predict_proba(self._vectors(texts))
+        found: Probabilities = self.regression.predict_proba(self.scaler.transform(self._vectors(texts)))
         return found
 
 

@@ -1,0 +1,118 @@
+"""``ULMFiTVectorizer``: what a language model has read of a text, where others put a ``TfidfVectorizer``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from ulmfit_fast.core.device import choose_device
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.inference.pooled_vectors import language_model_vectors
+from ulmfit_fast.storage.hub import find_pretrained
+from ulmfit_fast.tasks.texts import as_texts
+from ulmfit_fast.training.trained import TrainedLanguageModel
+
+NAME = "ULMFiTVectorizer"
+
+
+class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
+    """Texts of any length as vectors: the last, largest and mean state of a language model's top layer.
+
+    Nothing is trained: each text is read once. With tens or hundreds of labels a linear classifier on these vectors may
+    be better than a fine-tuned one, and takes seconds:
+    ``make_pipeline(ULMFiTVectorizer("lm-reviews/"), LogisticRegression(C=0.01))``. A language model that was fine-tuned
+    on such texts (``finetune_lm``) is much better at it than one that was not.
+
+    Args:
+        language_model: its folder, the name of an installed one ("en"), or a ``TrainedLanguageModel``.
+        standardize: ``fit`` learns each feature's mean and deviation, and ``transform`` takes the mean off and divides
+            by the deviation. Give ``fit`` unlabelled texts, too, if there are any: few texts know the deviation badly.
+        batch_size: texts at a time. It does not change the result.
+        precision: "float32" or "bfloat16" (autocast).
+        progress: show a bar on a terminal.
+
+    Attributes:
+        mean_, scale_: float64 [3 E], of the texts of ``fit``; only with ``standardize``.
+        language_model_: the loaded one.
+    """
+
+    def __init__(
+        self, language_model: str | Path | TrainedLanguageModel = "en", *, standardize: bool = True,
+        batch_size: int = 64, precision: str = "float32", progress: bool = False,
+    ) -> None:  # fmt: skip
+        self.language_model = language_model
+        self.standardize = standardize
+        self.batch_size = batch_size
+        self.precision = precision
+        self.progress = progress
+
+    def fit(self, texts: Iterable[str], labels: Any = None) -> Self:
+        """Load the language model and, with ``standardize``, read the texts. ``labels`` mean nothing here.
+
+        Raises:
+            TypeError: something among the texts that is no text.
+            InputError: no text, an unusable language model.
+        """
+        self._fit(texts)
+        return self
+
+    def fit_transform(self, texts: Iterable[str], labels: Any = None) -> np.ndarray:
+        """``fit``, and ``transform`` of the same texts, which are read once."""
+        documents = as_texts(NAME, texts, "texts")
+        vectors = self._fit(documents)
+        return self.transform(documents) if vectors is None else self._scaled(vectors)
+
+    def transform(self, texts: Iterable[str]) -> np.ndarray:
+        """The vectors, float32 [len(texts), 3 E]; no text's vector depends on the other ones given here.
+
+        Raises:
+            TypeError: something among the texts that is no text.
+            InputError: the model computes NaN.
+        """
+        check_is_fitted(self, "language_model_")
+        vectors = self._read(as_texts(NAME, texts, "texts"))
+        return self._scaled(vectors) if self.standardize else vectors
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """last0, ..., maximum0, ..., mean0, ..."""
+        check_is_fitted(self, "language_model_")
+        features = self.language_model_.model.encoder.config.embedding_size
+        return np.array([f"{part}{i}" for part in ("last", "maximum", "mean") for i in range(features)], dtype=object)
+
+    def _fit(self, texts: Iterable[str]) -> np.ndarray | None:
+        """The vectors of the texts, where they were needed."""
+        documents = as_texts(NAME, texts, "texts")
+        if not documents:
+            raise InputError(f"{NAME}: there are no texts; give fit at least one")
+        given = self.language_model
+        if isinstance(given, TrainedLanguageModel):
+            self.language_model_ = given
+        else:
+            self.language_model_ = TrainedLanguageModel.load(find_pretrained(given))
+            self.language_model_.model.to(choose_device("auto"))
+        if not self.standardize:
+            return None
+        vectors = self._read(documents)
+        deviation = vectors.std(0, dtype=np.float64)
+        self.mean_, self.scale_ = vectors.mean(0, dtype=np.float64), np.where(deviation > 0, deviation, 1.0)
+        return vectors
+
+    def _read(self, texts: list[str]) -> np.ndarray:
+        trained = self.language_model_
+        return language_model_vectors(
+            trained.model, trained.tokenizer, texts, self.batch_size, self.progress, self.precision
+        )
+
+    def _scaled(self, vectors: np.ndarray) -> np.ndarray:
+        return ((vectors - self.mean_) / self.scale_).astype(np.float32)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array = True, False
+        return tags
