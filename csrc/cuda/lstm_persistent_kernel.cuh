@@ -10,6 +10,7 @@
 #include "keep_bits.cuh"
 #include "launch.cuh"
 #include "lstm_persistent.h"
+#include "persistent_flags.cuh"
 #include "persistent_steps.h"
 #include "tensor_core.cuh"
 
@@ -17,8 +18,8 @@ namespace ulmfit_fast::cuda {
 
 // Slabs of h that a warp has on their way at once: as many as registers hold beside the sums.
 constexpr int slabs_ahead(int unit_tiles, int row_tiles) {
-  const int fit = (148 - 4 * unit_tiles * row_tiles) / (4 * row_tiles);
-  return fit < 1 ? 1 : (fit > 6 ? 6 : fit);
+  const int fit = (140 - 4 * unit_tiles * row_tiles) / (4 * row_tiles);
+  return fit < 1 ? 1 : (fit > 5 ? 5 : fit);
 }
 
 struct alignas(16) FourSums {
@@ -83,14 +84,16 @@ struct PersistentBlock {
   __device__ int64_t first_slab() const { return slabs * warp / warps; }
   __device__ int64_t end_slab() const { return slabs * (warp + 1) / warps; }
 
-  // Whether all units are there that this warp reads of step s - 1. All lanes together.
+  // Whether all units are there that this warp reads of step s - 1; this slice's own are, as the block has met since.
+  // All lanes together.
   __device__ bool wait_for_state(int64_t s) const {
     const Epoch awaited = awaited_before(a.before, s);
-    const Epoch* flags = a.flags + blockIdx.x / static_cast<unsigned>(a.slices) * static_cast<unsigned>(a.slices);
+    const auto own = static_cast<int>(blockIdx.x % static_cast<unsigned>(a.slices));
+    const Epoch* flags = a.flags + (blockIdx.x - static_cast<unsigned>(own));
     const auto end = static_cast<int>((min_of(end_slab() * kDepth, hidden) + kUnits - 1) / kUnits);
     bool all = true;
     for (int slice = static_cast<int>(first_slab() * kDepth / kUnits) + lane; slice < end; slice += 32) {
-      if (arrives(flags + slice, awaited, a.most_polls)) continue;
+      if (slice == own || arrives(flags + slice, awaited, a.most_polls)) continue;
       store_status(a.status, lost_wake_up(slice, awaited));
       all = false;
     }

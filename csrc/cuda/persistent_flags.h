@@ -2,7 +2,7 @@
 //
 // Each slice of a group has a flag, which only its block writes: the number of steps that it has published. A step is
 //
-//   wait until every slice that h is read from has published the step before    (acquire)
+//   wait until every other slice that h is read from has published the step before    (acquire)
 //   read h of the step before from one half of a buffer
 //   meet: all warps of the block have read
 //   write this slice's part of h into the other half
@@ -20,10 +20,6 @@
 #include <cstdint>
 
 #include "../common/philox.h"  // ULMFIT_HOST_DEVICE
-#ifndef __CUDACC__
-#include <atomic>
-#include <thread>
-#endif
 
 namespace ulmfit_fast::cuda {
 
@@ -57,52 +53,6 @@ constexpr int64_t lost_slice(uint64_t status) {
 }
 constexpr Epoch lost_epoch(uint64_t status) {
   return static_cast<Epoch>(status);
-}
-
-#ifdef __CUDACC__
-
-__device__ inline Epoch load_acquire(const Epoch* flag) {
-  Epoch value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
-  return value;
-}
-
-__device__ inline void store_release(Epoch* flag, Epoch value) {
-  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
-}
-
-// The host reads it, perhaps while the launch still runs.
-__device__ inline void store_status(uint64_t* status, uint64_t value) {
-  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(status), "l"(value) : "memory");
-}
-
-#else  // for the host, by tests: blocks are threads
-
-inline Epoch load_acquire(const Epoch* flag) {
-  const Epoch value = std::atomic_ref(*const_cast<Epoch*>(flag)).load(std::memory_order_acquire);
-  std::this_thread::yield();
-  return value;
-}
-
-inline void store_release(Epoch* flag, Epoch value) {
-  std::atomic_ref(*flag).store(value, std::memory_order_release);
-}
-
-inline void store_status(uint64_t* status, uint64_t value) {
-  std::atomic_ref(*status).store(value, std::memory_order_relaxed);
-}
-
-#endif
-
-// Whether the flag's slice has published that much before so many polls.
-#ifdef __CUDACC__
-__device__
-#endif
-    inline bool
-    arrives(const Epoch* flag, Epoch awaited, int64_t most_polls) {
-  for (int64_t polls = 0; polls < most_polls; ++polls)
-    if (load_acquire(flag) >= awaited) return true;
-  return false;
 }
 
 }  // namespace ulmfit_fast::cuda

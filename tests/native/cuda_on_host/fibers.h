@@ -9,6 +9,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #ifdef __SANITIZE_THREAD__
@@ -49,6 +50,14 @@ class Fibers {
   void wait_for_warp() {
     if (!concurrent_) throw Waits();
     wait(warps_[current_ / kWarp], kWarp);
+  }
+
+  // Called by a thread that waits for another block.
+  void let_others_run() {
+    if (!concurrent_) throw Waits();
+    idle_ = 0;
+    yield();
+    std::this_thread::yield();
   }
 
   // use(of) with a function of lanes, which gives what each thread of the warp has given.
