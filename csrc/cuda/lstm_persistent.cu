@@ -1,6 +1,5 @@
 // The instances of the persistent kernel, and which of them a plan launches.
 #include "lstm_persistent.h"
-
 #include "lstm_persistent_kernel.cuh"
 
 namespace ulmfit_fast::cuda {

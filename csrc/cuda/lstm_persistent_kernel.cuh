@@ -1,6 +1,6 @@
-// All steps of h_{t-1} (M o W_hh)^T / (1-p) and the cell in one launch: a block owns 4 to 20 units with all their gates,
-// and 8 to 64 rows, for the whole sequence. Its weights are loaded and masked once, into shared memory; c stays in
-// registers. Its warps share the depth of the product: each waits for the slices whose units it reads, loads their h
+// All steps of h_{t-1} (M o W_hh)^T / (1-p) and the cell in one launch: a block owns 4 to 20 units with all their
+// gates, and 8 to 64 rows, for the whole sequence. Its weights are loaded and masked once, into shared memory; c stays
+// in registers. Its warps share the depth of the product: each waits for the slices whose units it reads, loads their h
 // from L2 into the registers that the tensor cores take, and adds up in float32. The partial sums meet in shared memory
 // in a fixed order. A thread then computes cells, h is published, and what no later step reads is stored after that.
 // Limit: what blocks read of h from L2, and the way from one block's h to another's. Deterministic.
@@ -126,7 +126,8 @@ struct PersistentBlock {
             const uint32_t w[4] = {one.pairs[2 * half], other.pairs[2 * half], one.pairs[2 * half + 1],
                                    other.pairs[2 * half + 1]};
             for (int row_tile = 0; row_tile < row_tiles; ++row_tile) {
-              const uint32_t b[2] = {state[ahead][row_tile].pairs[2 * half], state[ahead][row_tile].pairs[2 * half + 1]};
+              const uint32_t b[2] = {state[ahead][row_tile].pairs[2 * half],
+                                     state[ahead][row_tile].pairs[2 * half + 1]};
               multiply_add<E>(of_warp[tile][row_tile], w, b);
             }
           }
@@ -141,7 +142,8 @@ struct PersistentBlock {
     for (int tile = 0; tile < unit_tiles; ++tile)
       for (int row_tile = 0; row_tile < row_tiles; ++row_tile)
         for (int i = 0; i < 4; ++i)
-          work(part[(row_tile * kGroupRows + 2 * (lane % 4) + i % 2) * kStride + tile * kSliceGates + lane / 4 + i / 2 * 8],
+          work(part[(row_tile * kGroupRows + 2 * (lane % 4) + i % 2) * kStride + tile * kSliceGates + lane / 4 +
+                    i / 2 * 8],
                of_warp[tile][row_tile][i]);
   }
 
@@ -235,8 +237,7 @@ struct PersistentBlock {
 };
 
 template <typename E, int unit_tiles, int row_tiles, int warps>
-__global__ void __launch_bounds__(32 * warps)
-    persistent_forward_kernel(const __grid_constant__ PersistentLaunch<E> a) {
+__global__ void __launch_bounds__(32 * warps) persistent_forward_kernel(const __grid_constant__ PersistentLaunch<E> a) {
   __shared__ int lost;
   const PersistentBlock<E, unit_tiles, row_tiles, warps> block(a, shared_of_launch());
   if (threadIdx.x == 0) lost = 0;

@@ -18,10 +18,10 @@ constexpr int kGroupRows = 8;                 // and eight rows of h its columns
 constexpr int kDepth = 32;                    // that a warp loads at a time: 16 bytes a lane
 constexpr int kMostUnitTiles = 5;
 constexpr int kPersistentRowTiles[] = {1, 2, 4, 8};
-constexpr int kMostTiles = 24;                  // of a block together: their sums stay in registers
-constexpr int kPersistentCapability = 80;       // the first with this product
-constexpr int64_t kMostPersistentRows = 128;    // of a call
-constexpr int64_t kPersistentStaticShared = 64; // bytes beside what the plan counts
+constexpr int kMostTiles = 24;                   // of a block together: their sums stay in registers
+constexpr int kPersistentCapability = 80;        // the first with this product
+constexpr int64_t kMostPersistentRows = 128;     // of a call
+constexpr int64_t kPersistentStaticShared = 64;  // bytes beside what the plan counts
 
 // Elements between two rows of a block's sums in shared memory: lanes of a warp then write to different banks, and the
 // four gates of a unit are 16 bytes that are aligned.

@@ -49,8 +49,7 @@ class PersistentSteps {
     const PackedRun& at = runs_.runs[run];
     const int64_t end_row = run + 1 < runs_.count ? runs_.runs[run + 1].first_row : runs_.end_row;
     left_ = (end_row - at.first_row) / at.rows;
-    step_ = {at.rows, reversed_ ? end_row - at.rows : at.first_row,
-             reversed_ ? at.end_step - 1 : at.end_step - left_};
+    step_ = {at.rows, reversed_ ? end_row - at.rows : at.first_row, reversed_ ? at.end_step - 1 : at.end_step - left_};
   }
 
   const PackedRuns& runs_;

@@ -19,9 +19,12 @@ using cuda::PersistentPlan;
 
 constexpr int64_t kKilobyte = 1024;
 constexpr PersistentCall kCall{.rows = 64, .hidden = 1152, .half = true, .projected = false, .aligned = true};
-constexpr PersistentDevice kH100{.capability = 90, .processors = 132, .shared_bytes = 227 * kKilobyte, .cooperative = true};
-constexpr PersistentDevice kA100{.capability = 80, .processors = 108, .shared_bytes = 163 * kKilobyte, .cooperative = true};
-constexpr PersistentDevice kRtx3090{.capability = 86, .processors = 82, .shared_bytes = 99 * kKilobyte, .cooperative = true};
+constexpr PersistentDevice kH100{
+    .capability = 90, .processors = 132, .shared_bytes = 227 * kKilobyte, .cooperative = true};
+constexpr PersistentDevice kA100{
+    .capability = 80, .processors = 108, .shared_bytes = 163 * kKilobyte, .cooperative = true};
+constexpr PersistentDevice kRtx3090{
+    .capability = 86, .processors = 82, .shared_bytes = 99 * kKilobyte, .cooperative = true};
 
 constexpr PersistentCall call(const auto& change) {
   PersistentCall changed = kCall;
@@ -139,7 +142,8 @@ void check_steps() {
         cuda::PersistentSteps steps(runs, reversed);
         int64_t s = 0;
         for (; steps.step().rows > 0; steps.advance(), ++s) {
-          const int64_t t = reversed ? count - 1 - s : s, before = reversed ? t + 1 : t - 1, after = reversed ? t - 1 : t + 1;
+          const int64_t t = reversed ? count - 1 - s : s, before = reversed ? t + 1 : t - 1,
+                        after = reversed ? t - 1 : t + 1;
           int64_t first_row = 0;
           for (int64_t earlier = 0; earlier < t; ++earlier) first_row += sizes[earlier];
           const auto rows_at = [&](int64_t at) { return at >= 0 && at < count ? sizes[at] : 0; };

@@ -112,7 +112,8 @@ Results run(const Shape& shape, const Sizes& s, const Arguments& a, int64_t most
     }
   });
   if (shape.reversed) std::reverse(launches.begin(), launches.end());
-  const int64_t shared = cuda::PersistentPlan{.tiles = tiles, .slices = slices, .groups = groups, .hidden = H}.shared_bytes();
+  const int64_t shared =
+      cuda::PersistentPlan{.tiles = tiles, .slices = slices, .groups = groups, .hidden = H}.shared_bytes();
   for (const cuda::PackedRuns& runs : launches) {
     launch.runs = runs;
     const std::vector<BFloat16> begin = r.h;
@@ -157,7 +158,8 @@ void check(const Shape& shape) {
     }
     std::vector<double> total(s.batch * s.hidden);
     for (int64_t t = 1; t < s.steps; ++t)  // 10 steps before, pooled from 11 on
-      for (int64_t j = 0; j < shape.batch_sizes[t] * s.hidden; ++j) total[j] += expected.output[s.offsets[t] * s.hidden + j];
+      for (int64_t j = 0; j < shape.batch_sizes[t] * s.hidden; ++j)
+        total[j] += expected.output[s.offsets[t] * s.hidden + j];
     require_near("total", r.total, total, kTolerance);
     for (int64_t j = 0; j < s.batch * s.hidden; ++j)
       if ((r.argmax[j] < 0) != (s.steps < 2 || j / s.hidden >= shape.batch_sizes[1])) fail("argmax");
@@ -179,7 +181,8 @@ void check_lost_block() {
   cuda_on_host::fault = cuda_on_host::kLostBlock;
   const Results r = run<1, 1, 2>(shape, s, a, 1000, 0);
   cuda_on_host::fault = cuda_on_host::kNone;
-  if (r.status == 0 || cuda::lost_slice(r.status) != 3 || cuda::lost_epoch(r.status) != 1) fail("a lost block unnoticed");
+  if (r.status == 0 || cuda::lost_slice(r.status) != 3 || cuda::lost_epoch(r.status) != 1)
+    fail("a lost block unnoticed");
   for (int64_t row = 0; row < s.batch; ++row) {
     for (int64_t unit = 0; unit < 12; ++unit) {  // of the blocks that are there
       if (std::isnan(static_cast<float>(r.output[row * 16 + unit]))) fail("the first step, which nobody waits for");
@@ -203,7 +206,7 @@ int main() {
       {{6, 6, 3, 3, 1}, 16, true, 0.0, false, 1},  // a launch for each length
       {{6, 6, 3, 3, 1}, 16, false, 0.5, false, 1},
   };
-  for (const Shape& shape : shapes) check<1, 1, 2>(shape);  // up to four slices, one group
+  for (const Shape& shape : shapes) check<1, 1, 2>(shape);              // up to four slices, one group
   check<2, 1, 2>({{11, 11, 9, 9, 4, 4, 1}, 16, false, 0.2, false, 0});  // two groups of two slices
   check<2, 1, 1>({{11, 11, 9, 9, 4, 4, 1}, 16, true, 0.2, false, 0});   // of which one begins late
   check<5, 2, 2>({{18, 18, 17, 3}, 40, false, 0.1, false, 0});          // two slabs of the depth

@@ -1,7 +1,7 @@
 #pragma once  // in emulation.h
-// csrc/cuda on the host: compiled with this header first, and this folder before torch's in the include path, it runs on
-// the CPU, kernels and all that calls them, and takes the CPU's place in torch's dispatcher. For tests where there is no
-// GPU; says nothing about races within a block, streams or speed.
+// csrc/cuda on the host: compiled with this header first, and this folder before torch's in the include path, it runs
+// on the CPU, kernels and all that calls them, and takes the CPU's place in torch's dispatcher. For tests where there
+// is no GPU; says nothing about races within a block, streams or speed.
 
 #include <torch/csrc/stable/library.h>
 

@@ -78,8 +78,8 @@ struct cudaLaunchConfig_t {
 namespace cuda_on_host {
 
 // For tests (torch_cuda.cpp): what a GPU would have been given so far; the compute capability of one that the build has
-// no kernels for, or 0; whether the tensor cores compute wrong, never end, or are being captured in a graph; whether the
-// last block of a cooperative launch is lost, or such launches are refused.
+// no kernels for, or 0; whether the tensor cores compute wrong, never end, or are being captured in a graph; whether
+// the last block of a cooperative launch is lost, or such launches are refused.
 struct Counts {
   int64_t launches = 0, products = 0;
 };
