@@ -42,7 +42,7 @@ ULMFIT_HOST_DEVICE constexpr int half_read(int64_t s) {
 }
 
 // Polls before a wait is given up: some seconds, as each takes a microsecond or so.
-constexpr int64_t kMostPolls = int64_t{1} << 22;
+constexpr int64_t kMostPolls = int64_t{1} << 21;
 
 // What a launch that gave up leaves for whoever asks: never 0.
 ULMFIT_HOST_DEVICE constexpr uint64_t lost_wake_up(int64_t slice, Epoch awaited) {

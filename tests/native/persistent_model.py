@@ -2,8 +2,8 @@
 
 The protocol is that of csrc/cuda/persistent_flags.h, with its own numbers (`Numbers`). Flags are atomic; what one block
 writes of h for others is not. Memory may reorder as it likes: two accesses to a part of h, one of which writes, must be
-ordered by release and acquire or by a block's own barriers (vector clocks). Of a flag the oldest value is seen that ends
-a wait, from which one knows least. So whatever a reordering could show, an access without such an order is found as.
+ordered by release and acquire or by a block's own barriers (vector clocks). Of a flag the oldest value is seen that
+ends a wait, from which one knows least. So whatever a reordering could show is found as an access without order.
 
 Run as a program it explores larger launches than the tests do: `python -m tests.native.persistent_model`.
 """
@@ -311,7 +311,8 @@ def explore(blocks: int, warps: int, steps: int, **options: Any) -> Found:
 def main() -> None:
     largest: list[tuple[int, int, int, dict[str, Any]]] = [
         (2, 1, 50, {}), (2, 4, 5, {}), (3, 1, 12, {}), (3, 2, 5, {}), (4, 1, 4, {}), (5, 1, 3, {}),
-        (2, 2, 5, {"fine": True}), (3, 1, 4, {"fine": True}), (4, 1, 4, {"absent": 3}), (3, 1, 3, {"patience": "short"}),
+        (2, 2, 5, {"fine": True}), (3, 1, 4, {"fine": True}), (4, 1, 4, {"absent": 3}),
+        (3, 1, 3, {"patience": "short"}),
     ]  # fmt: skip
     for blocks, warps, steps, options in largest:
         began = time.perf_counter()

@@ -37,7 +37,8 @@ def case(
     dtype: torch.dtype, sizes: list[int], hidden: int, *, reverse: bool = False, drop: bool = True, pooled: bool = False
 ) -> dict[str, Any]:
     rows, batch = sum(sizes), sizes[0]
-    keep = reference.dropconnect_mask(torch.tensor(7), 4 * hidden, hidden, P) if drop else torch.ones(4 * hidden, hidden)
+    everything = torch.ones(4 * hidden, hidden)
+    keep = reference.dropconnect_mask(torch.tensor(7), 4 * hidden, hidden, P) if drop else everything
     documents = batch + 1
     h0 = torch.randn(batch, hidden).to(dtype)
     return {
