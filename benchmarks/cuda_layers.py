@@ -143,8 +143,8 @@ def main() -> None:
     dtypes = (torch.float32,) if tiny else (torch.float32, torch.bfloat16, torch.float16)
     batches = (2,) if tiny else (8, 64) if arguments.quick else BATCHES
     rows: list[dict[str, Any]] = []
-    print("| layer | type | mode | B | ours ms | us a step | weight drop | fused | persistent | nn.LSTM | default flags | "
-          "ratio | ours, graph | nn.LSTM, graph |")  # fmt: skip
+    print("| layer | type | mode | B | ours ms | us a step | weight drop | fused | persistent | nn.LSTM | "
+          "default flags | ratio | ours, graph | nn.LSTM, graph |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for input_size, hidden in sizes:
         for packed in (False, True):

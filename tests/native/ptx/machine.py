@@ -253,9 +253,11 @@ class _Block:
             raw = self.parameters[places]
         elif "shared" in instruction.modifiers:
             raw = self.shared.load(self.in_shared(at, bytes_), bytes_, by)
-        elif "acquire" in instruction.modifiers:
+        elif "acquire" in instruction.modifiers or "relaxed" in instruction.modifiers:
             raw = self.memory.load_atomic(at, bytes_)
-            self.acquired(lanes, at)
+            self.polled[lanes] = True
+            if "acquire" in instruction.modifiers:
+                self.acquired(lanes, at)
         else:
             raw = self.memory.load(at, bytes_, by)
         padded = np.zeros((len(lanes), 8), np.uint8)
@@ -286,7 +288,6 @@ class _Block:
     def acquired(self, lanes: NDArray[np.intp], at: NDArray[np.uint64]) -> None:
         if self.flags is None or self.known is None:
             raise NotImplementedError("acquire, in a launch whose blocks do not run together")
-        self.polled[lanes] = True
         for lane, address in zip(lanes, at, strict=True):
             self.known[lane] = np.maximum(self.known[lane], self.flags.load(self.block, int(address)))
 
