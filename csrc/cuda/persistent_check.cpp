@@ -18,7 +18,7 @@ namespace ulmfit_fast::cuda {
 namespace {
 
 constexpr const char* kVariable = "ULMFIT_FAST_CUDA_PERSISTENT";
-constexpr int64_t kPollsOfCheck = kMostPolls / 16;  // a fraction of a second: the problem is small
+constexpr int64_t kPollsOfCheck = kMostPolls / 4;  // a fraction of a second: the problem is small
 
 // Of one device in this process.
 struct Trust {

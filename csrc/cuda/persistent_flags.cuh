@@ -28,7 +28,6 @@ __device__ inline void store_status(uint64_t* status, uint64_t value) {
 #else  // for the host, by tests: blocks are threads
 
 inline Epoch load_acquire(const Epoch* flag) {
-  cuda_on_host::Fibers::only().let_others_run();
   return std::atomic_ref(*const_cast<Epoch*>(flag)).load(std::memory_order_acquire);
 }
 
@@ -44,8 +43,12 @@ inline void store_status(uint64_t* status, uint64_t value) {
 
 // Whether the flag's slice has published that much before so many polls.
 __device__ inline bool arrives(const Epoch* flag, Epoch awaited, int64_t most_polls) {
-  for (int64_t polls = 0; polls < most_polls; ++polls)
+  for (int64_t polls = 0; polls < most_polls; ++polls) {
     if (load_acquire(flag) >= awaited) return true;
+#ifndef __CUDACC__
+    if (polls % 256 == 0) cuda_on_host::Fibers::only().let_others_run();
+#endif
+  }
   return false;
 }
 

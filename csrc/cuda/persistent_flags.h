@@ -41,7 +41,7 @@ ULMFIT_HOST_DEVICE constexpr int half_read(int64_t s) {
   return static_cast<int>((s + 1) & 1);
 }
 
-// Polls before a wait is given up: some seconds, as each takes a microsecond or so.
+// Polls before a wait is given up: a second or more, as each takes half a microsecond at least.
 constexpr int64_t kMostPolls = int64_t{1} << 21;
 
 // What a launch that gave up leaves for whoever asks: never 0.

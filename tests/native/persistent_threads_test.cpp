@@ -179,7 +179,7 @@ void check_lost_block() {
   a.weight_hh.resize(4 * s.hidden * s.hidden);
   a.bias.resize(4 * s.hidden);
   cuda_on_host::fault = cuda_on_host::kLostBlock;
-  const Results r = run<1, 1, 2>(shape, s, a, 1000, 0);
+  const Results r = run<1, 1, 2>(shape, s, a, cuda::kMostPolls, 0);
   cuda_on_host::fault = cuda_on_host::kNone;
   if (r.status == 0 || cuda::lost_slice(r.status) != 3 || cuda::lost_epoch(r.status) != 1)
     fail("a lost block unnoticed");
