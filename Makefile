@@ -139,7 +139,7 @@ cuda-on-host: build $(VENV)/.dev  ## compile csrc/cuda for the CPU, launches emu
 	PATH="$(abspath $(BIN)):$$PATH" && eval cmake -G Ninja -S . -B $(dir $(CUDA_ON_HOST)) -DULMFIT_FAST_CUDA_ON_HOST=ON \
 	  "$$($(BIN)/python setup.py --print-cmake-arguments)" >/dev/null && cmake --build $(dir $(CUDA_ON_HOST)) --target cuda_on_host
 	ULMFIT_FAST_CUDA_ON_HOST=$(CUDA_ON_HOST) ULMFIT_FAST_TEST_DEVICE=cpu $(BIN)/python -m pytest -q \
-	  tests/ops/test_cuda.py tests/ops/test_cuda_fused_step.py tests/ops/test_cuda_launches.py tests/ops/test_cuda_soak.py tests/ops/test_every_op.py \
+	  tests/ops/test_cuda.py tests/ops/test_cuda_fused_step.py tests/ops/test_cuda_persistent.py tests/ops/test_cuda_launches.py tests/ops/test_cuda_soak.py tests/ops/test_every_op.py \
 	  tests/ops/test_add_steps.py tests/ops/test_dropconnect_mask.py tests/ops/test_locked_dropout.py tests/nn/test_bpt3c.py \
 	  --deselect tests/nn/test_bpt3c.py::test_a_document_does_not_depend_on_batch_padding_or_chunks  # which only the CPU's products allow
 
@@ -149,7 +149,7 @@ $(NVCC_OF_PYPI): requirements-nvcc.txt | $(VENV)/.run
 	@touch $@
 
 CUDA_PTX := tests/native/test_ptx_machine.py tests/native/test_cuda_kernels.py tests/native/test_cuda_kernels_qrnn.py \
-  tests/native/test_cuda_kernels_fused.py tests/native/test_cuda_sass.py
+  tests/native/test_cuda_kernels_fused.py tests/native/test_cuda_kernels_persistent.py tests/native/test_cuda_sass.py
 cuda-ptx: build $(VENV)/.dev  ## run the compiled PTX of every CUDA kernel on the CPU, checked for races; needs no GPU; brings nvcc where there is none
 	@nvcc="$$(command -v $(NVCC))" || { $(MAKE) --no-print-directory $(NVCC_OF_PYPI) && nvcc="$(abspath $(NVCC_OF_PYPI))"; } && \
 	  NVCC="$$nvcc" $(BIN)/python -m pytest -q $(CUDA_PTX)
@@ -173,7 +173,7 @@ gpu-build:
 LIMIT := timeout --signal=INT --kill-after=5
 gpu-test:
 	@mkdir -p $(GPU_OUT)
-	$(LIMIT) 130 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py tests/ops/test_cuda_fused_step.py tests/ops/test_cuda_replay.py 2>&1 | tee $(GPU_OUT)/tests-cuda.log
+	$(LIMIT) 130 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py tests/ops/test_cuda_fused_step.py tests/ops/test_cuda_persistent.py tests/ops/test_cuda_replay.py 2>&1 | tee $(GPU_OUT)/tests-cuda.log
 
 gpu-soak:
 	@mkdir -p $(GPU_OUT)
@@ -192,7 +192,7 @@ gpu-bench:
 gpu-sanitize:
 	@command -v compute-sanitizer >/dev/null || { echo "gpu-sanitize: compute-sanitizer is not on PATH; left out"; exit 0; }; \
 	mkdir -p $(GPU_OUT); status=0; for tool in memcheck racecheck synccheck; do \
-	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(LIMIT) 45 compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py tests/ops/test_cuda_fused_step.py \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(LIMIT) 45 compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q tests/ops/test_cuda.py tests/ops/test_cuda_fused_step.py tests/ops/test_cuda_persistent.py \
 	    -k "(ragged or odd or chunks or blocks) and not float64" >$(GPU_OUT)/$$tool.log 2>&1; \
 	  case $$? in 0) echo "$$tool: clean";; 124|137) echo "$$tool: stopped after 45 s"; tail -5 $(GPU_OUT)/$$tool.log; status=1;; \
 	    *) echo "$$tool:"; tail -20 $(GPU_OUT)/$$tool.log; status=1;; esac; done; exit $$status

@@ -1,8 +1,8 @@
 // lstm and lstm_pool on CUDA, step by step: one matrix product and one pointwise kernel a step (with a projection, two
 // of each), the large products around them at once. Where gradients stop every `bptt` steps, the chunks between run
 // side by side. For any size, dtype and batch; nothing waits for the device, so that a CUDA graph can hold it. Where
-// that is allowed, forward takes one launch a step (fused_forward.h), and backward products of our own
-// (fused_backward.h).
+// that is allowed, forward takes one launch for all steps (persistent_forward.h) or one a step (fused_forward.h), and
+// backward products of our own (fused_backward.h).
 #include "lstm_call.h"
 
 #include <algorithm>
@@ -14,6 +14,8 @@
 #include "lstm_kernels.h"
 #include "lstm_steps.h"
 #include "packed_rows_kernels.h"
+#include "persistent_check.h"
+#include "persistent_forward.h"
 #include "tensors.h"
 
 namespace ulmfit_fast {
@@ -60,9 +62,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
   const Tensor cells = when(keep != Keep::kNothing, hidden, state_dtype);
   // Master weights are rounded to the input's dtype.
   const Tensor from_input = multiply(a.input, transposed(converted(a.weight_ih, dtype)), state_dtype);
-  const std::optional<FusedForward<E>> fused = FusedForward<E>::of(a, steps, output, how);
-  OptionalTensor weight_hh, weight_hr, bias;
-  if (!fused) weight_hh = transposed(dropped_weight<E>(a));
+  OptionalTensor weight_hr, bias;
   if (projected) weight_hr = transposed(converted(*a.weight_hr, dtype));
   if (a.bias_ih.has_value()) bias = sum_of(converted(*a.bias_ih, state_dtype), converted(*a.bias_hh, state_dtype));
   const Tensor h = copied(a.h0, dtype), c = copied(a.c0, state_dtype);
@@ -77,22 +77,28 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     pool_step = {pooled->total.mutable_data_ptr<double>(), pooled->maximum.mutable_data_ptr<Acc>(),
                  pooled->argmax.mutable_data_ptr<int32_t>(), pointer<int64_t>(count), pointer<int64_t>(pool_from)};
   }
+  ForwardStep<E> step{};
+  step.hidden = hidden;
+  step.from_input = from_input.const_data_ptr<Acc>();
+  step.bias = pointer<Acc>(bias);
+  step.c = c.mutable_data_ptr<Acc>();
+  step.cell_output = cell_output.mutable_data_ptr<E>();
+  step.output = keep_output && !projected ? output.mutable_data_ptr<E>() : nullptr;
+  step.gates = keep == Keep::kBackward ? gates.mutable_data_ptr<E>() : nullptr;
+  step.cells = keep != Keep::kNothing ? cells.mutable_data_ptr<Acc>() : nullptr;
+  step.pool = pool_step;
+  const auto result = [&] { return ForwardResult{output, h, converted(c, dtype_of(a.c0)), gates, cells, pooled}; };
+  if (run_persistent<E>(a, steps, step, h, how)) return result();
+  if (how.must_persist) throw std::runtime_error("the device has no room for it");
+
+  const std::optional<FusedForward<E>> fused = FusedForward<E>::of(a, steps, output, how);
+  OptionalTensor weight_hh;
+  if (!fused) weight_hh = transposed(dropped_weight<E>(a));
   for (int64_t s = 0; s < steps.count; ++s) {
     const int64_t rows = steps.rows(s);
-    ForwardStep<E> step{};
     step.rows = rows;
-    step.first_row = steps.first_row(s);
-    step.hidden = hidden;
+    step.first_row = step.output_row = steps.first_row(s);
     step.step = steps.at(s);
-    step.from_input = from_input.const_data_ptr<Acc>();
-    step.bias = pointer<Acc>(bias);
-    step.c = c.mutable_data_ptr<Acc>();
-    step.cell_output = cell_output.mutable_data_ptr<E>();
-    step.output = keep_output && !projected ? output.mutable_data_ptr<E>() : nullptr;
-    step.output_row = step.first_row;
-    step.gates = keep == Keep::kBackward ? gates.mutable_data_ptr<E>() : nullptr;
-    step.cells = keep != Keep::kNothing ? cells.mutable_data_ptr<Acc>() : nullptr;
-    step.pool = pool_step;
     if (fused) {
       fused->run(stream, step, s);
       continue;
@@ -105,7 +111,7 @@ ForwardResult forward(const LstmInputs& a, const PoolInputs* pool, bool reverse,
     multiply_into(h_rows, rows_of(cell_output, 0, rows), *weight_hr);
     copy_to(rows_of(output, step.first_row, rows), h_rows);
   }
-  return {output, h, converted(c, dtype_of(a.c0)), gates, cells, pooled};
+  return result();
 }
 
 // The groups of rows of each step of backward, in order of computation.
@@ -300,7 +306,8 @@ ForwardResult cuda::run_lstm_forward(const LstmInputs& a, const PoolInputs* pool
 
 ForwardResult run_lstm_forward_cuda(const LstmInputs& a, const PoolInputs* pool, bool reverse, Keep keep) {
   const DeviceGuard guard(a.input);
-  return run_lstm_forward(a, pool, reverse, keep, {.fused = may_fuse(a)});
+  check_persistent(a.input);
+  return run_lstm_forward(a, pool, reverse, keep, {.fused = may_fuse(a), .status = may_persist(a)});
 }
 
 Backward cuda::run_lstm_backward(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool,
@@ -312,6 +319,7 @@ Backward cuda::run_lstm_backward(const ResultGradients& grads, const LstmInputs&
 Backward run_lstm_backward_cuda(const ResultGradients& grads, const LstmInputs& a, const PoolInputs* pool, bool reverse,
                                 int64_t bptt, const Saved& saved, Needs needs) {
   const DeviceGuard guard(a.input);
+  check_persistent(a.input);
   return run_lstm_backward(grads, a, pool, reverse, bptt, saved, needs, {.fused = may_fuse(a)});
 }
 

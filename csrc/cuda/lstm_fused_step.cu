@@ -3,8 +3,8 @@
 // straight from memory into the registers that the tensor cores take, clears what the mask drops on the way, and adds
 // up in float32; then the partial sums meet in shared memory, in a fixed order, and each thread computes cells. Limit:
 // what blocks read of W_hh and h, from L2. Deterministic.
-#include "../common/philox.h"
 #include "cell.cuh"
+#include "keep_bits.cuh"
 #include "launch.cuh"
 #include "lstm_fused_step.h"
 #include "tensor_core.cuh"
@@ -17,13 +17,7 @@ __global__ void keep_bits_kernel(uint8_t* keep, const int64_t* seed, int64_t see
   const int64_t index = thread_index();
   if (index >= bytes) return;
   const auto key = static_cast<uint64_t>(seed != nullptr ? *seed : seed_value);
-  uint32_t byte = 0;
-  for (int half = 0; half < 2; ++half) {
-    uint32_t bits[4];
-    philox4x32(key, static_cast<uint64_t>(2 * index + half), bits);
-    for (int i = 0; i < 4; ++i) byte |= (bits[i] >= threshold ? 1u : 0u) << (4 * half + i);
-  }
-  keep[index] = static_cast<uint8_t>(byte);
+  keep[index] = static_cast<uint8_t>(keep_bits_of_eight(key, index, threshold));
 }
 
 // What a lane holds of a slab of the depth.

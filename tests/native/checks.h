@@ -40,5 +40,6 @@ void check_qrnn();             // qrnn_test.cpp
 void check_team();             // team_test.cpp
 void check_cuda_geometry();    // cuda_geometry_test.cpp
 void check_fused_step_plan();  // fused_step_plan_test.cpp
+void check_persistent_plan();  // persistent_plan_test.cpp
 
 }  // namespace ulmfit_fast

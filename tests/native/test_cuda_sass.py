@@ -20,7 +20,7 @@ TOOL = shutil.which("cuobjdump", path=PATH) if shutil.which("nvdisasm", path=PAT
 pytestmark = [needs_nvcc, pytest.mark.skipif(TOOL is None, reason="needs cuobjdump and nvdisasm (make test installs)")]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 MOST_REGISTERS = 96  # of a thread, double precision included
-OF_FUSED_STEPS = 65536 // 256  # which hold a tile's sums: a block must fit
+WITH_SUMS, OF_THEM = ("fused", "persistent"), 65536 // 256  # which hold a tile's sums: a block must fit
 each_architecture = pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 MANGLED = {"float": "If", "double": "Id", "bfloat16": "IN3c108BFloat16E", "float16": "IN3c104HalfE"}
 # Bytes that a thread of the cross-entropy reads and writes at once: four logits, or two doubles, and their gradients.
@@ -52,7 +52,7 @@ def test_nothing_is_on_the_stack(source: Path, architecture: str) -> None:
     assert used
     for name, registers, stack, local in used:
         assert (int(stack), int(local)) == (0, 0), name
-        assert int(registers) <= (OF_FUSED_STEPS if "fused" in name else MOST_REGISTERS), name
+        assert int(registers) <= (OF_THEM if any(word in name for word in WITH_SUMS) else MOST_REGISTERS), name
     for name, code in instructions(source, architecture).items():
         assert code, name
         assert not [one for one in code if one.startswith(("LDL", "STL"))], name
@@ -87,6 +87,21 @@ def test_a_product_of_backward_uses_the_tensor_cores(row_tiles: int, architectur
     (code,) = (code for kernel, code in found.items() if name in kernel)
     assert code.count("HMMA.16816.F32.BF16") >= 8 * row_tiles
     assert sum(one.startswith("LDG.E.128") for one in code) >= 8 + row_tiles
+
+
+@each_architecture
+@pytest.mark.parametrize(("units", "rows", "ahead"), [(5, 4, 3), (3, 8, 1), (3, 1, 5)])
+def test_a_persistent_launch_keeps_its_weights(units: int, rows: int, ahead: int, architecture: str) -> None:
+    """Weights from shared memory, h from L2, 16 bytes at a time; flags with acquire and release."""
+    found = instructions(ROOT / "csrc" / "cuda" / "lstm_persistent.cu", architecture)
+    name = f"persistent_forward_kernel{MANGLED['bfloat16']}Li{units}ELi{rows}E"
+    (code,) = (code for kernel, code in found.items() if name in kernel)
+    assert code.count("HMMA.16816.F32.BF16") >= 2 * units * rows * ahead
+    assert code.count("LDS.128") >= 2 * units * ahead
+    assert code.count("LDG.E.128") >= rows * ahead
+    assert not [one for one in code if one.startswith("LDG") and "CONSTANT" in one]  # h changes while it runs
+    for what in ("LD.*STRONG.GPU", "CCTL.IVALL", "MEMBAR.*GPU", "ST.*STRONG.GPU"):
+        assert any(re.match(what, one) for one in code), what
 
 
 def test_what_is_on_the_stack_would_be_seen(tmp_path: Path) -> None:

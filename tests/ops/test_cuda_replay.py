@@ -50,6 +50,19 @@ def test_lstm(seed_on: str, bptt: int) -> None:
     assert_replays(step, x)
 
 
+@pytest.mark.parametrize("variable", ["ULMFIT_FAST_CUDA_FUSED_STEP", "ULMFIT_FAST_CUDA_PERSISTENT"])
+def test_lstm_by_kernels_that_are_off(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags of the persistent kernel are cleared in each replay: it would not wait for what it reads."""
+    monkeypatch.setenv(variable, "1")
+    a = on_device(Case("graph", (12, 12, 9), 16, 24, p=0.4).arguments(torch.bfloat16))
+
+    def step() -> tuple[Tensor, Tensor, Tensor]:
+        output, _, _ = ops.lstm(**a)
+        return output, *torch.autograd.grad(output.square().sum(), (a["input"], a["weight_hh"]))
+
+    assert_replays(step, a["input"])
+
+
 def test_pooling() -> None:
     a = on_device(lstm_pool.pool_arguments(SMALL[0], torch.float32) | {"bptt": 0})
 

@@ -1,4 +1,5 @@
-// The threads of one CUDA block on one thread of the host.
+// The threads of one CUDA block on one thread of the host. ThreadSanitizer is told of each change from one to another:
+// it then sees the block as one thread, and orders between blocks by what they do themselves.
 #pragma once
 
 #include <ucontext.h>
@@ -8,7 +9,12 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <thread>
 #include <vector>
+
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace cuda_on_host {
 
@@ -19,7 +25,7 @@ struct Place {
 class Fibers {
  public:
   static Fibers& only() {
-    static Fibers fibers;
+    static thread_local Fibers fibers;
     return fibers;
   }
 
@@ -39,6 +45,19 @@ class Fibers {
   void wait_for_block() {
     if (!concurrent_) throw Waits();
     wait(block_, threads_);
+  }
+
+  void wait_for_warp() {
+    if (!concurrent_) throw Waits();
+    wait(warps_[current_ / kWarp], kWarp);
+  }
+
+  // Called by a thread that waits for another block.
+  void let_others_run() {
+    if (!concurrent_) throw Waits();
+    idle_ = 0;
+    yield();
+    std::this_thread::yield();
   }
 
   // use(of) with a function of lanes, which gives what each thread of the warp has given.
@@ -77,6 +96,7 @@ class Fibers {
     ucontext_t context;
     std::unique_ptr<char[]> stack;
     bool ended;
+    void* watched = nullptr;  // by ThreadSanitizer
   };
 
   void run_concurrently(unsigned threads, const std::function<void()>& body) {
@@ -95,8 +115,9 @@ class Fibers {
       getcontext(&fiber.context);
       fiber.context.uc_stack.ss_sp = fiber.stack.get();
       fiber.context.uc_stack.ss_size = kStackBytes;
-      fiber.context.uc_link = &outside_;
+      fiber.context.uc_link = nullptr;  // nobody returns
       makecontext(&fiber.context, &Fibers::run_fiber, 0);
+      watch(fiber);
     }
     for (unsigned left = 0; left < threads;) {
       if (fibers_[left].ended) {
@@ -105,15 +126,37 @@ class Fibers {
       }
       idle_ = 0;
       current_ = left;
-      swapcontext(&outside_, &fibers_[left].context);  // back when some thread ended
+      switch_to(outside_, fibers_[left]);  // back when some thread ended
     }
     concurrent_ = false;
+    for (unsigned index = 0; index < threads; ++index) unwatch(fibers_[index]);
   }
 
   static void run_fiber() {
     Fibers& self = only();
     (*self.body_)();
     self.fibers_[self.current_].ended = true;
+    switch_to(self.fibers_[self.current_], self.outside_);  // for good
+  }
+
+  static void switch_to(Fiber& from, Fiber& to) {
+#ifdef __SANITIZE_THREAD__
+    __tsan_switch_to_fiber(to.watched, 0);
+#endif
+    swapcontext(&from.context, &to.context);
+  }
+
+  void watch([[maybe_unused]] Fiber& fiber) {
+#ifdef __SANITIZE_THREAD__
+    outside_.watched = __tsan_get_current_fiber();
+    fiber.watched = __tsan_create_fiber(0);
+#endif
+  }
+
+  void unwatch([[maybe_unused]] Fiber& fiber) {
+#ifdef __SANITIZE_THREAD__
+    __tsan_destroy_fiber(fiber.watched);
+#endif
   }
 
   void wait(Barrier& barrier, unsigned members) {
@@ -140,7 +183,7 @@ class Fibers {
     }
     if (next == self) return;
     current_ = next;
-    swapcontext(&fibers_[self].context, &fibers_[next].context);
+    switch_to(fibers_[self], fibers_[next]);
     current_ = self;
   }
 
@@ -152,7 +195,7 @@ class Fibers {
   std::vector<Slot> slots_;
   std::vector<const void*> given_;
   std::vector<Fiber> fibers_;
-  ucontext_t outside_;
+  Fiber outside_;
 };
 
 }  // namespace cuda_on_host

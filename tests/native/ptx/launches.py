@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.native.ptx.compiler import kernel
+from tests.native.ptx.flags import Flagged
 from tests.native.ptx.machine import Device
 from tests.native.ptx.program import Program
 
@@ -55,6 +56,16 @@ class Launcher:
     def blocks(self, code: Program, blocks: int, threads: int, *parameters: Any) -> None:
         launched.add(code.name)
         self.device.launch(code, blocks, threads, self._packed(parameters, b""))
+
+    def together(
+        self, code: Program, blocks: int, threads: int, shared_bytes: int, *parameters: Any, absent: int | None = None
+    ) -> list[Flagged]:
+        """A launch whose blocks wait for each other."""
+        launched.add(code.name)
+        packed = self._packed(parameters, b"")
+        return self.device.launch(
+            code, blocks, threads, packed, shared_bytes=shared_bytes, together=True, absent=absent
+        )
 
     def _packed(self, values: Sequence[Any], so_far: bytes) -> bytes:
         for value in values:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.native.ptx import arithmetic, tensor_core
+from tests.native.ptx.flags import Flagged, Flags
 from tests.native.ptx.memory import Buffer, DeviceError, Memory, OutOfBoundsError, Threads
 from tests.native.ptx.program import (
     PARAMETERS_AT,
@@ -57,26 +58,54 @@ class Device:
         flat = tensor.detach().reshape(-1)
         return self.memory.add(name, flat.view(torch.uint8).numpy() if len(flat) else np.empty(0, np.uint8))
 
-    def launch(self, program: Program, blocks: int, threads: int, parameters: bytes) -> None:
+    def launch(
+        self, program: Program, blocks: int, threads: int, parameters: bytes,
+        *, shared_bytes: int = 0, together: bool = False, absent: int | None = None,
+    ) -> list[Flagged]:  # fmt: skip
         """
+        Args:
+            shared_bytes: of a block, beside what the kernel declares.
+            together: the blocks may wait for each other: they take turns.
+            absent: a block that never starts.
+
+        Returns:
+            What blocks that run together did with flags, in the order in which they did it.
+
         Raises:
             DeviceError: an access or a wait that a GPU would punish, now or some other day.
         """
         assert len(parameters) == program.parameter_bytes, (len(parameters), program.parameter_bytes)
-        self.memory.begin_launch()
+        self.memory.begin_launch(blocks if together else 1)
         order = np.arange(blocks) if self._random is None else self._random.permutation(blocks)
-        for block in order:
-            _Block(program, self.memory, parameters, int(block), blocks, threads, self._random).run()
+        flags = Flags(blocks) if together else None
+
+        def block_of(number: np.int64) -> _Block:
+            return _Block(program, self.memory, parameters, int(number), blocks, threads, self._random, shared_bytes,
+                          flags)  # fmt: skip
+
+        if flags is None:
+            for block in order:
+                block_of(block).run()
+            return []
+        left = [block_of(block) for block in order if block != absent]
+        while left:
+            at = 0 if self._random is None else int(self._random.integers(len(left)))
+            block = left.pop(at)
+            if block.run_until_it_polls():
+                left.append(block)
+        return flags.done
 
 
 class _Block:
     def __init__(
         self, program: Program, memory: Memory, parameters: bytes, block: int, blocks: int, threads: int,
-        random: np.random.Generator | None,
+        random: np.random.Generator | None, shared_bytes: int, flags: Flags | None,
     ) -> None:  # fmt: skip
-        self.program, self.memory, self.block, self.random = program, memory, block, random
+        self.program, self.memory, self.block, self.random, self.flags = program, memory, block, random, flags
+        self.known = None if flags is None else np.zeros((threads, blocks), np.int64)
+        self.polled = np.zeros(threads, bool)  # threads that have found a flag since another thread of the block ran
         self.parameters = np.frombuffer(parameters, np.uint8)
-        shared = np.zeros(program.shared_bytes, np.uint8)
+        shared = np.zeros(program.shared_bytes + shared_bytes, np.uint8)
         self.shared = Buffer("shared memory", 0, shared, np.zeros(len(shared), bool))
         self.place = np.zeros(threads, np.int64)  # of each thread the next instruction
         self.state = np.full(threads, _RUNS)
@@ -92,14 +121,28 @@ class _Block:
                 self.registers[f"{name}.{axis}"] = np.full(threads, value, np.uint64)
 
     def run(self) -> None:
-        while True:
+        while self.goes_on():
+            pass
+
+    def run_until_it_polls(self) -> bool:
+        """Until whoever can run has loaded a flag; whether anyone is left."""
+        self.polled[:] = False
+        while self.goes_on():
+            if self.polled.any() and self.polled[self.state == _RUNS].all():
+                return True
+        return False
+
+    def goes_on(self) -> bool:
+        running = np.flatnonzero((self.state == _RUNS) & ~self.polled)
+        if not len(running):
             running = np.flatnonzero(self.state == _RUNS)
-            if len(running):
-                self.advance(self.chosen(running))
-            elif not (self.exchanged() or self.passed_barrier()):
-                if (self.state == _ENDED).all():
-                    return
-                raise DivergenceError(f"block {self.block} of {self.program.name}: threads wait for others for ever")
+        if len(running):
+            self.advance(self.chosen(running))
+        elif not (self.exchanged() or self.passed_barrier()):
+            if (self.state == _ENDED).all():
+                return False
+            raise DivergenceError(f"block {self.block} of {self.program.name}: threads wait for others for ever")
+        return True
 
     def chosen(self, running: NDArray[np.intp]) -> NDArray[np.intp]:
         """Threads that stand at one instruction."""
@@ -141,6 +184,8 @@ class _Block:
                 self.place[lanes] = self.program.labels[instruction.target]
             case "ret" | "exit":
                 self.state[lanes] = _ENDED
+            case "bar" if "warp" in instruction.modifiers:
+                self.place[lanes], self.state[lanes] = at, _AT_WARP
             case "bar" | "barrier":
                 self.place[lanes], self.state[lanes] = at, _AT_BARRIER
             case "shfl" | "mma":
@@ -192,7 +237,7 @@ class _Block:
         assert isinstance(address, Address)
         numbers = self.block * len(self.place) + lanes.astype(np.int64)
         at = self.value(address.base, lanes) + np.uint64(address.offset % (1 << 64))
-        return at, Threads(numbers, self.block, self.epoch)
+        return at, Threads(numbers, self.block, self.epoch, None if self.known is None else self.known[lanes])
 
     def load(self, instruction: Instruction, lanes: NDArray[np.intp]) -> None:
         to, address = instruction.operands
@@ -208,6 +253,11 @@ class _Block:
             raw = self.parameters[places]
         elif "shared" in instruction.modifiers:
             raw = self.shared.load(self.in_shared(at, bytes_), bytes_, by)
+        elif "acquire" in instruction.modifiers or "relaxed" in instruction.modifiers:
+            raw = self.memory.load_atomic(at, bytes_)
+            self.polled[lanes] = True
+            if "acquire" in instruction.modifiers:
+                self.acquired(lanes, at)
         else:
             raw = self.memory.load(at, bytes_, by)
         padded = np.zeros((len(lanes), 8), np.uint8)
@@ -226,8 +276,33 @@ class _Block:
         )
         if "shared" in instruction.modifiers:
             self.shared.store(self.in_shared(at, raw.shape[1]), raw, by)
+        elif "release" in instruction.modifiers or "relaxed" in instruction.modifiers:
+            self.memory.store_atomic(at, raw)
+            if "release" in instruction.modifiers:
+                self.released(lanes, at, self.value(parts[0], lanes))
         else:
             self.memory.store(at, raw, by)
+
+    # Order between blocks that run together. An epoch of a block is what lies between two of its barriers.
+
+    def acquired(self, lanes: NDArray[np.intp], at: NDArray[np.uint64]) -> None:
+        if self.flags is None or self.known is None:
+            raise NotImplementedError("acquire, in a launch whose blocks do not run together")
+        for lane, address in zip(lanes, at, strict=True):
+            self.known[lane] = np.maximum(self.known[lane], self.flags.load(self.block, int(address)))
+
+    def released(self, lanes: NDArray[np.intp], at: NDArray[np.uint64], values: NDArray[np.uint64]) -> None:
+        if self.flags is None or self.known is None:
+            raise NotImplementedError("release, in a launch whose blocks do not run together")
+        for lane, address, value in zip(lanes, at, values, strict=True):
+            known = self.known[lane].copy()
+            known[self.block] = self.epoch  # what the block did before its last barrier
+            self.flags.store(self.block, int(address), int(value), known)
+
+    def learn(self, lanes: NDArray[np.intp] | slice) -> None:
+        """These threads have met: each knows what any of them knew."""
+        if self.known is not None:
+            self.known[lanes] = self.known[lanes].max(axis=0)
 
     def in_shared(self, at: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
         offsets = (at - np.uint64(SHARED_AT)).astype(np.int64)
@@ -244,6 +319,7 @@ class _Block:
         if not waits.all() or len(np.unique(self.place)) > 1:
             raise DivergenceError(f"block {self.block} of {self.program.name}: a barrier that not every thread reaches")
         self.epoch += 1
+        self.learn(slice(None))
         self.place += 1
         self.state[:] = _RUNS
         return True
@@ -256,17 +332,26 @@ class _Block:
             waiting = lanes[self.state[lanes] == _AT_WARP]
             instruction = self.program.instructions[int(self.place[waiting[0]])]
             here = waiting[self.place[waiting] == self.place[waiting[0]]]
+            what = {"mma": "tensor cores' product", "bar": "warp's barrier"}.get(instruction.name, "shuffle")
             if instruction.name == "mma":
                 named = first + np.arange(WARP)
+            elif instruction.name == "bar":
+                members = int(self.value(instruction.operands[0], waiting[:1])[0]) & (1 << WARP) - 1
+                named = first + np.flatnonzero((members >> np.arange(WARP)) & 1)
             else:
                 members = int(self.value(instruction.operands[4], waiting[:1])[0])
                 named = first + np.flatnonzero((members >> np.arange(WARP)) & 1)
             if not np.array_equal(np.intersect1d(named, here), named):
-                what = "tensor cores' product" if instruction.name == "mma" else "shuffle"
                 raise DivergenceError(
                     f"block {self.block} of {self.program.name}: a {what} names threads that do not come to it"
                 )
-            self.multiply(instruction, here) if instruction.name == "mma" else self.shuffle(instruction, here, first)
+            match instruction.name:
+                case "mma":
+                    self.multiply(instruction, here)
+                case "bar":
+                    self.learn(here)
+                case _:
+                    self.shuffle(instruction, here, first)
             self.place[here] += 1
             self.state[here] = _RUNS
             done = True

@@ -1,7 +1,8 @@
 """Memory of the machine that runs PTX: every access is within one buffer, aligned, and in no race with another.
 
 Two accesses to a byte by different threads, one of which writes, are a race unless a barrier of their block stands
-between them. Nothing orders threads of different blocks within a launch.
+between them. Nothing orders threads of different blocks within a launch, but for launches whose blocks run together:
+there what a thread stored with release has ordered, as far as the other has loaded it with acquire.
 """
 
 from __future__ import annotations
@@ -38,10 +39,21 @@ class Threads:
     number: NDArray[np.int64]
     block: int
     epoch: int
+    known: NDArray[np.int64] | None = None  # [lanes, blocks] of blocks that run together: epochs before it are over
 
     @property
     def stamp(self) -> int:
         return self.block * EPOCHS + self.epoch
+
+    def some(self, lanes: NDArray[np.intp]) -> Threads:
+        known = None if self.known is None else self.known[lanes]
+        return Threads(self.number[lanes], self.block, self.epoch, known)
+
+    def after(self, stamp: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Of each lane and byte whether an access of another block is ordered before this one."""
+        if self.known is None:
+            return np.zeros(stamp.shape, bool)
+        return np.take_along_axis(self.known, stamp // EPOCHS, axis=1) > stamp % EPOCHS
 
 
 @dataclass
@@ -52,16 +64,17 @@ class Buffer:
     written: NDArray[np.bool_] | None = None  # where reading what nobody wrote is a fault
     writer: NDArray[np.int64] = field(init=False)  # of each byte the last one in this launch
     writer_stamp: NDArray[np.int64] = field(init=False)
-    reader: NDArray[np.int64] = field(init=False)
+    reader: NDArray[np.int64] = field(init=False)  # [1, bytes], or of each of the blocks that run together
     reader_stamp: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.forget()
 
-    def forget(self) -> None:
-        """A launch begins: whatever came before it is over."""
-        self.writer, self.reader = (np.full(len(self.data), _NOBODY, np.int64) for _ in range(2))
-        self.writer_stamp, self.reader_stamp = (np.zeros(len(self.data), np.int64) for _ in range(2))
+    def forget(self, together: int = 1) -> None:
+        """A launch begins: whatever came before it is over. ``together``: its blocks, if they run together."""
+        self.writer, self.writer_stamp = np.full(len(self.data), _NOBODY, np.int64), np.zeros(len(self.data), np.int64)
+        self.reader = np.full((together, len(self.data)), _NOBODY, np.int64)
+        self.reader_stamp = np.zeros_like(self.reader)
 
     def load(self, offsets: NDArray[np.int64], size: int, by: Threads) -> NDArray[np.uint8]:
         """[lanes, size] bytes."""
@@ -70,7 +83,8 @@ class Buffer:
             raise UninitialisedError(f"{self.name} is read where nobody has written")
         self._check(places, by, self.writer, self.writer_stamp, "written")
         readers = np.broadcast_to(by.number[:, None], places.shape)
-        last, stamp = self.reader[places], self.reader_stamp[places]
+        reader, reader_stamp = self._readers(by)
+        last, stamp = reader[places], reader_stamp[places]
         elsewhere = (last != _NOBODY) & (stamp // EPOCHS != by.block)
         together = (last != _NOBODY) & (stamp == by.stamp) & (last != readers)
         new = np.where(together, _SEVERAL_THREADS, readers)
@@ -80,9 +94,13 @@ class Buffer:
         shared = np.zeros(len(flat), bool)  # bytes that several of these lanes read
         shared[1:] |= flat[1:] == flat[:-1]
         shared[:-1] |= flat[1:] == flat[:-1]
-        self.reader[flat] = np.where(shared & (who >= 0), _SEVERAL_THREADS, who)
-        self.reader_stamp[places] = by.stamp
+        reader[flat] = np.where(shared & (who >= 0), _SEVERAL_THREADS, who)
+        reader_stamp[places] = by.stamp
         return self.data[places]
+
+    def _readers(self, by: Threads) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        of = by.block if len(self.reader) > 1 else 0
+        return self.reader[of], self.reader_stamp[of]
 
     def store(self, offsets: NDArray[np.int64], values: NDArray[np.uint8], by: Threads) -> None:
         """``values``: [lanes, size] bytes."""
@@ -90,7 +108,8 @@ class Buffer:
         if len(np.unique(places)) < places.size:
             raise RaceError(f"{self.name}: two threads write one byte at once")
         self._check(places, by, self.writer, self.writer_stamp, "written")
-        self._check(places, by, self.reader, self.reader_stamp, "read")
+        for reader, reader_stamp in zip(self.reader, self.reader_stamp, strict=True):
+            self._check(places, by, reader, reader_stamp, "read")
         self.data[places] = values
         self.writer[places] = by.number[:, None]
         self.writer_stamp[places] = by.stamp
@@ -101,7 +120,7 @@ class Buffer:
         self, places: NDArray[np.int64], by: Threads, who: NDArray[np.int64], when: NDArray[np.int64], what: str
     ) -> None:
         last, stamp = who[places], when[places]
-        unordered = (stamp == by.stamp) | (stamp // EPOCHS != by.block)
+        unordered = (stamp == by.stamp) | ((stamp // EPOCHS != by.block) & ~by.after(stamp))
         race = (last != _NOBODY) & (last != by.number[:, None]) & (unordered | (last == _SEVERAL_BLOCKS))
         if race.any():
             lane, byte = np.argwhere(race)[0]
@@ -129,19 +148,30 @@ class Memory:
         self._begins.append(begin)
         return begin
 
-    def begin_launch(self) -> None:
+    def begin_launch(self, together: int = 1) -> None:
         for buffer in self._buffers:
-            buffer.forget()
+            buffer.forget(together)
 
     def load(self, addresses: NDArray[np.uint64], size: int, by: Threads) -> NDArray[np.uint8]:
         result = np.empty((len(addresses), size), np.uint8)
         for buffer, lanes, offsets in self._found(addresses, size):
-            result[lanes] = buffer.load(offsets, size, Threads(by.number[lanes], by.block, by.epoch))
+            result[lanes] = buffer.load(offsets, size, by.some(lanes))
         return result
 
     def store(self, addresses: NDArray[np.uint64], values: NDArray[np.uint8], by: Threads) -> None:
         for buffer, lanes, offsets in self._found(addresses, values.shape[1]):
-            buffer.store(offsets, values[lanes], Threads(by.number[lanes], by.block, by.epoch))
+            buffer.store(offsets, values[lanes], by.some(lanes))
+
+    def load_atomic(self, addresses: NDArray[np.uint64], size: int) -> NDArray[np.uint8]:
+        """What no access can be in a race with, but one that is not atomic."""
+        result = np.empty((len(addresses), size), np.uint8)
+        for buffer, lanes, offsets in self._found(addresses, size):
+            result[lanes] = buffer.data[offsets[:, None] + np.arange(size)]
+        return result
+
+    def store_atomic(self, addresses: NDArray[np.uint64], values: NDArray[np.uint8]) -> None:
+        for buffer, lanes, offsets in self._found(addresses, values.shape[1]):
+            buffer.data[offsets[:, None] + np.arange(values.shape[1])] = values[lanes]
 
     def _found(
         self, addresses: NDArray[np.uint64], size: int

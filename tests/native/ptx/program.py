@@ -10,7 +10,8 @@ PARAMETERS_AT = 1 << 40  # where a kernel that takes a parameter's address finds
 SHARED_AT = 1 << 12  # addresses of shared memory are computed in 32 bits
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\((.*?)\)(.*?)\n\{\n(.*?)\n\}\n", re.DOTALL)
 _PARAMETER = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d+)\])?")
-_SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d+)\];")
+_SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.(\w+)\s+([\w$]+)(?:\[(\d+)\])?;")
+_OF_LAUNCH = re.compile(r"\.extern\s+\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[\];")  # as large as a launch asks
 _VECTOR = re.compile(r"\{(\s*[%\w]+(?:\s*,\s*[%\w]+)*\s*)\}")
 _INSTRUCTION = re.compile(r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*)", re.DOTALL)
 
@@ -54,7 +55,7 @@ class Program:
         instructions: in order.
         labels: the instruction that each stands before.
         parameter_bytes: of all parameters together, as a launch packs them.
-        shared_bytes: of a block.
+        shared_bytes: of a block, beside what a launch asks for, which follows.
     """
 
     name: str
@@ -71,11 +72,14 @@ def parse(text: str) -> dict[str, Program]:
         SyntaxError: a line that is none of what kernels consist of.
     """
     text = re.sub(r"//.*", "", text)
-    shared = _SHARED.findall(_ENTRY.sub("", text))  # declared for the whole file
-    return {match.group(1): _kernel(*match.group(1, 2, 4), shared) for match in _ENTRY.finditer(text)}
+    outside = _ENTRY.sub("", text)
+    shared, of_launch = _SHARED.findall(outside), _OF_LAUNCH.findall(outside)  # declared for the whole file
+    return {match.group(1): _kernel(*match.group(1, 2, 4), shared, of_launch) for match in _ENTRY.finditer(text)}
 
 
-def _kernel(name: str, parameters: str, body: str, of_file: list[tuple[str, str, str]]) -> Program:
+def _kernel(
+    name: str, parameters: str, body: str, of_file: list[tuple[str, str, str, str]], of_launch: list[tuple[str, str]]
+) -> Program:
     symbols: dict[str, int] = {}
     size = 0
     for match in _PARAMETER.finditer(parameters):
@@ -85,10 +89,14 @@ def _kernel(name: str, parameters: str, body: str, of_file: list[tuple[str, str,
         symbols[match.group(3)] = PARAMETERS_AT + size
         size += bytes_
     program = Program(name, size)
-    for alignment, symbol, length in [*(one for one in of_file if one[1] in body), *_SHARED.findall(body)]:
+    for alignment, kind, symbol, length in [*(one for one in of_file if one[2] in body), *_SHARED.findall(body)]:
         begin = -(-program.shared_bytes // int(alignment)) * int(alignment)
         symbols[symbol] = SHARED_AT + begin
-        program.shared_bytes = begin + int(length)
+        program.shared_bytes = begin + int(length or 1) * int(kind[1:]) // 8
+    for alignment, symbol in of_launch:
+        if symbol in body:
+            program.shared_bytes = -(-program.shared_bytes // int(alignment)) * int(alignment)
+            symbols[symbol] = SHARED_AT + program.shared_bytes
     body = re.sub(r"call\.uni\s*(?:\(\w+\),\s*)?([\w$]+),.*?;", r"call \1;", body, flags=re.DOTALL)
     body = _VECTOR.sub(r"<\1>", body)
     body = re.sub(r"(\$\w+):", r"\1:;", body.replace("{", " ").replace("}", " "))  # braces say nothing that runs

@@ -1,0 +1,7 @@
+#pragma once
+
+namespace c10 {
+
+struct Half;
+
+}  // namespace c10
