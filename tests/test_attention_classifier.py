@@ -119,6 +119,10 @@ def test_attention_is_a_plain_softmax_over_the_states(trained: TrainedClassifier
     assert found.missing == pytest.approx(float(exact[0].mean()), abs=1e-6)
     vector = pooled_vectors(trained.model, trained.tokenizer, [TEXT])[0]
     np.testing.assert_allclose(vector[24:], (exact.T @ states.double()).flatten().numpy(), atol=1e-6)
+    empty = explain([member], " ", "attention")
+    assert not empty.parts
+    assert empty.missing == 1
+    assert "the text has no words" in str(empty)
     twice = explain([member, member], TEXT, "attention")
     assert [part.weight for part in twice.parts] == pytest.approx([part.weight for part in found.parts])
     assert [part.heads for part in twice.parts] == [(*part.heads, *part.heads) for part in found.parts]

@@ -164,9 +164,9 @@ def encode(
         else:
             rows = boundary_rows(sizes, plan.bptt) if wanted and plan.side_by_side else None
             with torch.no_grad():
-                pooled, state, boundaries, _ = pooling.run(
+                pooled, state, boundaries = pooling.run(  # and its outputs go at once
                     encoder, tokens, sizes, segments.state, segments.masks, pooled, weights=weights, boundary_rows=rows
-                )
+                )[:3]
         if wanted and keep is not None:
             starts: list[LayerState] = []
             if graph is None:
