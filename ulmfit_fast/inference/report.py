@@ -129,7 +129,8 @@ def _confusion(evaluation: Evaluation) -> str:
 def _shaded(count: int, share: float) -> str:
     """A cell's number on blue; dark text keeps a contrast above 7 on the darkest."""
     colour = "#" + "".join(f"{round(255 - share * (255 - full)):02x}" for full in (120, 180, 255))
-    return f'<td style="background-color:{colour}">{count:,} <small>{share:.0%}</small></td>'
+    of_row = f" <small>{share:.0%}</small>" if count else ""
+    return f'<td style="background-color:{colour}">{count:,}{of_row}</td>'
 
 
 def _classes(evaluation: Evaluation) -> str:
