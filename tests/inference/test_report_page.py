@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,9 @@ def test_a_line_break_of_a_text_is_one_on_the_page(loaded: Classifiers) -> None:
     text = "a film<br />a story < a tale"
     found = coloured_html(text, explain(loaded.members, text).parts)
     assert re.sub("<[^>]*>", "", found) == "a film\na story &lt; a tale"
+
+
+def test_the_server_s_page_is_html_by_the_standard() -> None:
+    html5lib = pytest.importorskip("html5lib", reason="html5lib is not installed")
+    page_of_server = resources.files("ulmfit_fast.inference.serve").joinpath("page.html").read_text()
+    html5lib.HTMLParser(strict=True).parse(page_of_server)

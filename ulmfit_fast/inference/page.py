@@ -30,7 +30,8 @@ thead th { vertical-align: bottom; }
 .tile { border: 1px solid #ccc; border-radius: .5rem; padding: .5rem .9rem; flex: 0 1 11rem; min-width: 9rem; }
 .tile b { display: block; font-size: 1.6rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tile .note { display: block; font-size: .85rem; }
-.matrix td { text-align: right; min-width: 4.5rem; border: 2px solid #fff; } .matrix small { display: block; }
+.matrix td { text-align: right; min-width: 3.6rem; border: 2px solid #fff; } .matrix small { display: block; }
+.matrix thead th { white-space: normal; } .matrix th, .matrix td { padding: .25rem .35rem; }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; }
 figure { margin: 0; flex: 1 1 18rem; max-width: 30rem; } figcaption { font-size: .9rem; color: #555; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif; fill: #1a1a1a; }

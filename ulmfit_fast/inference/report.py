@@ -26,7 +26,6 @@ _OPEN_ERRORS = 3  # whose texts are shown; those of the others when they are ask
 _LABEL_CHARACTERS = 40
 _FEW_CLASSES = 4  # whose two tables have room beside each other
 _ABBREVIATED = {"auroc", "mcc", "ece", "mae", "rmse"}
-_HEADLINES = ("accuracy", "f1_macro", "auroc", "ece", "r2", "mae")  # those of them that there are come first
 _MOST_CLASSES = 40  # of a confusion matrix; of more the pairs that are confused most are listed
 
 
@@ -78,7 +77,7 @@ def _named(paths: str) -> str:
 
 def _headlines(evaluation: Evaluation) -> str:
     tiles = []
-    for name in [name for name in _HEADLINES if name in evaluation.scores]:
+    for name in [name for name, metric in METRICS.items() if metric.headline and name in evaluation.scores]:
         score = evaluation.scores[name]
         between = f"{_number(score.low)} to {_number(score.high)}" if math.isfinite(score.low) else "&nbsp;"
         value = f"<b>{_number(score.value)}</b>"
@@ -129,7 +128,8 @@ def _confusion(evaluation: Evaluation) -> str:
 def _shaded(count: int, share: float) -> str:
     """A cell's number on blue; dark text keeps a contrast above 7 on the darkest."""
     colour = "#" + "".join(f"{round(255 - share * (255 - full)):02x}" for full in (120, 180, 255))
-    return f'<td style="background-color:{colour}">{count:,} <small>{share:.0%}</small></td>'
+    of_row = f" <small>{share:.0%}</small>" if count else ""
+    return f'<td style="background-color:{colour}">{count:,}{of_row}</td>'
 
 
 def _classes(evaluation: Evaluation) -> str:

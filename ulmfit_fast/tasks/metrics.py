@@ -20,28 +20,30 @@ class Metric:
         greater_is_better: whether a higher one is a better one.
         is_share: whether it lies between 0 and 1.
         of_numbers: whether it compares numbers, not labels.
+        headline: whether a report begins with it.
     """
 
     says: str
     greater_is_better: bool = True
     is_share: bool = True
     of_numbers: bool = False
+    headline: bool = False
 
 
 LOSS = "loss"  # no score: what training descends
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric("share of texts whose prediction is right"),
+    "accuracy": Metric("share of texts whose prediction is right", headline=True),
     "balanced_accuracy": Metric("mean of the classes' recall"),
-    "f1_macro": Metric("mean of the classes' F1"),
+    "f1_macro": Metric("mean of the classes' F1", headline=True),
     "f1_micro": Metric("F1 of all classes together"),
     "f1_weighted": Metric("mean of the classes' F1, large classes count more"),
     "mcc": Metric("correlation of what is and what is predicted (Matthews)", is_share=False),
-    "auroc": Metric("how well probabilities tell classes apart (area under ROC)"),
+    "auroc": Metric("how well probabilities tell classes apart (area under ROC)", headline=True),
     "average_precision": Metric("the same with an eye on what is predicted (area under precision and recall)"),
     "brier": Metric("squared error of the probabilities", greater_is_better=False, is_share=False),
-    "ece": Metric("by how much confidence is off (expected calibration error)", greater_is_better=False),
-    "r2": Metric("share of the variance that is explained", is_share=False, of_numbers=True),
-    "mae": Metric("mean absolute error", greater_is_better=False, is_share=False, of_numbers=True),
+    "ece": Metric("by how much confidence is off (expected calibration error)", greater_is_better=False, headline=True),
+    "r2": Metric("share of the variance that is explained", is_share=False, of_numbers=True, headline=True),
+    "mae": Metric("mean absolute error", greater_is_better=False, is_share=False, of_numbers=True, headline=True),
     "rmse": Metric("root of the mean squared error", greater_is_better=False, is_share=False, of_numbers=True),
 }
 
