@@ -252,3 +252,10 @@ def test_a_tensor_that_is_one_number_many_times(tmp_path: Path) -> None:
     torch.save({"0.encoder.weight": torch.ones(1).expand(1 << 15, 1 << 15)}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"0\.encoder\.weight is larger than the memory it is stored in"):
         read_weights(tmp_path / "w.pth")
+
+
+def test_no_tensor_beside_one_that_is_traced() -> None:
+    """The dispatcher lets None pass for a tensor; the fake kernel raised an AttributeError."""
+    weight = torch.zeros(28, 5, device="meta")
+    with pytest.raises(TypeError, match=r"lstm_pack: weight_hh must be a tensor, got None"):
+        ops.shared.native.lstm_pack(weight, None, None, torch.float32)
