@@ -183,6 +183,14 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an epoch's loss is": lambda s: s["records"].append({"loss": "low"}),
     "not JSON serializable": lambda s: s["records"].append({"other": torch.ones(2)}),
     "a point of the loss curve is": lambda s: s["points"].append([1.0]),
+    r"param_groups\[0\]\.lr is 1e\+200": lambda s: s["optimizer"]["param_groups"][0].update(lr=1e200),
+    r"scheduler\.base_lrs\[0\] is 1e\+200": lambda s: s["scheduler"]["base_lrs"].__setitem__(0, 1e200),
+    r"done\.parts of 'a' is True": lambda s: s["done"].update(parts={"a": True}),
+    r"done\.parts of 'a' is \[0, 0\.0\]": lambda s: s["done"].update(parts={"a": [0, 0.0]}),
+    "done.parts is no mapping|done.parts is": lambda s: s["done"].update(parts=3),
+    "carried has the dtype torch.bfloat16": lambda s: s.update(
+        carried=[[x.bfloat16() for x in layer] for layer in s["carried"]]
+    ),
     "carried.* is no tensor": lambda s: s.update(carried=[[torch.zeros(2), torch.zeros(2)]] * 2),
     "exp_avg_sq does not go with its parameter": lambda s: s["optimizer"]["state"][0].pop("exp_avg_sq"),
     "exp_avg does not go": lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1, 1)),

@@ -21,6 +21,7 @@ from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.tasks.metrics import METRICS
 
 _LARGEST = 1 << 62
+_LARGEST_FLOAT = 1e30  # no float32 that is multiplied by it is one
 _WRITTEN_SINCE_0_1 = ("begun_from", "torch_random_of_others")  # which earlier checkpoints lack
 _OF_ANY_LENGTH = ("arguments", "environment", "records", "points", "carried", "torch_random_of_others")
 _REMEDY = "it is damaged, or was altered by hand; start again without --resume"
@@ -67,6 +68,8 @@ def check_form(state: Mapping[str, Any], like: Mapping[str, Any], carried: list[
             raise ValueError(f"the optimizer's {flags[0]} is another")
     if state["carried"]:
         _check(state["carried"], carried, "carried")
+        _check_dtypes(state["carried"], carried, like["arguments"].get("precision") == "bfloat16")
+    _check_parts(state["done"].get("parts", {}))
     _check_history(state["records"], state["points"])
 
 
@@ -111,10 +114,27 @@ def _check(value: Any, like: Any, where: str) -> None:
             raise ValueError(f"{where} is {shortened(repr(value), 40)}")
     elif isinstance(like, int | float):
         whole = not isinstance(like, int) or isinstance(value, int)
-        if not isinstance(value, int | float) or not whole or (isinstance(value, int) and abs(value) > _LARGEST * 4):
+        if not isinstance(value, int | float) or not whole or _is_too_large(value):
             raise ValueError(f"{where} is {shortened(repr(value), 40)}")
     elif isinstance(like, str) and not isinstance(value, str):
         raise ValueError(f"{where} is {shortened(repr(value), 40)}")
+
+
+def _check_dtypes(carried: Any, like: Any, is_bfloat16: bool) -> None:
+    """Of states, whose shapes have been checked."""
+    for mine, theirs in zip(carried, like, strict=True):
+        for value, own in zip(mine, theirs, strict=True):
+            if value.dtype != own.dtype and not (is_bfloat16 and value.dtype == torch.bfloat16):
+                raise ValueError(f"carried has the dtype {value.dtype}")
+
+
+def _check_parts(parts: Any) -> None:
+    """Tokens and summed loss of each part of the training, by its name."""
+    if not isinstance(parts, dict):
+        raise ValueError("done.parts is no mapping")
+    for name, figures in parts.items():
+        if not isinstance(figures, list) or len(figures) != 2 or not all(map(_is_figure, figures)) or figures[0] <= 0:
+            raise ValueError(f"done.parts of {shortened(repr(name), 40)} is {shortened(repr(figures), 40)}")
 
 
 def _check_history(records: Any, points: Any) -> None:
@@ -134,5 +154,14 @@ def _check_history(records: Any, points: Any) -> None:
             raise ValueError(f"a point of the loss curve is {shortened(repr(point), 40)}")
 
 
+def _is_too_large(value: float) -> bool:
+    """An infinite one is not: no epoch has been the best yet."""
+    return abs(value) > _LARGEST * 4 if isinstance(value, int) else _LARGEST_FLOAT <= abs(value) < math.inf
+
+
 def _is_figure(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and (abs(value) < 1e30 or math.isnan(value))
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (abs(value) < _LARGEST_FLOAT or math.isnan(value))
+    )
