@@ -27,7 +27,7 @@ from ulmfit_fast.storage.model_folder import load_classifier
 from ulmfit_fast.storage.run_file import load_state, save_state
 from ulmfit_fast.tasks.ordinal import Ordinal
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
-from ulmfit_fast.text.files import read_documents
+from ulmfit_fast.text.files import iterate_documents, read_documents
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.token_file import TokenFile, write_token_file
 from ulmfit_fast.training import run
@@ -195,6 +195,7 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "exp_avg_sq does not go with its parameter": lambda s: s["optimizer"]["state"][0].pop("exp_avg_sq"),
     "exp_avg does not go": lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1, 1)),
     "step does not go": lambda s: s["optimizer"]["state"][0].update(step=torch.tensor(float("nan"))),
+    "the optimizer's foreach is another": lambda s: s["optimizer"]["param_groups"][0].update(foreach=torch.ones(2)),
     "the optimizer's fused is another": lambda s: s["optimizer"]["param_groups"][0].update(fused=False),
     "RNG state size": lambda s: s["torch_random"].update(cpu=torch.zeros(5, dtype=torch.uint8)),
     "state must be for a PCG64 RNG": lambda s: s["batches_random"].update(bit_generator="Other"),
@@ -267,3 +268,12 @@ def test_no_tensor_beside_one_that_is_traced() -> None:
     weight = torch.zeros(28, 5, device="meta")
     with pytest.raises(TypeError, match=r"lstm_pack: weight_hh must be a tensor, got None"):
         ops.shared.native.lstm_pack(weight, None, None, torch.float32)
+
+
+def test_a_name_in_json_that_is_half_a_character(tmp_path: Path) -> None:
+    """pandas 3 keeps names of columns as UTF-8: an exception of its own."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "\\ud800": 1}\n{"text": "two", "\u00e9": 2}\n')
+    (piece,) = iterate_documents(tmp_path / "a.jsonl")
+    assert piece.texts == ["one", "two"]
+    assert piece.table is not None
+    assert list(piece.table) == ["text", "?", "\u00e9"]

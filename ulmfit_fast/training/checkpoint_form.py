@@ -64,7 +64,8 @@ def check_form(state: Mapping[str, Any], like: Mapping[str, Any], carried: list[
         if name in state and name not in _OF_ANY_LENGTH:
             _check(state[name], value, name)
     for mine, theirs in zip(state["optimizer"]["param_groups"], optimizer["param_groups"], strict=True):
-        if flags := [name for name, flag in theirs.items() if isinstance(flag, bool) and mine[name] is not flag]:
+        set_once = {name: flag for name, flag in theirs.items() if flag is None or isinstance(flag, bool)}
+        if flags := [name for name, flag in set_once.items() if mine.get(name) is not flag]:
             raise ValueError(f"the optimizer's {flags[0]} is another")
     if state["carried"]:
         _check(state["carried"], carried, "carried")
