@@ -21,13 +21,14 @@ import pytest
 import torch
 
 from tests.tiny import PRETRAIN, make_task
-from ulmfit_fast import InputError, ULMFiTClassifier, ops, pretrain_lm
+from ulmfit_fast import InputError, Tokenizer, ULMFiTClassifier, ops, pretrain_lm
 from ulmfit_fast.interop.fastai import read_plain, read_weights
 from ulmfit_fast.storage.model_folder import load_classifier
 from ulmfit_fast.storage.run_file import load_state, save_state
 from ulmfit_fast.tasks.ordinal import Ordinal
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
 from ulmfit_fast.text.files import iterate_documents, read_documents
+from ulmfit_fast.text.label_columns import LabelColumns
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.token_file import TokenFile, write_token_file
 from ulmfit_fast.training import run
@@ -195,6 +196,9 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "exp_avg_sq does not go with its parameter": lambda s: s["optimizer"]["state"][0].pop("exp_avg_sq"),
     "exp_avg does not go": lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1, 1)),
     "step does not go": lambda s: s["optimizer"]["state"][0].update(step=torch.tensor(float("nan"))),
+    "the optimizer's weight_decay is 1844": lambda s: s["optimizer"]["param_groups"][0].update(weight_decay=1 << 64),
+    "epoch is -1000000": lambda s: s.update(epoch=-1_000_000),
+    "done.batches is -1": lambda s: s["done"].update(batches=-1),
     "the optimizer's foreach is another": lambda s: s["optimizer"]["param_groups"][0].update(foreach=torch.ones(2)),
     "the optimizer's fused is another": lambda s: s["optimizer"]["param_groups"][0].update(fused=False),
     "RNG state size": lambda s: s["torch_random"].update(cpu=torch.zeros(5, dtype=torch.uint8)),
@@ -277,3 +281,40 @@ def test_a_name_in_json_that_is_half_a_character(tmp_path: Path) -> None:
     assert piece.texts == ["one", "two"]
     assert piece.table is not None
     assert list(piece.table) == ["text", "?", "\u00e9"]
+
+
+def test_a_tokenizer_without_a_token_for_unknown_words(tmp_path: Path) -> None:
+    """It was read, and the first unknown word ended the prediction with an exception of the library."""
+    contents = json.loads(Tokenizer.train_whitespace(["one two"]).to_json())
+    contents["model"]["unk_token"] = "other"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(contents))
+    with pytest.raises(InputError, match=r"not a readable tokenizer\.json .*UNK"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_a_tokenizer_that_makes_its_library_panic(tmp_path: Path) -> None:
+    """In Rust, of which Python gets no Exception: a normalizer's table in the base-64 of another."""
+    contents = json.loads(Tokenizer.train_subwords(make_task(20)[0], 60).to_json())
+    contents["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "CgAAAA=="}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(contents))
+    with pytest.raises(InputError, match=r"not a readable tokenizer\.json"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_an_archive_of_a_later_version(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", "x")
+    data = bytearray(file.getvalue())
+    data[data.index(b"PK\x01\x02") + 6] = 216  # the version that is needed to extract the file
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.zip: is an archive of a kind that is not known \(zip file version"):
+        read_documents(tmp_path / "a.zip")
+
+
+def test_label_columns_that_are_no_utf_8(tmp_path: Path) -> None:
+    names = pyarrow.array([b"a", b"\xdb"], pyarrow.binary()).view(pyarrow.string())
+    table = pyarrow.table({"text": ["one", "two"], "label": names})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="row 2: column 'label' holds bytes that are not UTF-8"):
+        read_documents(tmp_path / "a.parquet", label_column=LabelColumns(("label",), ","))

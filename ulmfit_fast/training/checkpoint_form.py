@@ -23,6 +23,7 @@ from ulmfit_fast.tasks.metrics import METRICS
 _LARGEST = 1 << 62
 _LARGEST_FLOAT = 1e30  # no float32 that is multiplied by it is one
 _WRITTEN_SINCE_0_1 = ("begun_from", "torch_random_of_others")  # which earlier checkpoints lack
+_COUNTS = ("batches", "tokens", "window_tokens")  # of an epoch's progress
 _OF_ANY_LENGTH = ("arguments", "environment", "records", "points", "carried", "torch_random_of_others")
 _REMEDY = "it is damaged, or was altered by hand; start again without --resume"
 
@@ -67,6 +68,12 @@ def check_form(state: Mapping[str, Any], like: Mapping[str, Any], carried: list[
         set_once = {name: flag for name, flag in theirs.items() if flag is None or isinstance(flag, bool)}
         if flags := [name for name, flag in set_once.items() if mine.get(name) is not flag]:
             raise ValueError(f"the optimizer's {flags[0]} is another")
+        numbers = {name: value for name, value in mine.items() if isinstance(value, int | float)}
+        if odd := [name for name, value in numbers.items() if not abs(value) < _LARGEST]:
+            raise ValueError(f"the optimizer's {shortened(odd[0], 40)} is {shortened(repr(mine[odd[0]]), 40)}")
+    for where, value in (("epoch", state["epoch"]), *((f"done.{name}", state["done"][name]) for name in _COUNTS)):
+        if value < 0:  # an epoch before the first would be trained, too
+            raise ValueError(f"{where} is {shortened(repr(value), 40)}")
     if state["carried"]:
         _check(state["carried"], carried, "carried")
         _check_dtypes(state["carried"], carried, like["arguments"].get("precision") == "bfloat16")
