@@ -260,6 +260,15 @@ def test_a_pickle_that_numbers_a_memory_as_it_likes(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
+def test_a_pickle_that_tells_of_a_large_bytearray(tmp_path: Path) -> None:
+    """Its memory was cleared, gigabytes, before anyone looked whether the file has as much."""
+    (tmp_path / "vocab.pkl").write_bytes(b"\x80\x05\x96" + struct.pack("<Q", 1 << 29) + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="it holds a bytearray"):
+        read_plain(tmp_path / "vocab.pkl")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
 def test_a_tensor_that_is_one_number_many_times(tmp_path: Path) -> None:
     """A file of a kilobyte must not make the reader compute on gigabytes."""
     torch.save({"0.encoder.weight": torch.ones(1).expand(1 << 15, 1 << 15)}, tmp_path / "w.pth")
