@@ -21,13 +21,14 @@ import pytest
 import torch
 
 from tests.tiny import PRETRAIN, make_task
-from ulmfit_fast import InputError, ULMFiTClassifier, ops, pretrain_lm
+from ulmfit_fast import InputError, Tokenizer, ULMFiTClassifier, ops, pretrain_lm
 from ulmfit_fast.interop.fastai import read_plain, read_weights
 from ulmfit_fast.storage.model_folder import load_classifier
 from ulmfit_fast.storage.run_file import load_state, save_state
 from ulmfit_fast.tasks.ordinal import Ordinal
 from ulmfit_fast.text.corpus import Corpus, Source, tokenize_corpus
-from ulmfit_fast.text.files import read_documents
+from ulmfit_fast.text.files import iterate_documents, read_documents
+from ulmfit_fast.text.label_columns import LabelColumns
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.token_file import TokenFile, write_token_file
 from ulmfit_fast.training import run
@@ -183,10 +184,22 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an epoch's loss is": lambda s: s["records"].append({"loss": "low"}),
     "not JSON serializable": lambda s: s["records"].append({"other": torch.ones(2)}),
     "a point of the loss curve is": lambda s: s["points"].append([1.0]),
+    r"param_groups\[0\]\.lr is 1e\+200": lambda s: s["optimizer"]["param_groups"][0].update(lr=1e200),
+    r"scheduler\.base_lrs\[0\] is 1e\+200": lambda s: s["scheduler"]["base_lrs"].__setitem__(0, 1e200),
+    r"done\.parts of 'a' is True": lambda s: s["done"].update(parts={"a": True}),
+    r"done\.parts of 'a' is \[0, 0\.0\]": lambda s: s["done"].update(parts={"a": [0, 0.0]}),
+    "done.parts is no mapping|done.parts is": lambda s: s["done"].update(parts=3),
+    "carried has the dtype torch.bfloat16": lambda s: s.update(
+        carried=[[x.bfloat16() for x in layer] for layer in s["carried"]]
+    ),
     "carried.* is no tensor": lambda s: s.update(carried=[[torch.zeros(2), torch.zeros(2)]] * 2),
     "exp_avg_sq does not go with its parameter": lambda s: s["optimizer"]["state"][0].pop("exp_avg_sq"),
     "exp_avg does not go": lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1, 1)),
     "step does not go": lambda s: s["optimizer"]["state"][0].update(step=torch.tensor(float("nan"))),
+    "the optimizer's weight_decay is 1844": lambda s: s["optimizer"]["param_groups"][0].update(weight_decay=1 << 64),
+    "epoch is -1000000": lambda s: s.update(epoch=-1_000_000),
+    "done.batches is -1": lambda s: s["done"].update(batches=-1),
+    "the optimizer's foreach is another": lambda s: s["optimizer"]["param_groups"][0].update(foreach=torch.ones(2)),
     "the optimizer's fused is another": lambda s: s["optimizer"]["param_groups"][0].update(fused=False),
     "RNG state size": lambda s: s["torch_random"].update(cpu=torch.zeros(5, dtype=torch.uint8)),
     "state must be for a PCG64 RNG": lambda s: s["batches_random"].update(bit_generator="Other"),
@@ -247,8 +260,70 @@ def test_a_pickle_that_numbers_a_memory_as_it_likes(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
+def test_a_pickle_that_tells_of_a_large_bytearray(tmp_path: Path) -> None:
+    """Its memory was cleared, gigabytes, before anyone looked whether the file has as much."""
+    (tmp_path / "vocab.pkl").write_bytes(b"\x80\x05\x96" + struct.pack("<Q", 1 << 29) + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="it holds a bytearray"):
+        read_plain(tmp_path / "vocab.pkl")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
 def test_a_tensor_that_is_one_number_many_times(tmp_path: Path) -> None:
     """A file of a kilobyte must not make the reader compute on gigabytes."""
     torch.save({"0.encoder.weight": torch.ones(1).expand(1 << 15, 1 << 15)}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"0\.encoder\.weight is larger than the memory it is stored in"):
         read_weights(tmp_path / "w.pth")
+
+
+def test_no_tensor_beside_one_that_is_traced() -> None:
+    """The dispatcher lets None pass for a tensor; the fake kernel raised an AttributeError."""
+    weight = torch.zeros(28, 5, device="meta")
+    with pytest.raises(TypeError, match=r"lstm_pack: weight_hh must be a tensor, got None"):
+        ops.shared.native.lstm_pack(weight, None, None, torch.float32)
+
+
+def test_a_name_in_json_that_is_half_a_character(tmp_path: Path) -> None:
+    """pandas 3 keeps names of columns as UTF-8: an exception of its own."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "\\ud800": 1}\n{"text": "two", "\u00e9": 2}\n')
+    (piece,) = iterate_documents(tmp_path / "a.jsonl")
+    assert piece.texts == ["one", "two"]
+    assert piece.table is not None
+    assert list(piece.table) == ["text", "?", "\u00e9"]
+
+
+def test_a_tokenizer_without_a_token_for_unknown_words(tmp_path: Path) -> None:
+    """It was read, and the first unknown word ended the prediction with an exception of the library."""
+    contents = json.loads(Tokenizer.train_whitespace(["one two"]).to_json())
+    contents["model"]["unk_token"] = "other"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(contents))
+    with pytest.raises(InputError, match=r"not a readable tokenizer\.json .*UNK"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_a_tokenizer_that_makes_its_library_panic(tmp_path: Path) -> None:
+    """In Rust, of which Python gets no Exception: a normalizer's table in the base-64 of another."""
+    contents = json.loads(Tokenizer.train_subwords(make_task(20)[0], 60).to_json())
+    contents["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "CgAAAA=="}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(contents))
+    with pytest.raises(InputError, match=r"not a readable tokenizer\.json"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_an_archive_of_a_later_version(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", "x")
+    data = bytearray(file.getvalue())
+    data[data.index(b"PK\x01\x02") + 6] = 216  # the version that is needed to extract the file
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.zip: is an archive of a kind that is not known \(zip file version"):
+        read_documents(tmp_path / "a.zip")
+
+
+def test_label_columns_that_are_no_utf_8(tmp_path: Path) -> None:
+    names = pyarrow.array([b"a", b"\xdb"], pyarrow.binary()).view(pyarrow.string())
+    table = pyarrow.table({"text": ["one", "two"], "label": names})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="row 2: column 'label' holds bytes that are not UTF-8"):
+        read_documents(tmp_path / "a.parquet", label_column=LabelColumns(("label",), ","))

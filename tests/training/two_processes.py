@@ -82,6 +82,13 @@ def classifier(steps: Steps, **options: Any) -> Any:
     )
 
 
+def over_language_model(steps: Steps) -> Any:
+    """As ``classifier``, but the encoder has learnt something: its features differ from text to text."""
+    base = pretrain_lm(TEXTS, replace(LANGUAGE_MODEL, epochs=10))
+    config = replace(CLASSIFIER, unfreezing="gradual", class_weight="balanced", backprop="exact", seed=2)
+    return finetune_classifier(TEXTS, LABELS, base, config, callbacks=[steps])
+
+
 def several_labels(steps: Steps) -> Any:
     labels = [[label, "odd"] if i % 3 else [label] for i, label in enumerate(LABELS)]
     config = replace(CLASSIFIER, epochs=2, unfreezing="chain-thaw", accumulate=2, encoder="qrnn")
@@ -112,7 +119,8 @@ def with_dropout(steps: Steps, **options: Any) -> Any:
 TRAININGS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        language_model, accumulated, tuned, classifier, several_labels, attention, one_does_nothing, with_dropout,
+        language_model, accumulated, tuned, classifier, over_language_model, several_labels, attention,
+        one_does_nothing, with_dropout,
     )
 }  # fmt: skip
 

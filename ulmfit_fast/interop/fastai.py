@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -252,8 +252,18 @@ class _PlainUnpickler(pickle._Unpickler):
     Python's own in Python: that in C takes as much memory as the largest number that a pickle gives to a memory.
     """
 
+    dispatch: ClassVar[dict[int, Any]] = dict(
+        pickle._Unpickler.dispatch
+    )  # what is done at each byte that begins an instruction
+
     def find_class(self, module: str, name: str) -> Any:
         raise _ForeignObjectError(f"it refers to {module}.{name}")
+
+    def load_bytearray8(self) -> None:
+        """Its memory would be cleared, as much as the file says, before it is read."""
+        raise _ForeignObjectError("it holds a bytearray")
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
 def read_vocabulary(path: Path) -> list[str]:

@@ -49,18 +49,23 @@ def build_info() -> dict[str, Any]:
 
 
 def register_fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """``library.register_fake``, and a refusal where the op's tensors lie on different devices.
+    """``library.register_fake``, and a refusal where the op's tensors lie on different devices, or one is missing.
 
     The dispatcher takes the fake kernel as soon as one argument is on meta, whatever the others are: without the check
     it would answer for real tensors, with memory that nobody wrote.
     """
-    names = [argument.name for argument in getattr(native, op).default._schema.arguments]
+    arguments = getattr(native, op).default._schema.arguments
+    names = [argument.name for argument in arguments]
+    needed = [argument.name for argument in arguments if str(argument.type) == "Tensor"]
     if "batch_sizes" in names:
         refuse_capture(op)
 
     def register(fake: Callable[..., Any]) -> Callable[..., Any]:
         def checked(*args: Any, **kwargs: Any) -> Any:
             given = dict(zip(names, args, strict=False)) | kwargs
+            for name in needed:
+                if given.get(name) is None:  # which the dispatcher takes for a tensor
+                    raise TypeError(f"ulmfit_fast.ops.{op}: {name} must be a tensor, got None")
             check_devices(op, {name: value for name, value in given.items() if isinstance(value, Tensor)})
             return fake(*args, **kwargs)
 

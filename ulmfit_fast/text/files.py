@@ -5,10 +5,10 @@ Every problem is an InputError that names the file and, where there is one, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from ulmfit_fast.text.tables import CHARACTERS, ROWS, read_tables
 
 if TYPE_CHECKING:
     import pandas as pd  # imported on first use: plain text needs none
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ def _cells(source: Input, table: pd.DataFrame, names: Sequence[str], first_row: 
             return [_as_text(source, row, name, each) for each in value]
         return _as_text(source, row, name, value)
 
-    columns = [[cell(row, name, value) for row, value in enumerate(table[name], start=first_row)] for name in names]
+    columns = [_each(source, table, name, first_row, cell) for name in names]
     return [list(cells) for cells in zip(*columns, strict=True)]
 
 
@@ -299,14 +302,21 @@ def used_options(path: str | Path, format: str | None = None) -> set[str]:
 
 
 def _column(source: Input, table: pd.DataFrame, name: str, first_row: int) -> list[str]:
-    texts: list[str] = []
+    return _each(source, table, name, first_row, lambda row, name, value: _as_text(source, row, name, value))
+
+
+def _each(
+    source: Input, table: pd.DataFrame, name: str, first_row: int, convert: Callable[[int, str, Any], T]
+) -> list[T]:
+    """What ``convert`` makes of each value of a column, told its row and the column."""
+    found: list[T] = []
     try:
         for value in table[name]:
-            texts.append(_as_text(source, first_row + len(texts), name, value))
+            found.append(convert(first_row + len(found), name, value))
     except UnicodeDecodeError:  # of Arrow, whose texts nobody has looked at before
-        place = f"{source.name}: row {first_row + len(texts)}: column {shown(name)}"
+        place = f"{source.name}: row {first_row + len(found)}: column {shown(name)}"
         raise InputError(f"{place} holds bytes that are not UTF-8") from None
-    return texts
+    return found
 
 
 def _as_text(source: Input, row: int, name: str, value: Any) -> str:

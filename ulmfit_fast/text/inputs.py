@@ -294,6 +294,8 @@ def _members(path: Path, regular: Path) -> list[Input]:
             ]  # fmt: skip
     except zipfile.BadZipFile as error:
         raise InputError(f"{shown}: damaged or truncated ({error})") from None
+    except NotImplementedError as error:
+        raise InputError(f"{shown}: is an archive of a kind that is not known ({error}); unpack it") from None
     except OSError as error:
         raise InputError(f"{shown}: cannot be read ({error.strerror or error})") from None
     found: list[Input] = []

@@ -16,6 +16,7 @@ from ulmfit_fast.text.delimited import read_delimited_rows
 from ulmfit_fast.text.inputs import Input, opened, read_bytes
 from ulmfit_fast.text.lines import read_json_rows
 from ulmfit_fast.text.reading import DELIMITED, ReadOptions, shown, shown_names
+from ulmfit_fast.text.rules import encodable
 
 if TYPE_CHECKING:
     import pandas as pd  # imported on first use: plain text needs none
@@ -65,12 +66,18 @@ def _read_json(source: Input, needed: Mapping[str, str], reading: ReadOptions, o
     def characters(row: Mapping[str, Any]) -> int:
         return sum(len(value) for value in row.values() if isinstance(value, str))
 
-    for number, piece in enumerate(_in_pieces(read_json_rows(source, reading.encoding), characters, ROWS)):
+    rows = map(_with_encodable_names, read_json_rows(source, reading.encoding))
+    for number, piece in enumerate(_in_pieces(rows, characters, ROWS)):
         columns = list(dict.fromkeys(key for row in piece for key in row))
         if number == 0:
             _check_columns(source, columns, needed)
         columns += [column for column in needed if column not in columns]
         yield pd.DataFrame(piece, columns=columns if others else list(needed), dtype=object)
+
+
+def _with_encodable_names(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON may escape half of a character, which a table's column cannot be called by."""
+    return row if all(map(str.isascii, row)) else {encodable(name): value for name, value in row.items()}
 
 
 def _read_parquet(source: Input, needed: Mapping[str, str], reading: ReadOptions, others: bool) -> Iterator[Any]:

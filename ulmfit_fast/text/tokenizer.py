@@ -196,7 +196,9 @@ class Tokenizer:
             raise InputError(f"{path}: {error}") from None
         except ImportError:
             raise
-        except Exception as error:  # the library raises a bare Exception
+        except BaseException as error:  # the library raises a bare Exception; its panics are none
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise InputError(f"{path}: not a readable tokenizer.json ({error})") from None
 
     @classmethod
@@ -213,6 +215,7 @@ class Tokenizer:
             return SpacyTokenizer.of_contents(contents)
         ours = {name: contents.pop(name) for name in ("direction", "rules") if name in contents}
         backend = tokenizers.Tokenizer.from_str(json.dumps(contents) if ours else text)
+        backend.encode("\ue000", add_special_tokens=False)  # raises where there is no token for unknown words
         return cls(backend, ours.get("direction", "forward"), ours.get("rules", 1))
 
     def to_json(self) -> str:

@@ -21,7 +21,9 @@ from ulmfit_fast.core.errors import InputError, shortened
 from ulmfit_fast.tasks.metrics import METRICS
 
 _LARGEST = 1 << 62
+_LARGEST_FLOAT = 1e30  # no float32 that is multiplied by it is one
 _WRITTEN_SINCE_0_1 = ("begun_from", "torch_random_of_others")  # which earlier checkpoints lack
+_COUNTS = ("batches", "tokens", "window_tokens")  # of an epoch's progress
 _OF_ANY_LENGTH = ("arguments", "environment", "records", "points", "carried", "torch_random_of_others")
 _REMEDY = "it is damaged, or was altered by hand; start again without --resume"
 
@@ -63,10 +65,19 @@ def check_form(state: Mapping[str, Any], like: Mapping[str, Any], carried: list[
         if name in state and name not in _OF_ANY_LENGTH:
             _check(state[name], value, name)
     for mine, theirs in zip(state["optimizer"]["param_groups"], optimizer["param_groups"], strict=True):
-        if flags := [name for name, flag in theirs.items() if isinstance(flag, bool) and mine[name] is not flag]:
+        set_once = {name: flag for name, flag in theirs.items() if flag is None or isinstance(flag, bool)}
+        if flags := [name for name, flag in set_once.items() if mine.get(name) is not flag]:
             raise ValueError(f"the optimizer's {flags[0]} is another")
+        numbers = {name: value for name, value in mine.items() if isinstance(value, int | float)}
+        if odd := [name for name, value in numbers.items() if not abs(value) < _LARGEST]:
+            raise ValueError(f"the optimizer's {shortened(odd[0], 40)} is {shortened(repr(mine[odd[0]]), 40)}")
+    for where, value in (("epoch", state["epoch"]), *((f"done.{name}", state["done"][name]) for name in _COUNTS)):
+        if value < 0:  # an epoch before the first would be trained, too
+            raise ValueError(f"{where} is {shortened(repr(value), 40)}")
     if state["carried"]:
         _check(state["carried"], carried, "carried")
+        _check_dtypes(state["carried"], carried, like["arguments"].get("precision") == "bfloat16")
+    _check_parts(state["done"].get("parts", {}))
     _check_history(state["records"], state["points"])
 
 
@@ -111,10 +122,27 @@ def _check(value: Any, like: Any, where: str) -> None:
             raise ValueError(f"{where} is {shortened(repr(value), 40)}")
     elif isinstance(like, int | float):
         whole = not isinstance(like, int) or isinstance(value, int)
-        if not isinstance(value, int | float) or not whole or (isinstance(value, int) and abs(value) > _LARGEST * 4):
+        if not isinstance(value, int | float) or not whole or _is_too_large(value):
             raise ValueError(f"{where} is {shortened(repr(value), 40)}")
     elif isinstance(like, str) and not isinstance(value, str):
         raise ValueError(f"{where} is {shortened(repr(value), 40)}")
+
+
+def _check_dtypes(carried: Any, like: Any, is_bfloat16: bool) -> None:
+    """Of states, whose shapes have been checked."""
+    for mine, theirs in zip(carried, like, strict=True):
+        for value, own in zip(mine, theirs, strict=True):
+            if value.dtype != own.dtype and not (is_bfloat16 and value.dtype == torch.bfloat16):
+                raise ValueError(f"carried has the dtype {value.dtype}")
+
+
+def _check_parts(parts: Any) -> None:
+    """Tokens and summed loss of each part of the training, by its name."""
+    if not isinstance(parts, dict):
+        raise ValueError("done.parts is no mapping")
+    for name, figures in parts.items():
+        if not isinstance(figures, list) or len(figures) != 2 or not all(map(_is_figure, figures)) or figures[0] <= 0:
+            raise ValueError(f"done.parts of {shortened(repr(name), 40)} is {shortened(repr(figures), 40)}")
 
 
 def _check_history(records: Any, points: Any) -> None:
@@ -134,5 +162,14 @@ def _check_history(records: Any, points: Any) -> None:
             raise ValueError(f"a point of the loss curve is {shortened(repr(point), 40)}")
 
 
+def _is_too_large(value: float) -> bool:
+    """An infinite one is not: no epoch has been the best yet."""
+    return abs(value) > _LARGEST * 4 if isinstance(value, int) else _LARGEST_FLOAT <= abs(value) < math.inf
+
+
 def _is_figure(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and (abs(value) < 1e30 or math.isnan(value))
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (abs(value) < _LARGEST_FLOAT or math.isnan(value))
+    )
