@@ -17,7 +17,7 @@ import numpy as np
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.task import Task
-from ulmfit_fast.training.config import check_settings, documented, setting
+from ulmfit_fast.training.settings import check_settings, documented, setting
 
 MEAN, OTHERS = "mean", "others"
 AUTO, PROBE, CLASSIFIER, BOTH = "auto", "probe", "classifier", "both"
