@@ -15,7 +15,7 @@ from tests.browser import DESKTOP, PHONE, assert_legible, browser
 from ulmfit_fast.inference import intervals
 from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.evaluation import evaluation_of
-from ulmfit_fast.inference.explain import METHODS, explain
+from ulmfit_fast.inference.explain import explain, methods_of
 from ulmfit_fast.inference.highlight import coloured_html, explanation_html
 from ulmfit_fast.inference.page import page
 from ulmfit_fast.inference.report import report_page
@@ -58,7 +58,9 @@ def pages(loaded: Classifiers) -> dict[str, str]:
             "two classes": made(loaded, SingleLabel(["bad", "good"])), "classes": made(loaded, classes(12)),
             "many classes": made(loaded, classes(45)), "numbers": made(loaded, Regression([], 3.0, 2.0)),
         }  # fmt: skip
-    body = "".join(explanation_html(explain(loaded.members, TEXT, method), style=False) for method in METHODS)
+    body = "".join(
+        explanation_html(explain(loaded.members, TEXT, method), style=False) for method in methods_of(loaded.members)
+    )
     return found | {"explanations": page("Explanations", f"<h1>Explanations</h1>{body}")}
 
 

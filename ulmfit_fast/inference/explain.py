@@ -19,7 +19,9 @@ from ulmfit_fast.inference.attribution import (
     occlusion,
 )
 from ulmfit_fast.inference.prediction import logits_of
+from ulmfit_fast.nn.attention_pooling import AttentionPooling
 from ulmfit_fast.nn.classifier import TextClassifier
+from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.task import Task
 from ulmfit_fast.text.spans import Part, sentences, token_spans, words
@@ -188,6 +190,14 @@ def _place(task: Task, label: Label | None, activated: np.ndarray) -> int | None
     if str(label) not in named:
         raise InputError(f"explain: no label {shortened(repr(label))}; there are {shortened(', '.join(named))}")
     return named.index(str(label))
+
+
+def methods_of(members: Sequence[Member]) -> list[str]:
+    """The methods that explain these models: int8 has no gradients, and only attention pooling looks at something."""
+    models = [model for model, *_ in members]
+    without = {GRADIENTS: any(map(is_quantized, models))}
+    without[ATTENTION] = not all(isinstance(model.bpt3c.pooling, AttentionPooling) for model in models)
+    return [method for method in METHODS if not without.get(method)]
 
 
 def _of_member(

@@ -108,7 +108,7 @@ def test_words_are_coloured_by_what_they_say(
         ]  # fmt: skip
         marks = page.locator("#words mark").evaluate_all("all => all.map(m => [m.textContent, m.className, m.title])")
         assert marks == expected_marks
-        assert {"great", "dull"} <= {mark[0] for mark in marks}
+        assert 0 < len(marks) < len(found.parts)  # words that weigh little have no colour
         assert_legible(page)
     page.locator("#text").press_sequentially(" too")  # an explanation of another text is none of this one
     expect(page.locator("#words")).to_be_hidden()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ulmfit_fast.inference.classifiers import Classifiers
-from ulmfit_fast.inference.explain import GRADIENTS, METHODS
+from ulmfit_fast.inference.explain import methods_of
 from ulmfit_fast.inference.serve.batcher import Batcher, Batching
 from ulmfit_fast.inference.serve.limits import Limits, RefusedError
 from ulmfit_fast.inference.serve.metrics import Metrics
@@ -27,9 +27,8 @@ class ServedModel:
 
     @property
     def explains(self) -> list[str]:
-        """The methods that explain it: an int8 model has no gradients."""
-        int8 = self.classifiers.computes_in == "int8"
-        return [method for method in METHODS if not (int8 and method == GRADIENTS)]
+        """The methods that explain it."""
+        return methods_of(self.classifiers.members)
 
     def description(self) -> dict[str, Any]:
         """As ``schema.ModelAnswer``."""
