@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.nn.one_graph import states_of_one_graph
 from tests.nn.test_bpt3c import make_documents, make_encoder
 from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, TextClassifier, ops
 from ulmfit_fast.nn.attention_pooling import AttentionPooling
 from ulmfit_fast.nn.pooling import ConcatPooling
 from ulmfit_fast.nn.qrnn import QRNN, QRNNConfig
-from ulmfit_fast.nn.stacked import DropoutMasks
 from ulmfit_fast.nn.two_pass import masks_of_seed
-from ulmfit_fast.ops import reference
 from ulmfit_fast.text.batching import pack_documents
 
 FEW = (11, 3, 25, 8, 1, 25, 4)
@@ -45,31 +44,6 @@ def attend(states: Tensor, pooling: AttentionPooling) -> Tensor:
 def of_states(states: Tensor, pooling: AttentionPooling) -> Tensor:
     """[h_last, max, weighted mean of each head] of one document's pooled states [T, E], by the definition."""
     return torch.cat([states[-1], states.max(0).values, (attend(states, pooling).T @ states).flatten()])
-
-
-def states_of_one_graph(
-    encoder: AWDLSTM, document: Tensor, chunk: int, detach: bool, masks: list[DropoutMasks] | None, row: int
-) -> Tensor:
-    """The top layer's states of one document by the reference LSTM, in one autograd graph."""
-    found = []
-    carried = [(torch.zeros(1, r.hidden_size).double(), torch.zeros(1, r.hidden_size).double()) for r in encoder.rnns]
-    for number, tokens in enumerate(document.split(chunk)):
-        mask = None if masks is None else masks[min(number, len(masks) - 1)]
-        x = encoder.encoder.weight[tokens]
-        if mask is not None:
-            x = x * mask.embedding[tokens].unsqueeze(1)
-        for layer, rnn in enumerate(encoder.rnns):
-            h, c = (part.detach() if detach else part for part in carried[layer])
-            if mask is not None:
-                x = x * mask.locked[layer][row]
-            x, h, c = reference.lstm(
-                x, torch.ones(len(tokens), dtype=torch.int64), h, c, rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0,
-                rnn.bias_hh_l0, weight_dropout=0.0 if mask is None else rnn.weight_dropout,
-                seed=None if mask is None else mask.seeds[layer],
-            )  # fmt: skip
-            carried[layer] = (h, c)
-        found.append(x)
-    return torch.cat(found)
 
 
 def of_one_graph(bpt3c: BPT3C, documents: list[Tensor], seed: int) -> Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
+from tests.nn.one_graph import states_of_one_graph
 from ulmfit_fast import AWDLSTM, BPT3C, AWDLSTMConfig, TextClassifier, ops
 from ulmfit_fast.nn.pooling import ConcatPooling, Pooling, ReadingWeights
 from ulmfit_fast.nn.stacked import DropoutMasks
 from ulmfit_fast.nn.two_pass import Block, Plan, encode, masks_of_seed
-from ulmfit_fast.ops import reference
 from ulmfit_fast.text.batching import pack_documents
 
 CONFIG = AWDLSTMConfig(
@@ -46,28 +46,8 @@ def pool_with_one_graph(
     row: int,
     window: int | None = None,
 ) -> Tensor:
-    """[h_last, max, mean] of one document, with the reference LSTM, everything in one autograd graph."""
-    states = []
-    carried = [(torch.zeros(1, r.hidden_size).double(), torch.zeros(1, r.hidden_size).double()) for r in encoder.rnns]
-    for number, tokens in enumerate(document.split(chunk)):
-        mask = None if masks is None else masks[min(number, len(masks) - 1)]
-        x = encoder.encoder.weight[tokens]
-        if mask is not None:
-            x = x * mask.embedding[tokens].unsqueeze(1)
-        for layer, rnn in enumerate(encoder.rnns):
-            h, c = carried[layer]
-            if detach:
-                h, c = h.detach(), c.detach()
-            if mask is not None:
-                x = x * mask.locked[layer][row]
-            x, h, c = reference.lstm(
-                x, torch.ones(len(tokens), dtype=torch.int64), h, c, rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0,
-                rnn.bias_hh_l0, weight_dropout=0.0 if mask is None else rnn.weight_dropout,
-                seed=None if mask is None else mask.seeds[layer],
-            )  # fmt: skip
-            carried[layer] = (h, c)
-        states.append(x)
-    pooled = torch.cat(states)[-window if window else 0 :]
+    """[h_last, max, mean] of one document."""
+    pooled = states_of_one_graph(encoder, document, chunk, detach, masks, row)[-window if window else 0 :]
     return torch.cat([pooled[-1], pooled.max(0).values, pooled.mean(0)])
 
 

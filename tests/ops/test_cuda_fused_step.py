@@ -16,8 +16,8 @@ import torch
 
 from tests.ops import test_linear_cross_entropy as cross_entropy
 from tests.ops import test_lstm as lstm
-from tests.ops import test_lstm_pool as lstm_pool
 from tests.ops.cases import Case
+from tests.ops.one_launch import assert_lstm, assert_lstm_pool, assert_same_as_step_by_step, each_dtype
 from tests.ops.test_cuda import CUDA_CODE, USABLE, assert_near, on_device
 from tests.ops.test_cuda_launches import DENSE, LIBRARY, RAGGED, STEPS, counted, counts, lstm_calls
 from ulmfit_fast import ops
@@ -26,8 +26,6 @@ from ulmfit_fast.ops import reference
 pytestmark = pytest.mark.skipif(not (CUDA_CODE and USABLE), reason="needs the CUDA code: a GPU, or the emulation")
 emulated = pytest.mark.skipif(LIBRARY is None, reason="counts and plants in what ULMFIT_FAST_CUDA_ON_HOST emulates")
 VARIABLE = "ULMFIT_FAST_CUDA_FUSED_STEP"
-DTYPES = [torch.bfloat16, torch.float16]
-each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 CASES = [
     Case("fused, dense", (4, 4, 4), 5, 16),
     Case("fused, ragged, weight drop", (7, 5, 5, 2, 1), 5, 24, p=0.3),
@@ -61,39 +59,19 @@ def used(case: Case, dtype: torch.dtype) -> tuple[int, int]:
 @each_dtype
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_lstm(case: Case, dtype: torch.dtype) -> None:
-    arguments = case.arguments(dtype)
-    expected = lstm.run_with_gradients(reference.lstm, cross_entropy.in_double(arguments))
-    assert_near(lstm.run_with_gradients(ops.lstm, on_device(arguments)), expected, dtype)
+    assert_lstm(case, dtype)
 
 
 @each_dtype
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("case", [c for c in CASES if not c.reverse], ids=str)
 def test_lstm_pool(case: Case, training: bool, dtype: torch.dtype) -> None:
-    """In the same launch; where no gradient is wanted only the states of two steps are held."""
-    arguments = lstm_pool.pool_arguments(case, dtype, training) | {"bptt": 0}
-    exact = {name: lstm_pool.in_double(value) for name, value in arguments.items()}
-    names = ("h_n", "c_n", "total", "maximum")
-    if training:
-        expected = lstm_pool.run_with_gradients(lstm_pool.run_reference, exact)
-        actual = lstm_pool.run_with_gradients(lstm_pool.run_ops, on_device(arguments))
-        del expected["argmax"], actual["argmax"]  # rounding may choose another of two nearly equal maxima
-    else:
-        expected = dict(zip(names, lstm_pool.run_reference(**exact), strict=False))
-        actual = dict(zip(names, lstm_pool.run_ops(**on_device(arguments)), strict=False))
-    assert_near(actual, expected, dtype)
+    assert_lstm_pool(case, training, dtype)
 
 
 @each_dtype
 def test_the_same_as_step_by_step(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within rounding; and twice the same bits."""
-    arguments = on_device(Case("same", (5, 4, 4, 1), 16, 64, p=0.4).arguments(dtype))
-    fused, again = (lstm.run_with_gradients(ops.lstm, arguments) for _ in range(2))
-    monkeypatch.setenv(VARIABLE, "0")
-    apart = lstm.run_with_gradients(ops.lstm, arguments)
-    for name, value in fused.items():
-        assert torch.equal(value, again[name]), name
-        torch.testing.assert_close(value, apart[name], atol=3e-2, rtol=3e-2)
+    assert_same_as_step_by_step(dtype, VARIABLE, monkeypatch)
 
 
 def test_rows_that_are_not_aligned() -> None:

@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from tests.ops import test_linear_cross_entropy as cross_entropy
-from tests.ops import test_lstm as lstm
-from tests.ops import test_lstm_pool as lstm_pool
 from tests.ops.cases import Case
+from tests.ops.one_launch import assert_lstm, assert_lstm_pool, assert_same_as_step_by_step, each_dtype
 from tests.ops.test_cuda import CUDA_CODE, USABLE, assert_near, on_device
 from tests.ops.test_cuda_fused_step import used
 from tests.ops.test_cuda_launches import LIBRARY
@@ -26,8 +25,6 @@ from ulmfit_fast.ops import reference
 pytestmark = pytest.mark.skipif(not (CUDA_CODE and USABLE), reason="needs the CUDA code: a GPU, or the emulation")
 emulated = pytest.mark.skipif(LIBRARY is None, reason="counts and plants in what ULMFIT_FAST_CUDA_ON_HOST emulates")
 VARIABLE = "ULMFIT_FAST_CUDA_PERSISTENT"
-DTYPES = [torch.bfloat16, torch.float16]
-each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 # For the four processors of the emulation.
 CASES = [
     Case("persistent, dense", (4, 4, 4), 5, 16),
@@ -55,27 +52,14 @@ def _wanted(monkeypatch: pytest.MonkeyPatch) -> None:
 @each_dtype
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_lstm(case: Case, dtype: torch.dtype) -> None:
-    """Forward, and backward by what it saved."""
-    arguments = case.arguments(dtype)
-    expected = lstm.run_with_gradients(reference.lstm, cross_entropy.in_double(arguments))
-    assert_near(lstm.run_with_gradients(ops.lstm, on_device(arguments)), expected, dtype)
+    assert_lstm(case, dtype)
 
 
 @each_dtype
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("case", [c for c in CASES if not c.reverse], ids=str)
 def test_lstm_pool(case: Case, training: bool, dtype: torch.dtype) -> None:
-    arguments = lstm_pool.pool_arguments(case, dtype, training) | {"bptt": 0}
-    exact = {name: lstm_pool.in_double(value) for name, value in arguments.items()}
-    if training:
-        expected = lstm_pool.run_with_gradients(lstm_pool.run_reference, exact)
-        actual = lstm_pool.run_with_gradients(lstm_pool.run_ops, on_device(arguments))
-        del expected["argmax"], actual["argmax"]  # rounding may choose another of two nearly equal maxima
-    else:
-        names = ("h_n", "c_n", "total", "maximum")
-        expected = dict(zip(names, lstm_pool.run_reference(**exact), strict=False))
-        actual = dict(zip(names, lstm_pool.run_ops(**on_device(arguments)), strict=False))
-    assert_near(actual, expected, dtype)
+    assert_lstm_pool(case, training, dtype)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -92,14 +76,7 @@ def test_several_launches_are_one_call(reverse: bool) -> None:
 
 @each_dtype
 def test_the_same_as_step_by_step(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within rounding; and twice the same bits, whichever block comes first."""
-    arguments = on_device(Case("same", (5, 4, 4, 1), 16, 64, p=0.4).arguments(dtype))
-    persistent, again = (lstm.run_with_gradients(ops.lstm, arguments) for _ in range(2))
-    monkeypatch.setenv(VARIABLE, "0")
-    apart = lstm.run_with_gradients(ops.lstm, arguments)
-    for name, value in persistent.items():
-        assert torch.equal(value, again[name]), name
-        torch.testing.assert_close(value, apart[name], atol=3e-2, rtol=3e-2)
+    assert_same_as_step_by_step(dtype, VARIABLE, monkeypatch)
 
 
 def test_autocast() -> None:

@@ -16,7 +16,7 @@ from ulmfit_fast.cli.tokenize import OF_A_VOCABULARY, tokenize
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.distributed import current
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.pipeline import LANGUAGE_MODEL, finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
+from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, finetune_pretrained, pretrain_lm
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import CHECKPOINT
 from ulmfit_fast.storage.output_folder import output_folder
@@ -38,8 +38,6 @@ OF_THE_LANGUAGE_MODEL = (
     "gradient_threshold", "sampled_softmax", "precision", "early_stopping", "schedule", *NUMBERS,
     "lr_lowest", "dis_blocks", "unfreezing", "frz_blocks", "unfreeze_every", "weight_decay_factor", "l2_sp",
 )  # fmt: skip
-
-_FEW_LABELS = 2_000  # below, train names the command self-train
 
 # What a corpus folder has settled; the second are also how --eval is read.
 _OF_TOKENIZING = ("valid", "max_texts", "processes")
@@ -203,12 +201,6 @@ def train_command(
         more = [text for path in unlabeled for text in iterate_texts(path, reading)]
         finetune_pretrained(texts, labels, pretrained, lm_config, config, unlabeled=more, **train)
     _print_written(output)
-    if unlabeled and len(texts) < _FEW_LABELS:
-        more_files = " ".join(f"--unlabeled {path}" for path in unlabeled)
-        say(
-            f"With {len(texts):,} labels, learning from its own labels as well may give a better classifier:\n"
-            f"   ulmfit-fast self-train {source} {more_files} --model {output / LANGUAGE_MODEL} --output FOLDER"
-        )
 
 
 def _read_corpus(

@@ -72,13 +72,14 @@ class FirstTeacher:
         probe = self.probe.predict(self.vectors.of(rows))
         if self.classifier is None:
             return probe
-        return evenly(probe, predicted(self.classifier, self.vectors, rows))
+        texts = [self.vectors.texts[row] for row in rows.tolist()]
+        return evenly(probe, activated(self.classifier, texts, self.vectors.precision, self.vectors.progress))
 
 
-def predicted(trained: TrainedClassifier, vectors: Vectors, rows: np.ndarray) -> np.ndarray:
-    texts = [vectors.texts[row] for row in rows.tolist()]
+def activated(trained: TrainedClassifier, texts: Sequence[str], precision: str, progress: bool) -> np.ndarray:
+    """``predict_probabilities`` of a trained classifier."""
     return predict_probabilities(
-        trained.model, trained.tokenizer, trained.task, texts, progress=vectors.progress, precision=vectors.precision
+        trained.model, trained.tokenizer, trained.task, texts, progress=progress, precision=precision
     )
 
 

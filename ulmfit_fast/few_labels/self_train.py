@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.few_labels.first_teacher import FirstTeacher, Vectors
-from ulmfit_fast.inference.prediction import predict_probabilities
+from ulmfit_fast.few_labels.first_teacher import FirstTeacher, Vectors, activated
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, labelled_dataset
 from ulmfit_fast.storage.both_directions import join, members
@@ -144,14 +143,14 @@ def self_train(
     def predict(trained: TrainedClassifier | FirstTeacher, rows: np.ndarray) -> np.ndarray:
         if isinstance(trained, FirstTeacher):
             return trained.predict(rows)
-        return _activated(trained, [more[row] for row in rows.tolist()], trained_by, progress)
+        return activated(trained, [more[row] for row in rows.tolist()], trained_by.precision, progress)
 
     def score(models: Sequence[TrainedClassifier | FirstTeacher]) -> float | None:
         assert data.valid is not None
         classifiers = [each for each in models if not isinstance(each, FirstTeacher)]
         if not classifiers:
             return None  # a probe cannot be what comes of it
-        mean = np.mean([_activated(each, data.valid.texts, trained_by, False) for each in classifiers], axis=0)
+        mean = np.mean([activated(each, data.valid.texts, trained_by.precision, False) for each in classifiers], axis=0)
         task = classifiers[0].task
         name = metric_of(trained_by)
         found = task.metrics(mean, task.encode(data.valid.labels or [], "valid_labels"), (name,))[name]
@@ -243,12 +242,6 @@ def _joined(data: Dataset, texts: list[str], chosen: Chosen, labeled_weight: flo
     weights: Tensor = torch.cat([own, each])
     labels = [*(data.labels or []), *chosen.labels]
     return Dataset([*data.texts, *(texts[row] for row in chosen.rows.tolist())], labels, weights, data.valid)
-
-
-def _activated(trained: TrainedClassifier, texts: list[str], config: ClassifierConfig, progress: bool) -> np.ndarray:
-    return predict_probabilities(
-        trained.model, trained.tokenizer, trained.task, texts, progress=progress, precision=config.precision
-    )
 
 
 def _write(

@@ -27,8 +27,8 @@ from ulmfit_fast.nn.quantized import is_quantized
 Evidence = Callable[[Tensor], Tensor]  # of logits [B, outputs] to [B]
 
 # What the gradients of all stretches may be off by before it is divided among the tokens, as a share of the evidence's
-# ups and downs on the path. With a real classifier words are then within some hundredths of the heaviest one's weight;
-# a hundredth of the difference of evidence took ten times as many points and moved no word visibly.
+# ups and downs on the path. A hundredth of the difference of evidence took 360 to 744 points on six reviews; 64 points
+# had each word of two reviews within 3 % of the heaviest one's weight (benchmarks/results/2026-11-28-explanations.md).
 _ROUGH = 0.03
 _SMALLEST = 1e-3  # difference whose share is asked for: a text that says nothing has none
 _POINTS = 4  # of a stretch of the path

@@ -122,7 +122,7 @@ def explain(
         members: a classifier; or several, whose weights' mean it is, as their predictions' mean counts.
         text: of any length.
         method: "integrated_gradients": each word's part of the evidence, from a text of unknown words to this one;
-            exact, the parts sum to the whole. "occlusion": what the evidence loses without each word.
+            the parts sum to the whole. "occlusion": what the evidence loses without each word.
             "sentence_occlusion": without each sentence. "chunks": each chunk's part by way of the pooled vector.
             "attention": the share of attention that each word gets, for no label in particular.
         label: that is explained; None: what is predicted, of several labels the most probable.
@@ -195,9 +195,11 @@ def _place(task: Task, label: Label | None, activated: np.ndarray) -> int | None
 def methods_of(members: Sequence[Member]) -> list[str]:
     """The methods that explain these models: int8 has no gradients, and only attention pooling looks at something."""
     models = [model for model, *_ in members]
-    without = {GRADIENTS: any(map(is_quantized, models))}
-    without[ATTENTION] = not all(isinstance(model.bpt3c.pooling, AttentionPooling) for model in models)
-    return [method for method in METHODS if not without.get(method)]
+    refused = {
+        GRADIENTS: any(map(is_quantized, models)),
+        ATTENTION: not all(isinstance(model.bpt3c.pooling, AttentionPooling) for model in models),
+    }
+    return [method for method in METHODS if not refused.get(method)]
 
 
 def _of_member(

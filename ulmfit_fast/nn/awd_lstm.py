@@ -171,52 +171,10 @@ class AWDLSTM(StackedEncoder):
             or any(has_hooks(module) for module in (self, self.encoder, *self.rnns))
         )
 
-    def pool(
-        self,
-        tokens: Tensor,
-        batch_sizes: Tensor,
-        state: list[LayerState],
-        masks: DropoutMasks | None,
-        pooled: ops.PooledState,
-        *,
-        weights: AWDLSTMWeights | None = None,
-        bptt: int = 0,
-        boundary_rows: Tensor | None = None,
-    ) -> tuple[ops.PooledState, list[LayerState], list[LayerState]]:
-        """Encode packed rows into the pooled state of their documents; the last layer's output is never held.
-
-        Args:
-            tokens, batch_sizes, state, masks: as ``forward``.
-            pooled: the documents' pooled state so far; row r belongs to document r.
-            weights: to use in place of the encoder's own; on CPU the embedding's gradient is then sparse.
-            bptt: if positive, gradients do not cross multiples of this many steps.
-            boundary_rows: int64, packed rows whose states to return (without a graph). For a call without a graph.
-
-        Returns:
-            The new pooled state, each layer's state after each sequence's last step, and each layer's states at
-            ``boundary_rows``.
-        """
-        _, new_pooled, new_state, boundaries = self._run(
-            tokens, batch_sizes, state, masks, pooled, weights, bptt, boundary_rows
-        )
-        assert new_pooled is not None
-        return new_pooled, new_state, boundaries
-
-    def states(
-        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: DropoutMasks | None, *,
-        weights: AWDLSTMWeights | None = None, bptt: int = 0, boundary_rows: Tensor | None = None,
-    ) -> tuple[Tensor, list[LayerState], list[LayerState]]:  # fmt: skip
-        """As ``pool``, but the first of the results is the last layer's output [N, E]."""
-        output, _, new_state, boundaries = self._run(
-            tokens, batch_sizes, state, masks, None, weights, bptt, boundary_rows
-        )
-        return output, new_state, boundaries
-
     def _run(
         self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: DropoutMasks | None,
         pooled: ops.PooledState | None, weights: AWDLSTMWeights | None, bptt: int, boundary_rows: Tensor | None,
     ) -> tuple[Tensor, ops.PooledState | None, list[LayerState], list[LayerState]]:  # fmt: skip
-        """``pool``, or without a pooled state ``states``."""
         sparse = weights is not None and tokens.is_cpu  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
         x = embedded_rows(tokens, weights.embedding, masks, sparse)

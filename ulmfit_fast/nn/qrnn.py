@@ -187,40 +187,10 @@ class QRNN(StackedEncoder):
         )
         return not simple or any(has_hooks(module) for module in (self, self.encoder, *self.rnns))
 
-    def pool(
-        self,
-        tokens: Tensor,
-        batch_sizes: Tensor,
-        state: list[LayerState],
-        masks: DropoutMasks | None,
-        pooled: PooledState,
-        *,
-        weights: QRNNWeights | None = None,
-        bptt: int = 0,
-        boundary_rows: Tensor | None = None,
-    ) -> tuple[PooledState, list[LayerState], list[LayerState]]:
-        """Encode packed rows into the pooled state of their documents; see ``AWDLSTM.pool``."""
-        _, new_pooled, new_state, boundaries = self._run(
-            tokens, batch_sizes, state, masks, pooled, weights, bptt, boundary_rows
-        )
-        assert new_pooled is not None
-        return new_pooled, new_state, boundaries
-
-    def states(
-        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: DropoutMasks | None, *,
-        weights: QRNNWeights | None = None, bptt: int = 0, boundary_rows: Tensor | None = None,
-    ) -> tuple[Tensor, list[LayerState], list[LayerState]]:  # fmt: skip
-        """As ``pool``, but the first of the results is the last layer's output [N, E]."""
-        output, _, new_state, boundaries = self._run(
-            tokens, batch_sizes, state, masks, None, weights, bptt, boundary_rows
-        )
-        return output, new_state, boundaries
-
     def _run(
         self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: DropoutMasks | None,
         pooled: PooledState | None, weights: QRNNWeights | None, bptt: int, boundary_rows: Tensor | None,
     ) -> tuple[Tensor, PooledState | None, list[LayerState], list[LayerState]]:  # fmt: skip
-        """``pool``, or without a pooled state ``states``."""
         sparse = weights is not None and tokens.is_cpu  # where torch adds sparse gradients in no fixed order
         weights = weights or self.weights()
         x = embedded_rows(tokens, weights.embedding, masks, sparse)

@@ -200,30 +200,13 @@ class QuantizedAWDLSTM(AWDLSTM):
         state = state or self.initial_state(int(batch_sizes[0]))
         return self._call_modules(tokens, batch_sizes, state, None, embedded)
 
-    def pool(
-        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, pooled: ops.PooledState, *,
-        weights: Any = None, bptt: int = 0, boundary_rows: Tensor | None = None,
-    ) -> tuple[ops.PooledState, list[LayerState], list[LayerState]]:  # fmt: skip
-        """As ``AWDLSTM``, without a gradient."""
+    def _run(
+        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, pooled: ops.PooledState | None,
+        weights: Any, bptt: int, boundary_rows: Tensor | None,
+    ) -> tuple[Tensor, ops.PooledState | None, list[LayerState], list[LayerState]]:  # fmt: skip
+        """Without a gradient, and so without the states that one begins from."""
         if boundary_rows is not None:
-            raise InputError(f"QuantizedAWDLSTM.pool: {_ONLY_PREDICTS}")
-        _, new_pooled, new_state = self._run_quantized(tokens, batch_sizes, state, pooled, weights)
-        assert new_pooled is not None
-        return new_pooled, new_state, []
-
-    def states(
-        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, *, weights: Any = None,
-        bptt: int = 0, boundary_rows: Tensor | None = None,
-    ) -> tuple[Tensor, list[LayerState], list[LayerState]]:  # fmt: skip
-        """As ``AWDLSTM``, without a gradient."""
-        if boundary_rows is not None:
-            raise InputError(f"QuantizedAWDLSTM.states: {_ONLY_PREDICTS}")
-        output, _, new_state = self._run_quantized(tokens, batch_sizes, state, None, weights)
-        return output, new_state, []
-
-    def _run_quantized(
-        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], pooled: ops.PooledState | None, weights: Any
-    ) -> tuple[Tensor, ops.PooledState | None, list[LayerState]]:
+            raise InputError(f"QuantizedAWDLSTM: {_ONLY_PREDICTS}")
         x = self.embed(tokens)
         layers = (weights or self.weights()).layers
         new_state: list[LayerState] = []
@@ -233,7 +216,7 @@ class QuantizedAWDLSTM(AWDLSTM):
             else:
                 x, h_n, c_n = ops.lstm_quantized(x, batch_sizes, h, c, packed, bias[0], bias[1])
             new_state.append((h_n, c_n))
-        return x, pooled, new_state
+        return x, pooled, new_state, []
 
 
 def quantize(model: nn.Module) -> Any:

@@ -186,17 +186,43 @@ class StackedEncoder(nn.Module):
     def activation_bytes(self) -> int:
         raise NotImplementedError
 
+    def _run(
+        self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, pooled: ops.PooledState | None,
+        weights: Any, bptt: int, boundary_rows: Tensor | None,
+    ) -> tuple[Tensor, ops.PooledState | None, list[LayerState], list[LayerState]]:  # fmt: skip
+        """``pool``, or without a pooled state ``states``; the first result is the output of the last layer, if held."""
+        raise NotImplementedError
+
     def pool(
         self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, pooled: ops.PooledState, *,
         weights: Any = None, bptt: int = 0, boundary_rows: Tensor | None = None,
     ) -> tuple[ops.PooledState, list[LayerState], list[LayerState]]:  # fmt: skip
-        raise NotImplementedError
+        """Encode packed rows into the pooled state of their documents; the last layer's output is never held.
+
+        Args:
+            tokens, batch_sizes, state, masks: as ``forward``.
+            pooled: the documents' pooled state so far; row r belongs to document r.
+            weights: to use in place of the encoder's own; on CPU the embedding's gradient is then sparse.
+            bptt: if positive, gradients do not cross multiples of this many steps.
+            boundary_rows: int64, packed rows whose states to return (without a graph). For a call without a graph.
+
+        Returns:
+            The new pooled state, each layer's state after each sequence's last step, and each layer's states at
+            ``boundary_rows``.
+        """
+        ran = self._run(tokens, batch_sizes, state, masks, pooled, weights, bptt, boundary_rows)
+        _, new_pooled, new_state, boundaries = ran
+        assert new_pooled is not None
+        return new_pooled, new_state, boundaries
 
     def states(
         self, tokens: Tensor, batch_sizes: Tensor, state: list[LayerState], masks: Any, *, weights: Any = None,
         bptt: int = 0, boundary_rows: Tensor | None = None,
     ) -> tuple[Tensor, list[LayerState], list[LayerState]]:  # fmt: skip
-        raise NotImplementedError
+        """As ``pool``, but the first of the results is the last layer's output [N, E]."""
+        ran = self._run(tokens, batch_sizes, state, masks, None, weights, bptt, boundary_rows)
+        output, _, new_state, boundaries = ran
+        return output, new_state, boundaries
 
     def simple_embedding(self) -> bool:
         """Whether the embedding is what ``embedded_rows`` computes, apart from hooks."""

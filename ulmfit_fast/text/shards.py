@@ -1,4 +1,4 @@
-"""A corpus of token ids in several files: each is written, checked and mapped by itself.
+"""A corpus of token ids in several files: each is written, checked and read by itself.
 
 The file that stands for the corpus is then a manifest, JSON with the shards' names, sizes and checksums. A shard is a
 token file (``text.token_file``): of its ids a process loads and checks those that it reads.

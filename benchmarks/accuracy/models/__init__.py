@@ -70,7 +70,11 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "ours": ("ours", "Ours", "ours"),
     "ours-self-trained": ("ours", "OursSelfTrained", "ours, with its own labels of unlabelled texts"),
     "ours-pretrained": ("ours", "OursPretrained", "ours, language model fine-tuned first"),
-    "ours-features": ("ours_features", "OursFeatures", "ours: un-tuned pooled states + logistic regression"),
+    "ours-features": (
+        "ours_features",
+        "OursFeatures",
+        "ours: language model's states + logistic regression",
+    ),
 }
 OF_A_LANGUAGE_MODEL = {
     "fastai": "lm",

@@ -75,6 +75,13 @@ class Ours:
         return mean
 
 
+def _settings_of(prefix: str, options: Options) -> tuple[dict[str, Any], Options]:
+    """The settings with a prefix, without it; and the options with the others."""
+    own = {name.removeprefix(prefix): value for name, value in options.settings.items() if name.startswith(prefix)}
+    rest = {name: value for name, value in options.settings.items() if not name.startswith(prefix)}
+    return own, replace(options, settings=rest)
+
+
 class OursSelfTrained(Ours):
     """With ``self_train``: all language models label together, and ``members`` means nothing.
 
@@ -82,9 +89,8 @@ class OursSelfTrained(Ours):
     """
 
     def __init__(self, options: Options) -> None:
-        own = {name.removeprefix("self."): v for name, v in options.settings.items() if name.startswith("self.")}
-        rest = {name: v for name, v in options.settings.items() if not name.startswith("self.")}
-        super().__init__(replace(options, settings=rest))
+        own, rest = _settings_of("self.", options)
+        super().__init__(rest)
         self.self_training = SelfTrainingConfig(**own)
 
     def fit(self, texts: Sequence[str], labels: Sequence[str], unlabeled: Callable[[], list[str]], seed: int) -> None:
@@ -104,9 +110,8 @@ class OursPretrained(Ours):
     """
 
     def __init__(self, options: Options) -> None:
-        own = {name.removeprefix("lm."): v for name, v in options.settings.items() if name.startswith("lm.")}
-        rest = {name: v for name, v in options.settings.items() if not name.startswith("lm.")}
-        super().__init__(Options(rest, options.language, cache=options.cache))
+        own, rest = _settings_of("lm.", options)
+        super().__init__(rest)
         self.pretrained, self.cache = options.pretrained, options.cache / "language-models"
         self.lm_config = FinetuneLMConfig(**own)
 
