@@ -111,9 +111,7 @@ def run_minilm(row: Row, options: argparse.Namespace, seed: int) -> dict[str, fl
     for epoch in range(options.epochs):
         model.train()
         unfreezing.start_epoch(epoch)
-        order = random.permutation(len(texts)).tolist()
-        for start in range(0, len(order), BATCH_SIZE):
-            batch = order[start : start + BATCH_SIZE]
+        for batch in batches_of_like_lengths(texts, random):
             targets = torch.tensor([classes.index(labels[i]) for i in batch])
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
                 logits = model([texts[i] for i in batch]).float()
@@ -155,6 +153,16 @@ def scores(metric: str, parts: dict[str, Table], predict: Callable[[Sequence[str
         f"{metric}, {name}": SCORES[metric](np.asarray(labels), np.asarray(predict(texts)))
         for name, (texts, labels) in parts.items()
     }
+
+
+def batches_of_like_lengths(texts: Sequence[str], random: np.random.Generator) -> list[list[int]]:
+    """Indices of an epoch's batches, drawn anew: sorted by length within eight batches, which halves the padding."""
+    order, near = random.permutation(len(texts)), 8 * BATCH_SIZE
+    batches: list[list[int]] = []
+    for start in range(0, len(order), near):
+        own = sorted(order[start : start + near].tolist(), key=lambda i: len(texts[i]))
+        batches += [own[i : i + BATCH_SIZE] for i in range(0, len(own), BATCH_SIZE)]
+    return [batches[i] for i in random.permutation(len(batches))]
 
 
 RUNS = {"cola": run_minilm, "chnsenticorp": run_ours}
