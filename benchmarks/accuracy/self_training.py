@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.active_learning import Study
+from benchmarks.accuracy.active_learning import C, Study
 from benchmarks.accuracy.data import DATA_SETS, load
 from benchmarks.accuracy.draws import draw_rows
 from benchmarks.accuracy.models.logistic import fit_logistic
@@ -52,20 +52,20 @@ def by_regression(
     task = SingleLabel(sorted(set(labels)))
 
     def train(place: int, number: int, chosen: Chosen | None) -> Any:
-        view, taken = study.vectors[:, views[place]], labels
+        view, taken = study.features[:, views[place]], labels
         features, weights = view[list(rows)], np.ones(len(rows))
         if chosen is not None:
             features = np.concatenate([features, view[rest[chosen.rows]]])
             taken = [*labels, *map(str, chosen.labels)]
             weights = np.concatenate([weights, chosen.confidence / config.labeled_weight])
-        model, _ = fit_logistic(features, taken, draw, c=1.0, standardize=True)
-        return place, model.fit(features, taken, logisticregression__sample_weight=weights)
+        model, _ = fit_logistic(features, taken, draw, study.options.c)
+        return place, model.fit(features, taken, sample_weight=weights)
 
     def predict(model: Any, texts: np.ndarray) -> Any:
-        return model[1].predict_proba(study.vectors[rest[texts]][:, views[model[0]]])
+        return model[1].predict_proba(study.features[rest[texts]][:, views[model[0]]])
 
     def tested(models: Sequence[Any]) -> float:
-        mean = np.mean([m.predict_proba(study.test_vectors[:, views[place]]) for place, m in models], axis=0)
+        mean = np.mean([m.predict_proba(study.test_features[:, views[place]]) for place, m in models], axis=0)
         return SCORES[study.metric](np.asarray(study.test_labels), task.decode(mean))
 
     kept: list[Any] = []
@@ -111,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tests", type=int, default=2000, help="test texts, drawn once")
     parser.add_argument("--words", type=int, help="read so many words of each text  [default: all]")
     parser.add_argument("--learner", choices=("regression", "classifier"), default="regression")
+    parser.add_argument("--c", type=float, default=C, help="of the regression")
     parser.add_argument("--epochs", type=int, default=0, help="of the classifier")
     parser.add_argument("--cache", type=Path, default=Path("build/accuracy"), help="folder of vectors")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)

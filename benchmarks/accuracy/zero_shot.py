@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.active_learning import Study
+from benchmarks.accuracy.active_learning import C, Study
 from benchmarks.accuracy.data import load
 from benchmarks.accuracy.draws import draw_rows
 from benchmarks.accuracy.models.logistic import fit_logistic
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pool", type=int, default=3000, help="texts that the peer's labels are drawn from")
     parser.add_argument("--tests", type=int, default=2000, help="test texts, drawn once")
     parser.add_argument("--words", type=int, help="read so many words of each text  [default: all]")
+    parser.add_argument("--c", type=float, default=C, help="of the peer's regression")
     parser.add_argument("--cache", type=Path, default=Path("build/accuracy"), help="folder of vectors")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     study = Study(load(options.data_set), options)
@@ -64,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for draw in range(options.draws):
             rows = draw_rows(study.labels, count, draw)
             own = [study.labels[i] for i in rows.tolist()]
-            model, _ = fit_logistic(study.vectors[rows], own, draw, c=1.0, standardize=True)
-            scores.append(SCORES[study.metric](expected, model.predict(study.test_vectors)))
+            model, _ = fit_logistic(study.features[rows], own, draw, options.c)
+            scores.append(SCORES[study.metric](expected, model.predict(study.test_features)))
         print(f"| {count} | {statistics.mean(scores):.3f} |", flush=True)
     trained = TrainedLanguageModel.load(options.lm)
     words = words_of(options.data_set, study.labels)
