@@ -21,6 +21,7 @@ SPREAD = ("core-set", "k-means++")  # by the vectors alone
 BOTH = ("margin-spread",)
 RANDOM = "random"
 STRATEGIES = (*BOTH, *UNSURE, *SPREAD, RANDOM)
+_AT_ONCE = 64  # labelled texts whose distances to all texts are in memory together
 _AMONG = 10  # times as many unsure texts as are wanted, among which margin-spread chooses
 
 
@@ -150,15 +151,17 @@ def _spread(
     Without ``random`` always the farthest one (core-set's greedy k-center). With it, drawn by the squared distance, and
     by ``weights``, as k-means++ draws its centres. Without anchors the first is the one nearest to the mean, or drawn.
     """
-    squares = np.square(vectors, dtype=np.float64).sum(1)
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     nearest = np.full(len(vectors), np.inf)
 
-    def approach(point: np.ndarray) -> None:
-        distance = squares + float(np.square(point, dtype=np.float64).sum()) - 2.0 * (vectors @ point)
-        np.minimum(nearest, np.maximum(distance, 0), out=nearest)
+    def approach(points: np.ndarray) -> None:
+        own = np.einsum("ij,ij->i", points, points, dtype=np.float64)
+        distances = squares[:, None] + own - 2.0 * (vectors @ points.T)
+        np.minimum(nearest, np.maximum(distances.min(1), 0), out=nearest)
 
-    for anchor in () if anchors is None else anchors:
-        approach(anchor)
+    if anchors is not None:
+        for start in range(0, len(anchors), _AT_ONCE):
+            approach(anchors[start : start + _AT_ONCE])
     rows, scores = [], []
     free = np.ones(len(vectors), dtype=bool)
     for _ in range(min(count, len(vectors))):
@@ -179,5 +182,5 @@ def _spread(
         rows.append(row)
         scores.append(0.0 if begins else float(np.sqrt(nearest[row])))
         free[row] = False
-        approach(vectors[row])
+        approach(vectors[row : row + 1])
     return Suggestions(np.array(rows, dtype=np.int64), np.array(scores))
