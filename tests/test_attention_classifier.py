@@ -152,6 +152,12 @@ def test_a_classifier_goes_on_with_its_pooling(trained: TrainedClassifier) -> No
     assert going_on.bpt3c.config.attention_heads == 2
     new = finetune_classifier(TEXTS, ["x", "y"] * 32, trained, config).model
     assert new.bpt3c.config.pooling == "concat"  # with a new head as the configuration says
+    for other, name in (
+        ({"pooling": "attention", "attention_heads": 3}, "attention_heads is 3, .* has 2"),
+        ({"head_size": 7}, "head_size is 7, .* has 50"),
+    ):
+        with pytest.raises(InputError, match=f"{name}; leave it out"):
+            finetune_classifier(TEXTS, LABELS, trained, replace(config, **other))
 
 
 def test_killed_runs_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

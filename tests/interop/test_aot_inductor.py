@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,9 @@ print("equal")
 """
 
 
-def test_a_package_of_any_batch_and_length_needs_the_ops(tmp_path: Path) -> None:
-    model = make_classifier(pool_window=50)
+@pytest.mark.parametrize("options", [{}, {"pooling": "attention", "attention_heads": 2}])
+def test_a_package_of_any_batch_and_length_needs_the_ops(options: dict[str, Any], tmp_path: Path) -> None:
+    model = make_classifier(pool_window=50, **options)
     quicker = {"aot_inductor.compile_wrapper_opt_level": "O0", "aot_inductor.precompile_headers": False}
     with torch._inductor.config.patch(quicker):
         package_classifier(model, tmp_path / "model.pt2")

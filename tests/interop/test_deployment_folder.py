@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,14 @@ def test_both_directions_are_one_graph(tmp_path: Path, capsys: pytest.CaptureFix
     np.testing.assert_allclose(run_example(tmp_path, NEW, capsys)[1], mean, atol=1e-5, rtol=1e-5)
 
 
-def test_int8_is_smaller_and_nearly_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("pooling", ["concat", "attention"])
+def test_int8_is_smaller_and_nearly_the_same(
+    pooling: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
     texts, labels = make_task(80)
     new, expected = make_task(100, seed=1)
-    clf = ULMFiTClassifier(pretrain_config=PRETRAIN, classifier_config=CLASSIFY, progress=False, seed=0)
+    config = replace(CLASSIFY, pooling=pooling)
+    clf = ULMFiTClassifier(pretrain_config=PRETRAIN, classifier_config=config, progress=False, seed=0)
     clf.fit(texts, labels, valid_texts=texts[:40], valid_labels=labels[:40])
     assert clf.task_.temperature != 1
     clf.to_onnx(tmp_path / "out", int8=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -133,14 +133,26 @@ def new_classifiers(
 
 
 def with_head_of(config: ClassifierConfig, base: Base | None, task: Task) -> ClassifierConfig:
-    """The configuration with the size and pooling of the head that goes on; unchanged where the head is new."""
+    """The configuration with the size and pooling of the head that goes on; unchanged where the head is new.
+
+    Raises:
+        InputError: the configuration asks for another size or pooling, which that head cannot have.
+    """
     if not isinstance(base, TrainedClassifier) or task.rows_of(base.task) is None:
         return config
     own = base.model.bpt3c.config
-    return replace(
+    settled = replace(
         config, head_size=int(base.model.head[2].out_features), pooling=own.pooling,  # type: ignore[arg-type]
         attention_heads=own.attention_heads,
     )  # fmt: skip
+    for field in fields(ClassifierConfig):
+        asked, has = getattr(config, field.name), getattr(settled, field.name)
+        if asked not in (has, field.default):
+            raise InputError(
+                f"finetune_classifier: {field.name} is {asked!r}, but the head of the classifier that goes on has "
+                f"{has!r}; leave it out, or begin with a language model"
+            )
+    return settled
 
 
 def in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:

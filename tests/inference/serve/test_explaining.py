@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.inference.serve.conftest import Client
+from tests.tiny import CLASSIFY, make_task
+from ulmfit_fast import finetune_classifier
 from ulmfit_fast.inference.classifiers import Classifiers
 from ulmfit_fast.inference.explain import explain
 from ulmfit_fast.inference.serve.limits import Limits
@@ -33,3 +37,14 @@ def test_explanations_are_those_of_explain(models: Path, serve: Callable[..., Cl
         assert found[0] == status
         assert reason in found[1]["detail"]
     assert client.ask("/predict", {"texts": "a superb film"})[0] == 200
+
+
+def test_attention_is_shown_where_a_model_has_it(serve: Callable[..., Client]) -> None:
+    texts, labels = make_task(16)
+    trained = finetune_classifier(texts, labels, None, replace(CLASSIFY, pooling="attention", attention_heads=2))
+    members = [(trained.model, trained.tokenizer, trained.task)]
+    client = serve({"clf": Classifiers(members)})
+    status, body, _ = client.ask("/explain", {"text": "a superb film", "method": "attention"})
+    expected = json.loads(json.dumps(explain(members, "a superb film", "attention").to_dict()))
+    assert (status, body) == (200, {"model": "clf", **expected})
+    assert "attention" in client.ask("/models")[1][0]["explains"]
