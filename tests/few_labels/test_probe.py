@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.tiny import CLASSIFY, make_task
 from ulmfit_fast import InputError, SelfTrainingConfig, TrainedLanguageModel, self_train
-from ulmfit_fast.few_labels.first_teacher import FirstTeacher, Vectors, evenly
+from ulmfit_fast.few_labels.features import Features
 from ulmfit_fast.few_labels.probe import STRENGTH, Probe
+from ulmfit_fast.few_labels.teacher import Teacher, Vectors, evenly
 from ulmfit_fast.inference.pooled_vectors import language_model_vectors
 from ulmfit_fast.tasks.binary import Binary
 from ulmfit_fast.tasks.dataset import Dataset
@@ -34,10 +35,12 @@ def test_it_is_the_regression_of_scikit_learn(kind: type[SingleLabel] | type[Bin
     weights = random.uniform(0.2, 2, 50) if weighted else np.ones(50)
     like = x[random.integers(0, 50, 200)] * 2
     task = kind(classes)
-    found = Probe(x, task.encode(labels.tolist(), "labels"), task, torch.from_numpy(weights), like).predict(like)
+    emphasis = random.uniform(0.5, 20, 8)
+    targets = task.encode(labels.tolist(), "labels")
+    found = Probe(x, targets, task, torch.from_numpy(weights), like, emphasis).predict(like)
 
     everything = np.concatenate([x, like])
-    mean, deviation = everything.mean(0), everything.std(0)
+    mean, deviation = everything.mean(0), everything.std(0) / emphasis
     expected = LogisticRegression(C=1 / STRENGTH, tol=1e-10, max_iter=1000)
     expected.fit((x - mean) / deviation, labels, sample_weight=weights)
     np.testing.assert_allclose(found, expected.predict_proba((like - mean) / deviation), atol=1e-5)
@@ -54,11 +57,11 @@ def test_a_feature_that_never_changes_and_one_class_more_than_texts() -> None:
 def test_vectors_are_read_once(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = TrainedLanguageModel.load(models / "lm")
     expected = language_model_vectors(trained.model, trained.tokenizer, MORE[:6])
-    vectors = Vectors(trained, MORE)
+    vectors = Vectors(Features(trained), MORE)
     assert np.array_equal(vectors.of(np.array([4, 1])), expected[[4, 1]])
     read: list[str] = []
-    plain = vectors.read
-    monkeypatch.setattr(vectors, "read", lambda texts: (read.extend(texts), plain(texts))[1])
+    plain = vectors.features.read
+    monkeypatch.setattr(vectors.features, "read", lambda texts: (read.extend(texts), plain(texts))[1])
     assert np.array_equal(vectors.of(np.arange(6)), expected)
     assert read == [MORE[i] for i in (0, 2, 3, 5)]
 
@@ -77,7 +80,7 @@ def test_both_have_the_same_say() -> None:
 def test_the_teacher_knows_the_task(models: Path) -> None:
     trained = TrainedLanguageModel.load(models / "lm")
     task = SingleLabel(["bad", "good"])
-    teacher = FirstTeacher(Vectors(trained, MORE), Dataset(TEXTS, LABELS, None, None), task, seed=0)
+    teacher = Teacher(Vectors(Features(trained), MORE), Dataset(TEXTS, LABELS, None, None), task, seed=0)
     said = task.decode(teacher.predict(np.arange(60)))
     assert np.mean(said == np.array(TRUE)) > 0.7  # of two
 

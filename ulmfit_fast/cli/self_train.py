@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ulmfit_fast.cli import options
+from ulmfit_fast.cli.label_words import label_words, parse_label_words
 from ulmfit_fast.cli.labelled_tables import LabelledTables
 from ulmfit_fast.cli.training import print_epoch
 from ulmfit_fast.core.console import say
@@ -40,6 +41,7 @@ from ulmfit_fast.training.self_training import Round, SelfTrainingConfig
     help="column of --unlabeled with labels of another source, or nothing where it has none; =0.8: it is right 8 times "
     "of 10; without it that is found by how three sources or more agree",
 )  # fmt: skip
+@label_words(required=False, use="; what labels first then knows how much the language model expects them")
 @click.option("--valid", type=Path, help="table to measure on; the best epoch and the best round are kept")
 @click.option(
     "--valid-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -54,8 +56,9 @@ from ulmfit_fast.training.self_training import Round, SelfTrainingConfig
 @options.config_options(ClassifierConfig)
 def self_train_command(
     source: Path, unlabeled: tuple[Path, ...], bases: tuple[Path, ...], weak_columns: tuple[str, ...],
-    valid: Path | None, valid_fraction: float | None, output: Path, overwrite: bool, reading: ReadOptions,
-    label_columns: tuple[str, ...], max_texts: int | None, how: SelfTrainingConfig, config: ClassifierConfig,
+    labels: tuple[str, ...], templates: tuple[str, ...], valid: Path | None, valid_fraction: float | None,
+    output: Path, overwrite: bool, reading: ReadOptions, label_columns: tuple[str, ...], max_texts: int | None,
+    how: SelfTrainingConfig, config: ClassifierConfig,
 ) -> None:  # fmt: skip
     """Train a classifier on labels, and on its own.
 
@@ -75,7 +78,7 @@ def self_train_command(
     texts, weak, right = _read_unlabeled(unlabeled, reading, weak_columns)
     trained = self_train(
         documents.texts, documents.labels or [], texts, bases or None, how, config,
-        weak_labels=weak or None, accuracies=right,
+        words=parse_label_words(labels) or None, templates=templates, weak_labels=weak or None, accuracies=right,
         valid_texts=None if held_out is None else held_out.texts,
         valid_labels=None if held_out is None else held_out.labels,
         output=output, overwrite=overwrite, on_epoch=print_epoch,

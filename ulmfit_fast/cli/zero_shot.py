@@ -10,14 +10,14 @@ import numpy as np
 
 from ulmfit_fast.cli import options
 from ulmfit_fast.cli.device import device_option
+from ulmfit_fast.cli.label_words import label_words, parse_label_words
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.few_labels.zero_shot import CALIBRATIONS, TEMPLATES, ZeroShotClassifier
+from ulmfit_fast.few_labels.zero_shot import CALIBRATIONS, ZeroShotClassifier
 from ulmfit_fast.inference.tables import Wanted, predict_table
 from ulmfit_fast.storage.both_directions import members
 from ulmfit_fast.storage.hub import find_pretrained
-from ulmfit_fast.tasks.labels import Label, shown
 from ulmfit_fast.text.files import Documents, sample_texts
 from ulmfit_fast.text.reading import ReadOptions
 from ulmfit_fast.text.table_writer import TableWriter
@@ -29,14 +29,7 @@ _TO_CALIBRATE = 500  # texts
 @click.command("zero-shot")
 @click.argument("source", metavar="TEXTS", type=Path)
 @click.option("--model", "folder", required=True, type=Path, help="folder of a language model, or the name of one")
-@click.option(
-    "--label", "labels", multiple=True, required=True, metavar="LABEL=WORD,...",
-    help="a label and words that stand for it, such as pos=great,wonderful; given for each label",
-)  # fmt: skip
-@click.option(
-    "--template", "templates", multiple=True, default=TEMPLATES, show_default=True,
-    help="a sentence with {text} and {label}; may be given more than once",
-)  # fmt: skip
+@label_words(required=True, use="")
 @click.option(
     "--calibration", default=CALIBRATIONS[0], type=click.Choice(CALIBRATIONS), show_default=True,
     help="take off what labels get with texts that say nothing, or on the mean over TEXTS",
@@ -67,7 +60,8 @@ def zero_shot_command(
     which sentence it expects most. With --evaluate, scores of that are printed; with --output, the table with what is
     predicted. With --train the model learns from a few such sentences first.
 
-    Expect little of a small language model. Evaluate on a hundred labelled texts before you rely on it.
+    Fine-tune the language model on such texts first (finetune-lm). Evaluate on a hundred labelled texts before you rely
+    on it.
     """
     if output is None and not evaluate:
         raise InputError("zero-shot: give --output for predictions, or --evaluate for scores")
@@ -78,7 +72,7 @@ def zero_shot_command(
     trained = TrainedLanguageModel.load(members(find_pretrained(folder))[0])
     trained.model.to(choose_device(device))
     classifier = ZeroShotClassifier(
-        trained, _verbalizers(labels), templates, calibration, words=words, batch_size=batch_size, progress=True
+        trained, parse_label_words(labels), templates, calibration, words=words, batch_size=batch_size, progress=True
     )
     if few is not None:
         table = options.read_labelled(few, reading, (label_column,), None, None, seed)
@@ -102,18 +96,6 @@ def zero_shot_command(
 
     rows = predict_table(source, writer, classifier.task_, wanted, predict)
     say(f"{rows} predictions in {output}", error=writer.output.is_direct)
-
-
-def _verbalizers(labels: tuple[str, ...]) -> dict[Label, tuple[str, ...]]:
-    found: dict[Label, tuple[str, ...]] = {}
-    for given in labels:
-        label, equals, words = given.partition("=")
-        if not equals or not label or not words:
-            raise InputError(f"--label {shown(given)}: give LABEL=WORD,WORD,..., such as pos=great,wonderful")
-        if label in found:
-            raise InputError(f"--label {shown(label)} is given twice; put its words into one, with commas")
-        found[label] = tuple(word.strip() for word in words.split(","))
-    return found
 
 
 COMMANDS = {"zero-shot": zero_shot_command}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.inference.pooled_vectors import language_model_vectors
+from ulmfit_fast.few_labels.features import Features
+from ulmfit_fast.few_labels.zero_shot import TEMPLATES
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.training.trained import TrainedLanguageModel
@@ -29,25 +30,35 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
     ``make_pipeline(ULMFiTVectorizer("lm-reviews/"), LogisticRegression(C=0.01))``. A language model that was fine-tuned
     on such texts (``finetune_lm``) is much better at it than one that was not.
 
+    With words for the labels a vector has a feature more for each label: how much the language model expects its words
+    in a sentence after the text. A good language model knows more that way than a hundred labels tell:
+    ``ULMFiTVectorizer("lm-reviews/", words={"pos": ["great", "good"], "neg": ["bad", "awful"]})``.
+
     Args:
         language_model: its folder, the name of an installed one ("en"), or a ``TrainedLanguageModel``.
         standardize: ``fit`` learns each feature's mean and deviation, and ``transform`` takes the mean off and divides
             by the deviation. Give ``fit`` unlabelled texts, too, if there are any: few texts know the deviation badly.
+            What words say is then multiplied by 10: a regression that pulls its weights to zero should learn it first.
+        words: for each label one word or several; needs a forward language model.
+        templates: sentences with ``{text}`` and ``{label}``, for ``words``. Several are read one after the other.
         batch_size: texts at a time. It does not change the result.
         precision: "float32" or "bfloat16" (autocast).
         progress: show a bar on a terminal.
 
     Attributes:
-        mean_, scale_: float64 [3 E], of the texts of ``fit``; only with ``standardize``.
+        mean_, scale_: float64 [F], what is taken off and what the rest is divided by; only with ``standardize``.
         language_model_: the loaded one.
     """
 
     def __init__(
         self, language_model: str | Path | TrainedLanguageModel = "en", *, standardize: bool = True,
+        words: Mapping[Any, str | Sequence[str]] | None = None, templates: Sequence[str] = TEMPLATES,
         batch_size: int = 64, precision: str = "float32", progress: bool = False,
     ) -> None:  # fmt: skip
         self.language_model = language_model
         self.standardize = standardize
+        self.words = words
+        self.templates = templates
         self.batch_size = batch_size
         self.precision = precision
         self.progress = progress
@@ -69,7 +80,9 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
         return self.transform(documents) if vectors is None else self._scaled(vectors)
 
     def transform(self, texts: Iterable[str]) -> np.ndarray:
-        """The vectors, float32 [len(texts), 3 E]; no text's vector depends on the other ones given here.
+        """The vectors, float32 [len(texts), 3 E], with ``words`` a column more for each label.
+
+        No text's vector depends on the other ones given here.
 
         Raises:
             TypeError: something among the texts that is no text.
@@ -80,10 +93,9 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
         return self._scaled(vectors) if self.standardize else vectors
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """last0, ..., maximum0, ..., mean0, ..."""
+        """last0, ..., maximum0, ..., mean0, ..., words_LABEL, ..."""
         check_is_fitted(self, "language_model_")
-        features = self.language_model_.model.encoder.config.embedding_size
-        return np.array([f"{part}{i}" for part in ("last", "maximum", "mean") for i in range(features)], dtype=object)
+        return np.array(self._features.names, dtype=object)
 
     def _fit(self, texts: Iterable[str]) -> np.ndarray | None:
         """The vectors of the texts, where they were needed."""
@@ -96,18 +108,20 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
         else:
             self.language_model_ = TrainedLanguageModel.load(find_pretrained(given))
             self.language_model_.model.to(choose_device("auto"))
+        self._features = Features(
+            self.language_model_, self.words, self.templates, batch_size=self.batch_size, precision=self.precision,
+            progress=self.progress,
+        )  # fmt: skip
         if not self.standardize:
             return None
         vectors = self._read(documents)
         deviation = vectors.std(0, dtype=np.float64)
-        self.mean_, self.scale_ = vectors.mean(0, dtype=np.float64), np.where(deviation > 0, deviation, 1.0)
+        self.mean_ = vectors.mean(0, dtype=np.float64)
+        self.scale_ = np.where(deviation > 0, deviation, 1.0) / self._features.emphasis
         return vectors
 
     def _read(self, texts: list[str]) -> np.ndarray:
-        trained = self.language_model_
-        return language_model_vectors(
-            trained.model, trained.tokenizer, texts, self.batch_size, self.progress, self.precision
-        )
+        return self._features.read(texts)
 
     def _scaled(self, vectors: np.ndarray) -> np.ndarray:
         return ((vectors - self.mean_) / self.scale_).astype(np.float32)

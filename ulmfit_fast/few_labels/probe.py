@@ -25,18 +25,19 @@ class Probe:
         weights: what each text counts, [n]; None: all alike.
         like: float32 [m, F], vectors of texts like those to predict: features are divided by their deviation there. Few
             labelled texts know it badly.
+        emphasis: float [F], by what features of deviation 1 are multiplied; None: by nothing.
         strength: of the pull to zero: ``strength / 2`` times the sum of squares is added to the loss summed over the
             texts.
     """
 
     def __init__(
         self, vectors: np.ndarray, targets: Tensor, task: Task, weights: Tensor | None = None,
-        like: np.ndarray | None = None, strength: float = STRENGTH,
+        like: np.ndarray | None = None, emphasis: np.ndarray | None = None, strength: float = STRENGTH,
     ) -> None:  # fmt: skip
         self.task = task
         everything = vectors if like is None else np.concatenate([vectors, like])
         self._mean, deviation = everything.mean(0, dtype=np.float64), everything.std(0, dtype=np.float64)
-        self._scale = 1 / np.where(deviation > 0, deviation, 1.0)
+        self._scale = (1.0 if emphasis is None else emphasis) / np.where(deviation > 0, deviation, 1.0)
         self.weight, self.bias = self._fit(self._standardized(vectors), targets, weights, strength)
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
@@ -50,7 +51,9 @@ class Probe:
     def _fit(self, x: Tensor, targets: Tensor, weights: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
         weight = torch.zeros(self.task.outputs, x.shape[1], dtype=torch.float64, requires_grad=True)
         bias = torch.zeros(self.task.outputs, dtype=torch.float64, requires_grad=True)
-        descent = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe", tolerance_change=1e-10)
+        descent = torch.optim.LBFGS(
+            [weight, bias], max_iter=1000, line_search_fn="strong_wolfe", tolerance_grad=1e-9, tolerance_change=1e-14
+        )
         pull = strength / 2 / self.task.weight(targets, weights)
 
         def loss() -> Tensor:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.few_labels.first_teacher import FirstTeacher, Vectors, activated
+from ulmfit_fast.few_labels.features import Features
+from ulmfit_fast.few_labels.teacher import Teacher, Vectors, activated
+from ulmfit_fast.few_labels.zero_shot import TEMPLATES
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, labelled_dataset
 from ulmfit_fast.storage.both_directions import join, members
@@ -21,16 +23,25 @@ from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import read_config, remove_model, remove_run, save_model
 from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.tasks.dataset import Dataset
-from ulmfit_fast.tasks.labels import Label
+from ulmfit_fast.tasks.labels import Label, shown
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
-from ulmfit_fast.tasks.task import task_type
+from ulmfit_fast.tasks.task import Task, task_type
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.tasks.weak_labels import combine
 from ulmfit_fast.text.tokenizer import DIRECTIONS
 from ulmfit_fast.training.callbacks import Callback, EpochCallback
 from ulmfit_fast.training.config import ClassifierConfig
 from ulmfit_fast.training.history import History
-from ulmfit_fast.training.self_training import BOTH, CLASSIFIER, PROBE, Chosen, Round, SelfTraining, SelfTrainingConfig
+from ulmfit_fast.training.self_training import (
+    AUTO,
+    BOTH,
+    CLASSIFIER,
+    PROBE,
+    Chosen,
+    Round,
+    SelfTraining,
+    SelfTrainingConfig,
+)
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 NAME = "self_train"
@@ -60,6 +71,8 @@ def self_train(
     config: SelfTrainingConfig | None = None,
     classifier_config: ClassifierConfig | None = None,
     *,
+    words: Mapping[Label, str | Sequence[str]] | None = None,
+    templates: Sequence[str] = TEMPLATES,
     weak_labels: Mapping[str, Sequence[Any]] | None = None,
     accuracies: Mapping[str, float] | None = None,
     sample_weight: Any = None,
@@ -82,6 +95,9 @@ def self_train(
             subwords), each of which becomes a model. A folder of both directions is two. None: from scratch.
         config: how labels are taken.
         classifier_config: of each training.
+        words: for each label one word or several that the language model may expect after a text, see ``templates``.
+            The probe then learns from how much it expects them, too.
+        templates: sentences with ``{text}`` and ``{label}``, as ``ZeroShotClassifier`` takes them.
         weak_labels: by the name of a source, a label for each of ``unlabeled``, None where it has none. The first
             training learns from them, too, each text counting as the label is probable.
         accuracies: how often sources are right, as in ``tasks.weak_labels.combine``.
@@ -95,7 +111,8 @@ def self_train(
 
     Raises:
         TypeError, InputError, TrainingDivergedError: as ``finetune_classifier``; a task without confidence (several
-            labels, a number); no unlabelled text; co-training with one model.
+            labels, a number); no unlabelled text; co-training with one model; words that do not name each label, or
+            without a probe to use them.
 
     Source: Yarowsky, 1995 (self-training); Blum and Mitchell, 1998 (co-training); Zou et al., arXiv 1810.07911 (a share
         of each class).
@@ -119,13 +136,23 @@ def self_train(
     weak = None if weak_labels is None else _weak(weak_labels, accuracies, shares, len(more))
     bases_of, folder = [base for base, _ in known], None if output is None else Path(output)
 
-    vectors = [Vectors(base, more, trained_by.precision, progress) for base in _read_first(config, bases_of, weak)]
+    first = _read_first(config, bases_of, weak)
+    each_words = _words_of_each(words, task, first, config)
+    vectors = [
+        Vectors(Features(base, own, templates, precision=trained_by.precision, progress=progress), more)
+        for base, own in zip(first, each_words, strict=True)
+    ]
+    by_probe = config.first == PROBE or (config.first == AUTO and words is not None)
 
-    def train(place: int, number: int, chosen: Chosen | None) -> TrainedClassifier | FirstTeacher:
-        if number or not vectors:
+    probes: dict[int, Teacher] = {}
+
+    def train(place: int, number: int, chosen: Chosen | None) -> TrainedClassifier | Teacher:
+        if not vectors:
             return train_classifier(place, number, weak if chosen is None else chosen)
-        beside = None if config.first == PROBE else train_classifier(place, 0, None)
-        return FirstTeacher(vectors[place], data, task, trained_by.seed, beside)
+        if number == 0:
+            probes[place] = Teacher(vectors[place], data, task, trained_by.seed)
+            return probes[place] if by_probe else probes[place].beside(train_classifier(place, 0, None))
+        return probes[place].beside(train_classifier(place, number, chosen))
 
     def train_classifier(place: int, number: int, taken: Chosen | None) -> TrainedClassifier:
         both = data if taken is None else _joined(data, more, taken, config.labeled_weight)
@@ -140,14 +167,14 @@ def self_train(
         records = [record | {"round": number, "model": place + 1} for record in trained.history.records]
         return replace(trained, history=History(records, trained.history.points))
 
-    def predict(trained: TrainedClassifier | FirstTeacher, rows: np.ndarray) -> np.ndarray:
-        if isinstance(trained, FirstTeacher):
+    def predict(trained: TrainedClassifier | Teacher, rows: np.ndarray) -> np.ndarray:
+        if isinstance(trained, Teacher):
             return trained.predict(rows)
         return activated(trained, [more[row] for row in rows.tolist()], trained_by.precision, progress)
 
-    def score(models: Sequence[TrainedClassifier | FirstTeacher]) -> float | None:
+    def score(models: Sequence[TrainedClassifier | Teacher]) -> float | None:
         assert data.valid is not None
-        classifiers = [each for each in models if not isinstance(each, FirstTeacher)]
+        classifiers = [classifier for each in models if (classifier := _classifier(each)) is not None]
         if not classifiers:
             return None  # a probe cannot be what comes of it
         mean = np.mean([activated(each, data.valid.texts, trained_by.precision, False) for each in classifiers], axis=0)
@@ -161,18 +188,19 @@ def self_train(
             train, predict, lambda trained: trained.task, None if data.valid is None else score, config,
             models=len(bases_of), texts=len(more), shares=shares, seed=trained_by.seed, on_round=on_round,
         ).run()  # fmt: skip
-        # A first teacher is left where no label was sure enough.
-        models = [
-            (each.classifier or train_classifier(place, 0, None)) if isinstance(each, FirstTeacher) else each
-            for place, each in enumerate(models)
-        ]
-        return models, rounds
+        # A probe is left alone where no label was sure enough.
+        kept = [_classifier(each) or train_classifier(place, 0, None) for place, each in enumerate(models)]
+        return kept, rounds
 
     if folder is None:
         return SelfTrained(*run(), [])
     with output_folder(folder, overwrite):
         models, rounds = run()
         return SelfTrained(models, rounds, _write(folder, models, trained_by, config))
+
+
+def _classifier(trained: TrainedClassifier | Teacher) -> TrainedClassifier | None:
+    return trained.classifier if isinstance(trained, Teacher) else trained
 
 
 def _read_first(config: SelfTrainingConfig, bases: Sequence[Base], weak: Chosen | None) -> list[TrainedLanguageModel]:
@@ -185,6 +213,26 @@ def _read_first(config: SelfTrainingConfig, bases: Sequence[Base], weak: Chosen 
             "give language models and no weak labels, or first 'classifier'"
         )
     return language_models if possible and config.first != CLASSIFIER else []
+
+
+def _words_of_each(
+    words: Mapping[Label, str | Sequence[str]] | None, task: Task, first: Sequence[TrainedLanguageModel],
+    config: SelfTrainingConfig,
+) -> list[Mapping[Label, str | Sequence[str]] | None]:  # fmt: skip
+    """The words for each language model that labels first: a backward one cannot say what comes after a text."""
+    if words is None:
+        return [None] * len(first)
+    if not first:
+        raise InputError(
+            f"{NAME}: words are for a probe, and none labels first; give language models, no weak labels, and first "
+            f"{PROBE!r} or {AUTO!r}"
+        )
+    if set(words) != set(task.labels):
+        raise InputError(f"{NAME}: words must name each label ({shown(task.labels)}) and no other, got {shown(words)}")
+    forward = [base.tokenizer.direction == "forward" for base in first]
+    if not any(forward):
+        raise InputError(f"{NAME}: words need a forward language model; these read texts from their end")
+    return [words if reads else None for reads in forward]
 
 
 def _of_round(config: ClassifierConfig, number: int, how: SelfTrainingConfig) -> ClassifierConfig:

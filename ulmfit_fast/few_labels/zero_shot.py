@@ -105,6 +105,17 @@ class ZeroShotClassifier:
         each = [self.task_.activate(torch.from_numpy(own)).numpy() for own in scores]
         return np.mean(each, axis=0).astype(np.float32)
 
+    def evidence(self, texts: Sequence[str]) -> np.ndarray:
+        """How much more probable than the mean label each label is, float64 [len(texts), len(classes_)].
+
+        A logarithm in nats, the mean of the templates, without calibration: features of another classifier.
+        """
+        given = as_texts(NAME, texts)
+        if not given:
+            return np.empty((0, len(self.classes_)))
+        scores = self._scores(given).mean(0)
+        return np.asarray(scores - scores.mean(1, keepdims=True))
+
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """The most probable label of each text."""
         return self.task_.decode(self.predict_proba(texts))

@@ -1,79 +1,77 @@
-"""Who labels first in self-training: a probe of the language model, a trained classifier, or both."""
+"""Who labels texts in self-training, where there is a language model: a probe of it, alone or beside a classifier."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
+from ulmfit_fast.few_labels.features import Features
 from ulmfit_fast.few_labels.probe import Probe
-from ulmfit_fast.inference.pooled_vectors import language_model_vectors
 from ulmfit_fast.inference.prediction import predict_probabilities
 from ulmfit_fast.tasks.dataset import Dataset
 from ulmfit_fast.tasks.task import Task
-from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
+from ulmfit_fast.training.trained import TrainedClassifier
 
 READ_FOR_DEVIATION = 3_000  # unlabelled texts that say by how much each feature varies
 
 
 class Vectors:
-    """Pooled vectors of unlabelled texts, each text read once, when it is first asked for.
+    """Features of unlabelled texts, each text read once, when it is first asked for.
 
     Args:
-        language_model: reads them.
+        features: reads them.
         texts: all of them.
-        precision: "float32" or "bfloat16".
-        progress: show a bar.
     """
 
-    def __init__(
-        self, language_model: TrainedLanguageModel, texts: Sequence[str], precision: str = "float32",
-        progress: bool = False,
-    ) -> None:  # fmt: skip
-        self.language_model, self.texts, self.precision, self.progress = language_model, texts, precision, progress
+    def __init__(self, features: Features, texts: Sequence[str]) -> None:
+        self.features, self.texts = features, texts
         self._read: dict[int, np.ndarray] = {}
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """float32 [len(rows), 3 E] of the texts at these places."""
+        """float32 [len(rows), F] of the texts at these places."""
         new = [row for row in rows.tolist() if row not in self._read]
         if new:
-            self._read.update(zip(new, self.read([self.texts[row] for row in new]), strict=True))
+            self._read.update(zip(new, self.features.read([self.texts[row] for row in new]), strict=True))
         return np.stack([self._read[row] for row in rows.tolist()])
 
-    def read(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [len(texts), 3 E] of any texts."""
-        trained = self.language_model
-        return language_model_vectors(
-            trained.model, trained.tokenizer, texts, progress=self.progress, precision=self.precision
-        )
 
-
-class FirstTeacher:
-    """A probe, alone or beside a classifier, as teacher of unlabelled texts.
+class Teacher:
+    """What labels unlabelled texts: a probe, alone or beside a classifier.
 
     Args:
         vectors: of the unlabelled texts.
         data: the labelled ones.
         task: with one label a text.
         seed: draws the unlabelled texts that the probe is fitted with.
-        classifier: trained on the labelled texts; None: the probe alone.
+
+    Attributes:
+        classifier: labels together with the probe; None: the probe alone.
     """
 
-    def __init__(
-        self, vectors: Vectors, data: Dataset, task: Task, seed: int, classifier: TrainedClassifier | None = None
-    ) -> None:
-        self.vectors, self.task, self.classifier = vectors, task, classifier
+    def __init__(self, vectors: Vectors, data: Dataset, task: Task, seed: int) -> None:
+        self.vectors, self.task = vectors, task
+        self.classifier: TrainedClassifier | None = None
         like = np.random.default_rng(seed).permutation(len(vectors.texts))[:READ_FOR_DEVIATION]
         targets = task.encode(data.labels or [], "labels")
-        self.probe = Probe(vectors.read(data.texts), targets, task, data.weights, vectors.of(like))
+        self.probe = Probe(
+            vectors.features.read(data.texts), targets, task, data.weights, vectors.of(like), vectors.features.emphasis
+        )
+
+    def beside(self, classifier: TrainedClassifier) -> Teacher:
+        """The same probe, together with this classifier."""
+        both = copy(self)
+        both.classifier = classifier
+        return both
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Probabilities of the texts at these places, float32 [len(rows), K]."""
         probe = self.probe.predict(self.vectors.of(rows))
         if self.classifier is None:
             return probe
-        texts = [self.vectors.texts[row] for row in rows.tolist()]
-        return evenly(probe, activated(self.classifier, texts, self.vectors.precision, self.vectors.progress))
+        texts, features = [self.vectors.texts[row] for row in rows.tolist()], self.vectors.features
+        return evenly(probe, activated(self.classifier, texts, features.precision, features.progress))
 
 
 def activated(trained: TrainedClassifier, texts: Sequence[str], precision: str, progress: bool) -> np.ndarray:
