@@ -48,7 +48,9 @@ def _setting(argument: str) -> tuple[str, Any]:
 def benchmark(data: DataSet, options: argparse.Namespace, arguments: list[str]) -> int:
     """Runs what has no result yet and appends its lines; returns how many runs failed."""
     path, common, failed = options.results / f"{options.data_set}.jsonl", circumstances(arguments), 0
-    given = Options(dict(options.set), data.language, tuple(options.lm), tuple(options.pretrained), options.cache)
+    given = Options(
+        dict(options.set), data.language, options.data_set, tuple(options.lm), tuple(options.pretrained), options.cache
+    )
     settings = {model: settings_of(model, given, options.read) for model in options.models}
     known = results.read(path)
     for labels in (len(data.labels) if n == "all" else int(n) for n in options.labels):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,30 +18,13 @@ import numpy as np
 from benchmarks.accuracy.active_learning import C, Study
 from benchmarks.accuracy.data import load
 from benchmarks.accuracy.draws import draw_rows
+from benchmarks.accuracy.label_words import TEMPLATES, words_of
 from benchmarks.accuracy.models.logistic import fit_logistic
 from benchmarks.accuracy.scores import SCORES
 from ulmfit_fast import TrainedLanguageModel
 from ulmfit_fast.few_labels.zero_shot import CALIBRATIONS, ZeroShotClassifier
 
-TEMPLATES: dict[str, list[list[str]]] = {
-    "imdb": [
-        ["{text} It was {label}."], ["{text} In short, the film is {label}."], ["A {label} film. {text}"],
-        ["{text} It was {label}.", "{text} In short, the film is {label}.", "A {label} film. {text}"],
-    ],
-    "topics": [["{text} This is about {label}."], ["A text about {label}: {text}"], ["In {label}, {text}"]],
-}  # fmt: skip
-WORDS: dict[str, Mapping[str, Sequence[str]]] = {
-    "imdb": {
-        "pos": ["great", "good", "wonderful", "excellent", "beautiful"],
-        "neg": ["bad", "terrible", "awful", "poor", "boring"],
-    },
-}
 LABELS = (10, 20, 50, 100, 200, 400)
-
-
-def words_of(name: str, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """The topics' names are their words."""
-    return WORDS.get(name) or {label: [label] for label in sorted(set(labels))}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,6 +39,7 @@ class Options:
     Args:
         settings: by name, the model's own; one that it does not know is an error.
         language: of the texts, "en" or "zh".
+        data_set: its name.
         lm: folders of language models that were fine-tuned on the task's texts.
         pretrained: folders of language models that were not.
         cache: folder for what can be computed once.
@@ -46,6 +47,7 @@ class Options:
 
     settings: dict[str, Any] = field(default_factory=dict)
     language: str = "en"
+    data_set: str = ""
     lm: tuple[Path, ...] = ()
     pretrained: tuple[Path, ...] = ()
     cache: Path = Path("build/accuracy")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.accuracy.label_words import template_of, words_of
 from benchmarks.accuracy.models import Options, Probabilities
 from benchmarks.accuracy.runs import weights_checksum
 from ulmfit_fast import (
@@ -85,11 +86,14 @@ def _settings_of(prefix: str, options: Options) -> tuple[dict[str, Any], Options
 class OursSelfTrained(Ours):
     """With ``self_train``: all language models label together, and ``members`` means nothing.
 
-    Settings: those of ``Ours``, and any field of SelfTrainingConfig with "self." before it.
+    Settings: those of ``Ours``; any field of SelfTrainingConfig with "self." before it; words (1: the probe that labels
+    first knows how much the language model expects each label's words after a text).
     """
 
     def __init__(self, options: Options) -> None:
         own, rest = _settings_of("self.", options)
+        self.words = bool(rest.settings.pop("words", 0))
+        self.data_set = options.data_set
         super().__init__(rest)
         self.self_training = SelfTrainingConfig(**own)
 
@@ -97,8 +101,11 @@ class OursSelfTrained(Ours):
         known = set(texts)
         more = [text for text in unlabeled() if text not in known]
         config = ClassifierConfig(**self.config, seed=seed * 100)
+        by_words: dict[str, Any] = {}
+        if self.words:
+            by_words = {"words": words_of(self.data_set, labels), "templates": template_of(self.data_set)}
         self.trained = self_train(
-            texts, labels, more, list(self.folders), self.self_training, config, progress=False
+            texts, labels, more, list(self.folders), self.self_training, config, progress=False, **by_words
         ).models
         self.classes = [str(label) for label in self.trained[0].labels]
 
