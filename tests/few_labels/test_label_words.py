@@ -13,11 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from tests.cli.command_line import assert_one_line
-from tests.tiny import CLASSIFY, PRETRAIN
+from tests.tiny import CLASSIFY, FINETUNE, PRETRAIN
 from ulmfit_fast import (
     InputError,
     SelfTrainingConfig,
     TrainedLanguageModel,
+    ULMFiTClassifier,
     ULMFiTVectorizer,
     pretrain_lm,
     self_train,
@@ -93,6 +94,24 @@ def test_a_backward_model_labels_without_words(model: TrainedLanguageModel) -> N
     assert len(found.models) == 2
     with pytest.raises(InputError, match="words need a forward language model"):
         self_train(FEW, FEW_LABELS, MORE, backward, config, quick, **options)  # type: ignore[arg-type]
+
+
+def test_the_estimator_hands_words_on(model: TrainedLanguageModel, tmp_path: Path) -> None:
+    save_model(tmp_path / "lm", model.model, model.tokenizer)
+    quick, how = replace(CLASSIFY, epochs=1), SelfTrainingConfig(rounds=1, share=1.0)
+    stage_two = replace(FINETUNE, epochs=1, lr=1e-6)
+    for direction, directions in ((None, 1), ("both", 2)):
+        pretrained = None if direction else tmp_path / "lm"
+        estimator = ULMFiTClassifier(
+            pretrained, pretrain_config=replace(PRETRAIN, drop_mult=0.0), finetune_config=stage_two,
+            classifier_config=quick, self_training=how, direction=direction, progress=False,
+        )  # fmt: skip
+        estimator.fit(FEW, FEW_LABELS, MORE * 4, words=WORDS if direction is None else {"d": "sun", "n": "moon"})
+        assert len(estimator._members()) == directions
+        rounds = {record["round"] for record in estimator.history_.records if "round" in record}
+        assert rounds == {1}
+    with pytest.raises(InputError, match="words are for self-training"):
+        ULMFiTClassifier(tmp_path / "lm", progress=False).fit(FEW, FEW_LABELS, words=WORDS)
 
 
 def test_what_is_refused(model: TrainedLanguageModel) -> None:

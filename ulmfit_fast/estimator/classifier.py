@@ -117,6 +117,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         sample_weight: Any = None,
         valid_texts: Iterable[str] | None = None,
         valid_labels: Iterable[Any] | None = None,
+        words: Mapping[Any, str | Sequence[str]] | None = None,
     ) -> ULMFiTClassifier:
         """Train on ``texts`` and their ``labels``.
 
@@ -128,6 +129,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
             sample_weight: what each text counts in the classifier's loss, numbers [len(texts)]; None: all alike.
             valid_texts, valid_labels: to choose the classifier's best epoch by, and to calibrate; without them the last
                 epoch is kept.
+            words: for each label one word or several that may stand for it, see ``self_train``; for self-training.
 
         Raises:
             TypeError: something among the texts that is no text.
@@ -146,12 +148,16 @@ class ULMFiTClassifier(HubMethods, Predicts):
         more = as_texts(NAME, unlabeled, "unlabeled") if unlabeled is not None else []
         if self.self_training is not None and not more:
             raise InputError(f"{NAME}: self_training needs texts without labels; give fit some as unlabeled")
+        if words is not None and self.self_training is None:
+            raise InputError(f"{NAME}: words are for self-training; set self_training=SelfTrainingConfig(), or use a "
+                             "ULMFiTVectorizer with words")  # fmt: skip
         bases: Iterable[TrainedClassifier | TrainedLanguageModel] = (
             self._members() if goes_on else self._language_models([*data.texts, *more])
         )
         fitted: list[TrainedClassifier] = []
         for base in bases:
-            trained = self._train(data, more, base, config, weights)
+            second = bool(fitted)  # which is backward, and cannot say what comes after a text
+            trained = self._train(data, more, base, config, weights, None if second else words)
             fitted.append(replace(trained, history=History(base.history.records + trained.history.records)))
         self._as_table = is_table(labels)
         self._take(fitted)
@@ -159,7 +165,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
 
     def _train(
         self, data: Dataset, more: list[str], base: TrainedLanguageModel | TrainedClassifier, config: ClassifierConfig,
-        class_weight: Mapping[Label, float] | None,
+        class_weight: Mapping[Label, float] | None, words: Mapping[Any, str | Sequence[str]] | None,
     ) -> TrainedClassifier:  # fmt: skip
         """Stage three, once or in rounds."""
         options: dict[str, Any] = {
@@ -169,7 +175,9 @@ class ULMFiTClassifier(HubMethods, Predicts):
         }  # fmt: skip
         if self.self_training is None:
             return finetune_classifier(data.texts, data.labels or [], base, config, **options)
-        return self_train(data.texts, data.labels or [], more, base, self.self_training, config, **options).models[0]
+        return self_train(
+            data.texts, data.labels or [], more, base, self.self_training, config, words=words, **options
+        ).models[0]
 
     def _classifier_config(self) -> tuple[ClassifierConfig, Mapping[Label, float] | None]:
         """The configuration, and the weights of classes that are not a matter of it."""
