@@ -133,5 +133,7 @@ def test_the_command(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert list(pd.read_json(tmp_path / "first.jsonl", lines=True).columns) == ["row", "text", "label", "score"]
     assert main([*arguments, *lm, "--overwrite", "--strategy", "margin"]) == 2
     assert_one_line(capsys, "there is none yet")
-    assert main([*arguments, "--model", str(models / "clf"), "--output", str(output)]) == 2
+    assert main([*arguments, *clf[:2], "--output", str(tmp_path / "last.csv")]) == 0
+    assert "by margin" in capsys.readouterr().out
+    assert main([*arguments, *clf[:2], "--output", str(output)]) == 2
     assert_one_line(capsys, "exists; choose another file or pass --overwrite")

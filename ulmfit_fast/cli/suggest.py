@@ -17,6 +17,8 @@ from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.few_labels.active_learning import (
     BOTH,
+    K_MEANS,
+    MARGIN,
     RANDOM,
     SPREAD,
     STRATEGIES,
@@ -49,9 +51,10 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 @click.option("--overwrite", is_flag=True, help="replace the output file")
 @click.option("--count", default=50, type=click.IntRange(min=1), show_default=True, help="texts to suggest")
 @click.option(
-    "--strategy", default="k-means++", type=click.Choice(STRATEGIES), show_default=True,
+    "--strategy", type=click.Choice(STRATEGIES),
     help="entropy, margin: what the classifier is least sure of; disagreement: of several classifiers; core-set, "
-    "k-means++: texts unlike each other and unlike labelled ones; margin-spread: unsure and unlike each other",
+    "k-means++: texts unlike each other and unlike labelled ones; margin-spread: unsure and unlike each other  "
+    "[default: margin with a classifier, k-means++ with a language model or where numbers are predicted]",
 )  # fmt: skip
 @click.option(
     "--labeled", multiple=True, type=Path,
@@ -69,7 +72,7 @@ from ulmfit_fast.text.tokenizer import Tokenizer
 @device_option
 @options.sample_seed
 def suggest_command(
-    source: Path, folders: tuple[Path, ...], output: Path, overwrite: bool, count: int, strategy: str,
+    source: Path, folders: tuple[Path, ...], output: Path, overwrite: bool, count: int, strategy: str | None,
     labeled: tuple[Path, ...], label_column: str, reading: ReadOptions, max_texts: int | None, batch_size: int,
     device: str, seed: int,
 ) -> None:  # fmt: skip
@@ -87,6 +90,7 @@ def suggest_command(
     reader = _Reader.load(folders, device, batch_size)
     task = reader.task
     tells = task is not None and not task.predicts_numbers  # of numbers nobody knows how unsure they are
+    strategy = strategy or (MARGIN if tells else K_MEANS)
     if task is not None and not tells and strategy not in (*SPREAD, RANDOM):
         raise InputError(f"--strategy {strategy}: the task {task.type} tells no uncertainty; use {SPREAD[0]}")
     pool, rows, known = _split(source, reading, label_column)

@@ -16,8 +16,9 @@ import numpy as np
 
 from ulmfit_fast.core.errors import InputError
 
-UNSURE = ("entropy", "margin", "disagreement")  # by what is predicted
-SPREAD = ("core-set", "k-means++")  # by the vectors alone
+MARGIN, K_MEANS = "margin", "k-means++"
+UNSURE = ("entropy", MARGIN, "disagreement")  # by what is predicted
+SPREAD = ("core-set", K_MEANS)  # by the vectors alone
 BOTH = ("margin-spread",)
 RANDOM = "random"
 STRATEGIES = (*BOTH, *UNSURE, *SPREAD, RANDOM)
