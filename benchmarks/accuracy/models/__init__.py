@@ -63,6 +63,7 @@ class Options:
 MODELS: dict[str, tuple[str, str, str]] = {
     "tfidf": ("tfidf", "TfidfCV", "TF-IDF + logistic regression, C by cross-validation"),
     "tfidf-c10": ("tfidf", "TfidfC10", "TF-IDF + logistic regression, C = 10"),
+    "tfidf-words": ("tfidf", "TfidfWords", "TF-IDF and counts of the labels' words + logistic regression, C = 10"),
     "fasttext": ("fasttext", "FastText", "fastText, word 2-grams"),
     "wordllama": ("wordllama", "WordLlama", "wordllama vectors + logistic regression"),
     "minilm": ("minilm", "MiniLMLogistic", "MiniLM vectors + logistic regression"),
