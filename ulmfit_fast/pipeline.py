@@ -29,6 +29,7 @@ from ulmfit_fast.text.token_file import TokenArray
 from ulmfit_fast.text.tokenizer import Tokenizer
 from ulmfit_fast.text.unknown_tokens import warn_of_unknown
 from ulmfit_fast.training.beginning import (
+    check_head,
     data_and_task,
     in_direction_of,
     load_base,
@@ -194,7 +195,9 @@ def finetune_classifier(
         "finetune_classifier", texts, labels, config, class_weight, known, weights=sample_weight,
         valid_texts=valid_texts, valid_labels=valid_labels,
     )  # fmt: skip
-    config = with_head_of(config.for_texts(len(data.texts)), base, task)
+    asked = config.for_texts(len(data.texts))
+    config = with_head_of(asked, base, task)
+    check_head("finetune_classifier", asked, config)
     config, tokenizer, sizes = settle_encoder("finetune_classifier", base, config, data.texts)
     (model,) = new_classifiers(base, [task], [config], sizes, generators)
     expects = base.model if isinstance(base, TrainedLanguageModel) else None

@@ -60,8 +60,8 @@ def test_vectors_are_read_once(models: Path, monkeypatch: pytest.MonkeyPatch) ->
     vectors = Vectors(Features(trained), MORE)
     assert np.array_equal(vectors.of(np.array([4, 1])), expected[[4, 1]])
     read: list[str] = []
-    plain = vectors.features.read
-    monkeypatch.setattr(vectors.features, "read", lambda texts: (read.extend(texts), plain(texts))[1])
+    plain = vectors.read
+    monkeypatch.setattr(vectors, "read", lambda texts: (read.extend(texts), plain(texts))[1])
     assert np.array_equal(vectors.of(np.arange(6)), expected)
     assert read == [MORE[i] for i in (0, 2, 3, 5)]
 

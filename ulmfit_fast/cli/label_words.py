@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.few_labels.zero_shot import TEMPLATES
+from ulmfit_fast.few_labels.label_words import TEMPLATES
 from ulmfit_fast.tasks.labels import Label, shown
 
 
@@ -32,7 +32,7 @@ def parse_label_words(given: tuple[str, ...]) -> dict[Label, tuple[str, ...]]:
     """The words of each label. InputError for one without words, or twice."""
     found: dict[Label, tuple[str, ...]] = {}
     for each in given:
-        label, equals, words = each.partition("=")
+        label, equals, words = (part.strip() for part in each.partition("="))
         if not equals or not label or not words:
             raise InputError(f"--label {shown(each)}: give LABEL=WORD,WORD,..., such as pos=great,wonderful")
         if label in found:

@@ -180,6 +180,7 @@ _AS_TYPED = {
     "language_model": "model",
     "page": "report",
     "json_file": "json",
+    "templates": "template",
 }
 
 

@@ -41,7 +41,9 @@ from ulmfit_fast.training.self_training import Round, SelfTrainingConfig
     help="column of --unlabeled with labels of another source, or nothing where it has none; =0.8: it is right 8 times "
     "of 10; without it that is found by how three sources or more agree",
 )  # fmt: skip
-@label_words(required=False, use="; what labels first then knows how much the language model expects them")
+@label_words(
+    required=False, use="; a probe then learns from how much the language model expects them, and labels first"
+)
 @click.option("--valid", type=Path, help="table to measure on; the best epoch and the best round are kept")
 @click.option(
     "--valid-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -62,15 +64,18 @@ def self_train_command(
 ) -> None:  # fmt: skip
     """Train a classifier on labels, and on its own.
 
-    A first classifier is trained on a labelled TABLE. Then, --rounds times, the classifier labels the texts of
-    --unlabeled, and new ones are trained on TABLE and the labels that it is sure of. The other options are those of
-    train.
+    A probe of the language model and a classifier learn from a labelled TABLE (see --first). Then, --rounds times, they
+    label the texts of --unlabeled, and a new classifier is trained on TABLE and the labels that they are sure of. It
+    takes the last one's place. The other options are those of train.
 
     Fine-tune the language model on all texts first (finetune-lm): it gives most of what unlabelled texts can give.
     """
     if bases:
         options.refuse_given(OF_A_NEW_MODEL, f"the model {bases[0]} has settled it; leave it out")
     options.refuse_unused_rates(config)
+    words = parse_label_words(labels) or None
+    if words is None:
+        options.refuse_given(("templates",), "no --label has words to put into it")
     check_output_folder(output, overwrite)
     options.refuse_unused_reading(reading, source, *unlabeled, valid)
     tables = LabelledTables(source, reading, label_columns, max_texts, valid, valid_fraction)
@@ -78,7 +83,7 @@ def self_train_command(
     texts, weak, right = _read_unlabeled(unlabeled, reading, weak_columns)
     trained = self_train(
         documents.texts, documents.labels or [], texts, bases or None, how, config,
-        words=parse_label_words(labels) or None, templates=templates, weak_labels=weak or None, accuracies=right,
+        label_words=words, templates=templates if words else None, weak_labels=weak or None, accuracies=right,
         valid_texts=None if held_out is None else held_out.texts,
         valid_labels=None if held_out is None else held_out.labels,
         output=output, overwrite=overwrite, on_epoch=print_epoch,

@@ -16,7 +16,8 @@ from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.estimator.configured import CONFIGURATIONS, NAME, parameters_of
 from ulmfit_fast.estimator.directions import BOTH, Pretrained, beginnings
 from ulmfit_fast.estimator.predicts import Predicts
-from ulmfit_fast.few_labels.self_train import self_train
+from ulmfit_fast.few_labels.label_words import LabelWords
+from ulmfit_fast.few_labels.self_train import check_words_have_a_use, self_train
 from ulmfit_fast.interop.hub_methods import HubMethods
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, finetune_lm, labelled_dataset, pretrain_lm
@@ -117,7 +118,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         sample_weight: Any = None,
         valid_texts: Iterable[str] | None = None,
         valid_labels: Iterable[Any] | None = None,
-        words: Mapping[Any, str | Sequence[str]] | None = None,
+        label_words: LabelWords | None = None,
     ) -> ULMFiTClassifier:
         """Train on ``texts`` and their ``labels``.
 
@@ -129,7 +130,8 @@ class ULMFiTClassifier(HubMethods, Predicts):
             sample_weight: what each text counts in the classifier's loss, numbers [len(texts)]; None: all alike.
             valid_texts, valid_labels: to choose the classifier's best epoch by, and to calibrate; without them the last
                 epoch is kept.
-            words: for each label one word or several that may stand for it, see ``self_train``; for self-training.
+            label_words: for each label one word or several that stand for it, as in ``self_train``; for self-training.
+                Of both directions the forward model has them.
 
         Raises:
             TypeError: something among the texts that is no text.
@@ -148,16 +150,20 @@ class ULMFiTClassifier(HubMethods, Predicts):
         more = as_texts(NAME, unlabeled, "unlabeled") if unlabeled is not None else []
         if self.self_training is not None and not more:
             raise InputError(f"{NAME}: self_training needs texts without labels; give fit some as unlabeled")
-        if words is not None and self.self_training is None:
-            raise InputError(f"{NAME}: words are for self-training; set self_training=SelfTrainingConfig(), or use a "
-                             "ULMFiTVectorizer with words")  # fmt: skip
+        if label_words is not None:
+            if self.self_training is None:
+                raise InputError(
+                    f"{NAME}: label_words are for self-training; set self_training=SelfTrainingConfig(), or use a "
+                    "ULMFiTVectorizer with label_words"
+                )
+            check_words_have_a_use(NAME, label_words, data.labels or [], self.self_training)
         bases: Iterable[TrainedClassifier | TrainedLanguageModel] = (
             self._members() if goes_on else self._language_models([*data.texts, *more])
         )
         fitted: list[TrainedClassifier] = []
         for base in bases:
             second = bool(fitted)  # which is backward, and cannot say what comes after a text
-            trained = self._train(data, more, base, config, weights, None if second else words)
+            trained = self._train(data, more, base, config, weights, None if second else label_words)
             fitted.append(replace(trained, history=History(base.history.records + trained.history.records)))
         self._as_table = is_table(labels)
         self._take(fitted)
@@ -165,7 +171,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
 
     def _train(
         self, data: Dataset, more: list[str], base: TrainedLanguageModel | TrainedClassifier, config: ClassifierConfig,
-        class_weight: Mapping[Label, float] | None, words: Mapping[Any, str | Sequence[str]] | None,
+        class_weight: Mapping[Label, float] | None, label_words: LabelWords | None,
     ) -> TrainedClassifier:  # fmt: skip
         """Stage three, once or in rounds."""
         options: dict[str, Any] = {
@@ -176,7 +182,7 @@ class ULMFiTClassifier(HubMethods, Predicts):
         if self.self_training is None:
             return finetune_classifier(data.texts, data.labels or [], base, config, **options)
         return self_train(
-            data.texts, data.labels or [], more, base, self.self_training, config, words=words, **options
+            data.texts, data.labels or [], more, base, self.self_training, config, label_words=label_words, **options
         ).models[0]
 
     def _classifier_config(self) -> tuple[ClassifierConfig, Mapping[Label, float] | None]:

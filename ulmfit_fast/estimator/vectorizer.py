@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.few_labels.features import Features
-from ulmfit_fast.few_labels.zero_shot import TEMPLATES
+from ulmfit_fast.few_labels.label_words import LabelWords
 from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.training.trained import TrainedLanguageModel
@@ -25,22 +25,23 @@ NAME = "ULMFiTVectorizer"
 class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
     """Texts of any length as vectors: the last, largest and mean state of a language model's top layer.
 
-    Nothing is trained: each text is read once. With tens or hundreds of labels a linear classifier on these vectors may
+    Nothing is trained: texts are read. With tens or hundreds of labels a linear classifier on these vectors may
     be better than a fine-tuned one, and takes seconds:
     ``make_pipeline(ULMFiTVectorizer("lm-reviews/"), LogisticRegression(C=0.01))``. A language model that was fine-tuned
     on such texts (``finetune_lm``) is much better at it than one that was not.
 
     With words for the labels a vector has a feature more for each label: how much the language model expects its words
     in a sentence after the text. A good language model knows more that way than a hundred labels tell:
-    ``ULMFiTVectorizer("lm-reviews/", words={"pos": ["great", "good"], "neg": ["bad", "awful"]})``.
+    ``ULMFiTVectorizer("lm-reviews/", label_words={"pos": ["great", "good"], "neg": ["bad", "awful"]})``. Texts are then
+    read once more for each template, in float32.
 
     Args:
         language_model: its folder, the name of an installed one ("en"), or a ``TrainedLanguageModel``.
         standardize: ``fit`` learns each feature's mean and deviation, and ``transform`` takes the mean off and divides
             by the deviation. Give ``fit`` unlabelled texts, too, if there are any: few texts know the deviation badly.
             What words say is then multiplied by 10: a regression that pulls its weights to zero should learn it first.
-        words: for each label one word or several; needs a forward language model.
-        templates: sentences with ``{text}`` and ``{label}``, for ``words``. Several are read one after the other.
+        label_words: for each label one word or several; needs a forward language model.
+        templates: sentences with ``{text}`` and ``{label}`` for these words. None: "{text} It was {label}."
         batch_size: texts at a time. It does not change the result.
         precision: "float32" or "bfloat16" (autocast).
         progress: show a bar on a terminal.
@@ -52,12 +53,12 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
 
     def __init__(
         self, language_model: str | Path | TrainedLanguageModel = "en", *, standardize: bool = True,
-        words: Mapping[Any, str | Sequence[str]] | None = None, templates: Sequence[str] = TEMPLATES,
+        label_words: LabelWords | None = None, templates: Sequence[str] | None = None,
         batch_size: int = 64, precision: str = "float32", progress: bool = False,
     ) -> None:  # fmt: skip
         self.language_model = language_model
         self.standardize = standardize
-        self.words = words
+        self.label_words = label_words
         self.templates = templates
         self.batch_size = batch_size
         self.precision = precision
@@ -67,8 +68,8 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
         """Load the language model and, with ``standardize``, read the texts. ``labels`` mean nothing here.
 
         Raises:
-            TypeError: something among the texts that is no text.
-            InputError: no text, an unusable language model.
+            TypeError: something among the texts or the words that is no text.
+            InputError: no text, an unusable language model; words, or templates, that it cannot use.
         """
         self._fit(texts)
         return self
@@ -80,7 +81,7 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
         return self.transform(documents) if vectors is None else self._scaled(vectors)
 
     def transform(self, texts: Iterable[str]) -> np.ndarray:
-        """The vectors, float32 [len(texts), 3 E], with ``words`` a column more for each label.
+        """The vectors, float32 [len(texts), 3 E], with ``label_words`` a column more for each label.
 
         No text's vector depends on the other ones given here.
 
@@ -108,10 +109,7 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
         else:
             self.language_model_ = TrainedLanguageModel.load(find_pretrained(given))
             self.language_model_.model.to(choose_device("auto"))
-        self._features = Features(
-            self.language_model_, self.words, self.templates, batch_size=self.batch_size, precision=self.precision,
-            progress=self.progress,
-        )  # fmt: skip
+        self._features = Features(self.language_model_, self.label_words, self.templates, caller=NAME)
         if not self.standardize:
             return None
         vectors = self._read(documents)
@@ -121,7 +119,7 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
         return vectors
 
     def _read(self, texts: list[str]) -> np.ndarray:
-        return self._features.read(texts)
+        return self._features.read(texts, self.batch_size, self.precision, self.progress)
 
     def _scaled(self, vectors: np.ndarray) -> np.ndarray:
         return ((vectors - self.mean_) / self.scale_).astype(np.float32)

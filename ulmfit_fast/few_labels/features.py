@@ -5,17 +5,18 @@ Its pooled states, and, where words for the labels are known, which of them it e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from ulmfit_fast.few_labels.zero_shot import TEMPLATES, ZeroShotClassifier
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.few_labels.label_words import TEMPLATES, LabelWords, check_label_words, check_templates, known_words
+from ulmfit_fast.few_labels.zero_shot import ZeroShotClassifier
 from ulmfit_fast.inference.pooled_vectors import language_model_vectors
 from ulmfit_fast.training.trained import TrainedLanguageModel
 
-# How many times larger than a pooled feature's a word's deviation is, so that the pull to zero hardly holds it back. On
-# IMDb 30 was better than 10 with 20 labels, by 0.011, no better with 100, and worse by 0.001 with 500.
+# By so much a label's deviation is larger than a pooled feature's: the pull to zero hardly holds it back. On IMDb 30 was
+# better than 10 with 20 labels, by 0.011, no better with 100, and worse by 0.001 with 500.
 EMPHASIS = 10.0
 
 
@@ -24,46 +25,53 @@ class Features:
 
     Args:
         language_model: what ``pretrain_lm`` or ``finetune_lm`` returned.
-        words: for each label one word or several, as ``ZeroShotClassifier`` takes them; None: pooled states alone.
-        templates: each with ``{text}`` and ``{label}``.
-        batch_size: texts at a time; it does not change the result.
-        precision: of the pooled states, "float32" or "bfloat16".
-        progress: show bars.
+        label_words: for each label one word or several; None: pooled states alone.
+        templates: each with ``{text}`` and ``{label}``; None: ``TEMPLATES``.
+        caller: named in messages.
 
     Attributes:
         emphasis: float64 [F], by what to multiply the features once their deviation is one.
         names: of the features.
 
     Raises:
-        InputError: words or templates that ``ZeroShotClassifier`` refuses.
+        TypeError, InputError: as ``check_label_words``, ``check_templates`` and ``known_words``; templates alone.
     """
 
     def __init__(
-        self, language_model: TrainedLanguageModel, words: Mapping[Any, str | Sequence[str]] | None = None,
-        templates: Sequence[str] = TEMPLATES, *, batch_size: int = 64, precision: str = "float32",
-        progress: bool = False,
+        self, language_model: TrainedLanguageModel, label_words: LabelWords | None = None,
+        templates: Sequence[str] | None = None, *, caller: str = "Features",
     ) -> None:  # fmt: skip
-        self.language_model, self.batch_size = language_model, batch_size
-        self.precision, self.progress = precision, progress
-        self._by_words = None if words is None else ZeroShotClassifier(
-            language_model, words, templates, "none", batch_size=batch_size, progress=progress
-        )  # fmt: skip
+        self.language_model = language_model
+        self._by_words: ZeroShotClassifier | None = None
+        if label_words is not None:
+            words = known_words(caller, check_label_words(caller, "label_words", label_words), language_model.tokenizer)
+            given = check_templates(caller, TEMPLATES if templates is None else templates)
+            self._by_words = ZeroShotClassifier(language_model, words, given, "none")
+        elif templates is not None:
+            raise InputError(f"{caller}: templates do nothing without label_words; give both or neither")
         pooled = language_model.model.encoder.config.embedding_size
         labels = [] if self._by_words is None else list(self._by_words.classes_)
         self.emphasis = np.concatenate([np.ones(3 * pooled), np.full(len(labels), EMPHASIS)])
         self.names = [f"{part}{i}" for part in ("last", "maximum", "mean") for i in range(pooled)]
         self.names += [f"words_{label}" for label in labels]
 
-    def read(self, texts: Sequence[str]) -> np.ndarray:
+    def read(
+        self, texts: Sequence[str], batch_size: int = 64, precision: str = "float32", progress: bool = False
+    ) -> np.ndarray:
         """float32 [len(texts), F], of each text its pooled states [3 E] and with words the evidence for each label [K].
+
+        Args:
+            texts: of any length.
+            batch_size: texts at a time; it does not change the result.
+            precision: of the pooled states, "float32" or "bfloat16"; words are scored in float32.
+            progress: show bars.
 
         Raises:
             InputError: the model computes NaN.
         """
         trained, given = self.language_model, list(texts)
-        pooled = language_model_vectors(
-            trained.model, trained.tokenizer, given, self.batch_size, self.progress, self.precision
-        )
+        pooled = language_model_vectors(trained.model, trained.tokenizer, given, batch_size, progress, precision)
         if self._by_words is None:
             return pooled
+        self._by_words.batch_size, self._by_words.progress = batch_size, progress
         return np.concatenate([pooled, self._by_words.evidence(given).astype(np.float32)], axis=1)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.few_labels.features import Features
+from ulmfit_fast.few_labels.label_words import LabelWords, words_of_labels
 from ulmfit_fast.few_labels.teacher import Teacher, Vectors, activated
-from ulmfit_fast.few_labels.zero_shot import TEMPLATES
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, labelled_dataset
 from ulmfit_fast.storage.both_directions import join, members
@@ -23,12 +24,12 @@ from ulmfit_fast.storage.hub import find_pretrained
 from ulmfit_fast.storage.model_folder import read_config, remove_model, remove_run, save_model
 from ulmfit_fast.storage.output_folder import output_folder
 from ulmfit_fast.tasks.dataset import Dataset
-from ulmfit_fast.tasks.labels import Label, shown
+from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.tasks.metrics import LOSS, METRICS
-from ulmfit_fast.tasks.task import Task, task_type
+from ulmfit_fast.tasks.task import task_type
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.tasks.weak_labels import combine
-from ulmfit_fast.text.tokenizer import DIRECTIONS
+from ulmfit_fast.text.tokenizer import DIRECTIONS, Tokenizer
 from ulmfit_fast.training.callbacks import Callback, EpochCallback
 from ulmfit_fast.training.config import ClassifierConfig
 from ulmfit_fast.training.history import History
@@ -71,8 +72,8 @@ def self_train(
     config: SelfTrainingConfig | None = None,
     classifier_config: ClassifierConfig | None = None,
     *,
-    words: Mapping[Label, str | Sequence[str]] | None = None,
-    templates: Sequence[str] = TEMPLATES,
+    label_words: LabelWords | None = None,
+    templates: Sequence[str] | None = None,
     weak_labels: Mapping[str, Sequence[Any]] | None = None,
     accuracies: Mapping[str, float] | None = None,
     sample_weight: Any = None,
@@ -95,15 +96,16 @@ def self_train(
             subwords), each of which becomes a model. A folder of both directions is two. None: from scratch.
         config: how labels are taken.
         classifier_config: of each training.
-        words: for each label one word or several that the language model may expect after a text, see ``templates``.
-            The probe then learns from how much it expects them, too.
-        templates: sentences with ``{text}`` and ``{label}``, as ``ZeroShotClassifier`` takes them.
+        label_words: for each label one word or several that a language model may expect after a text. Its probe then
+            learns from how much it expects them, and labels first alone. Of several language models those that read
+            backward do without.
+        templates: sentences with ``{text}`` and ``{label}`` for these words. None: "{text} It was {label}."
         weak_labels: by the name of a source, a label for each of ``unlabeled``, None where it has none. The first
             training learns from them, too, each text counting as the label is probable.
         accuracies: how often sources are right, as in ``tasks.weak_labels.combine``.
         sample_weight, class_weight, valid_texts, valid_labels, progress, on_epoch, callbacks: as
             ``finetune_classifier``. With validation texts the best round counts, by ``classifier_config.metric``, or by
-            the Brier score where that is the loss.
+            the Brier score where that is the loss. A round in which a probe labels alone has no score.
         output: folder to write when all is done: of one model its folder, of both directions a folder of both, of other
             models their folders 1, 2, ...
         overwrite: replace what ``output`` holds.
@@ -111,15 +113,15 @@ def self_train(
 
     Raises:
         TypeError, InputError, TrainingDivergedError: as ``finetune_classifier``; a task without confidence (several
-            labels, a number); no unlabelled text; co-training with one model; words that do not name each label, or
-            without a probe to use them.
+            labels, a number); no unlabelled text; co-training with one model; ``label_words`` that do not name each
+            label, or without a probe to use them.
 
     Source: Yarowsky, 1995 (self-training); Blum and Mitchell, 1998 (co-training); Zou et al., arXiv 1810.07911 (a share
         of each class).
     """
     config, trained_by = config or SelfTrainingConfig(), classifier_config or ClassifierConfig()
     labels = labels if hasattr(labels, "__len__") else list(labels)
-    known = [read_base(base) for base in _each(bases)]
+    known = [read_base(base, trained_by.device) for base in _each(bases)]
     data = labelled_dataset(
         NAME, texts, labels, trained_by, class_weight=class_weight, known=known[0][1], weights=sample_weight,
         valid_texts=valid_texts, valid_labels=valid_labels,
@@ -128,7 +130,10 @@ def self_train(
     more = as_texts(NAME, unlabeled, "unlabeled")
     if not more:
         raise InputError(f"{NAME}: unlabeled is empty; self-training needs texts without labels")
-    task = kind.made_for(data.labels or [], trained_by.task_options, "labels", known[0][1])
+    of_loss = trained_by.task_options
+    if class_weight is not None:
+        of_loss = replace(of_loss, class_weight=class_weight)
+    task = kind.made_for(data.labels or [], of_loss, "labels", known[0][1])
     if task.confidence(task.examples()) is None:
         raise InputError(f"{NAME}: the task {task.type} has no confidence to choose labels by; use finetune_classifier")
     counts = Counter(data.labels or [])
@@ -137,12 +142,18 @@ def self_train(
     bases_of, folder = [base for base, _ in known], None if output is None else Path(output)
 
     first = _read_first(config, bases_of, weak)
-    each_words = _words_of_each(words, task, first, config)
+    if label_words is not None:
+        check_words_have_a_use(NAME, label_words, data.labels or [], config, [base.tokenizer for base in first])
+    words_of = [None if base.tokenizer.direction == "backward" else label_words for base in first]
     vectors = [
-        Vectors(Features(base, own, templates, precision=trained_by.precision, progress=progress), more)
-        for base, own in zip(first, each_words, strict=True)
+        Vectors(
+            Features(base, own, None if own is None else templates, caller=NAME), more, trained_by.precision, progress
+        )
+        for base, own in zip(first, words_of, strict=True)
     ]
-    by_probe = config.first == PROBE or (config.first == AUTO and words is not None)
+    if templates is not None and label_words is None:
+        raise InputError(f"{NAME}: templates do nothing without label_words; give both or neither")
+    alone = [config.first == PROBE or (config.first == AUTO and own is not None) for own in words_of]
 
     probes: dict[int, Teacher] = {}
 
@@ -151,7 +162,7 @@ def self_train(
             return train_classifier(place, number, weak if chosen is None else chosen)
         if number == 0:
             probes[place] = Teacher(vectors[place], data, task, trained_by.seed)
-            return probes[place] if by_probe else probes[place].beside(train_classifier(place, 0, None))
+            return probes[place] if alone[place] else probes[place].beside(train_classifier(place, 0, None))
         return probes[place].beside(train_classifier(place, number, chosen))
 
     def train_classifier(place: int, number: int, taken: Chosen | None) -> TrainedClassifier:
@@ -196,7 +207,10 @@ def self_train(
         return SelfTrained(*run(), [])
     with output_folder(folder, overwrite):
         models, rounds = run()
-        return SelfTrained(models, rounds, _write(folder, models, trained_by, config))
+        how = asdict(config)
+        if label_words is not None:
+            how |= {"label_words": {str(label): own for label, own in label_words.items()}, "templates": templates}
+        return SelfTrained(models, rounds, _write(folder, models, trained_by, how))
 
 
 def _classifier(trained: TrainedClassifier | Teacher) -> TrainedClassifier | None:
@@ -215,24 +229,27 @@ def _read_first(config: SelfTrainingConfig, bases: Sequence[Base], weak: Chosen 
     return language_models if possible and config.first != CLASSIFIER else []
 
 
-def _words_of_each(
-    words: Mapping[Label, str | Sequence[str]] | None, task: Task, first: Sequence[TrainedLanguageModel],
-    config: SelfTrainingConfig,
-) -> list[Mapping[Label, str | Sequence[str]] | None]:  # fmt: skip
-    """The words for each language model that labels first: a backward one cannot say what comes after a text."""
-    if words is None:
-        return [None] * len(first)
-    if not first:
+def check_words_have_a_use(
+    caller: str, label_words: LabelWords, labels: Iterable[Label], config: SelfTrainingConfig,
+    read_by: Sequence[Tokenizer] | None = None,
+) -> None:  # fmt: skip
+    """InputError where the words do not name each label, or no probe can use them.
+
+    Args:
+        caller: named in messages.
+        label_words: as ``self_train``.
+        labels: of the labelled texts.
+        config: says what labels first.
+        read_by: tokenizers of the language models that label first; None: not known yet.
+    """
+    words_of_labels(caller, label_words, labels)
+    if config.first == CLASSIFIER or (read_by is not None and not read_by):
         raise InputError(
-            f"{NAME}: words are for a probe, and none labels first; give language models, no weak labels, and first "
-            f"{PROBE!r} or {AUTO!r}"
+            f"{caller}: label_words are for a probe, and none labels first; give language models, no weak labels, and "
+            f"first {AUTO!r}, {PROBE!r} or {BOTH!r}"
         )
-    if set(words) != set(task.labels):
-        raise InputError(f"{NAME}: words must name each label ({shown(task.labels)}) and no other, got {shown(words)}")
-    forward = [base.tokenizer.direction == "forward" for base in first]
-    if not any(forward):
-        raise InputError(f"{NAME}: words need a forward language model; these read texts from their end")
-    return [words if reads else None for reads in forward]
+    if read_by is not None and all(tokenizer.direction == "backward" for tokenizer in read_by):
+        raise InputError(f"{caller}: label_words need a forward language model; these read texts from their end")
 
 
 def _of_round(config: ClassifierConfig, number: int, how: SelfTrainingConfig) -> ClassifierConfig:
@@ -258,12 +275,13 @@ def _each(bases: Base | Sequence[Base]) -> list[Base]:
     return found
 
 
-def read_base(base: Base) -> tuple[Base, Any]:
-    """A base, read once for all rounds, and its task if it is a classifier's."""
+def read_base(base: Base, device: str = "cpu") -> tuple[Base, Any]:
+    """A base, read once for all rounds, and its task if it is a classifier's. From a folder it comes on ``device``."""
     if isinstance(base, str | Path):
         folder = find_pretrained(base)
         is_classifier = read_config(folder)["kind"] == "classifier"
         base = TrainedClassifier.load(folder) if is_classifier else TrainedLanguageModel.load(folder)
+        base.model.to(choose_device(device))
     if base is not None and is_quantized(base.model):
         raise InputError("an int8 model only predicts and cannot be trained; give the float32 model it was made of")
     return base, base.task if isinstance(base, TrainedClassifier) else None
@@ -292,9 +310,7 @@ def _joined(data: Dataset, texts: list[str], chosen: Chosen, labeled_weight: flo
     return Dataset([*data.texts, *(texts[row] for row in chosen.rows.tolist())], labels, weights, data.valid)
 
 
-def _write(
-    folder: Path, models: list[TrainedClassifier], config: ClassifierConfig, how: SelfTrainingConfig
-) -> list[Path]:
+def _write(folder: Path, models: list[TrainedClassifier], config: ClassifierConfig, how: dict[str, Any]) -> list[Path]:
     """Write the models, one to the folder itself, others below it; returns where each is."""
     directions = [trained.tokenizer.direction for trained in models]
     in_both = tuple(sorted(directions)) == tuple(sorted(DIRECTIONS))
@@ -304,7 +320,7 @@ def _write(
         remove_model(folder)
         remove_run(folder)
     for path, trained in zip(folders, models, strict=True):
-        arguments = {"stage": "classifier", "self_training": asdict(how)} | asdict(config)
+        arguments = {"stage": "classifier", "self_training": how} | asdict(config)
         save_model(path, trained.model, trained.tokenizer, trained.task, arguments)
         remove_run(path)
         trained.history.write(path)

@@ -23,18 +23,26 @@ class Vectors:
     Args:
         features: reads them.
         texts: all of them.
+        precision: "float32" or "bfloat16".
+        progress: show bars.
     """
 
-    def __init__(self, features: Features, texts: Sequence[str]) -> None:
-        self.features, self.texts = features, texts
+    def __init__(
+        self, features: Features, texts: Sequence[str], precision: str = "float32", progress: bool = False
+    ) -> None:
+        self.features, self.texts, self.precision, self.progress = features, texts, precision, progress
         self._read: dict[int, np.ndarray] = {}
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """float32 [len(rows), F] of the texts at these places."""
         new = [row for row in rows.tolist() if row not in self._read]
         if new:
-            self._read.update(zip(new, self.features.read([self.texts[row] for row in new]), strict=True))
+            self._read.update(zip(new, self.read([self.texts[row] for row in new]), strict=True))
         return np.stack([self._read[row] for row in rows.tolist()])
+
+    def read(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [len(texts), F] of any texts."""
+        return self.features.read(texts, precision=self.precision, progress=self.progress)
 
 
 class Teacher:
@@ -56,7 +64,7 @@ class Teacher:
         like = np.random.default_rng(seed).permutation(len(vectors.texts))[:READ_FOR_DEVIATION]
         targets = task.encode(data.labels or [], "labels")
         self.probe = Probe(
-            vectors.features.read(data.texts), targets, task, data.weights, vectors.of(like), vectors.features.emphasis
+            vectors.read(data.texts), targets, task, data.weights, vectors.of(like), vectors.features.emphasis
         )
 
     def beside(self, classifier: TrainedClassifier) -> Teacher:
@@ -70,8 +78,8 @@ class Teacher:
         probe = self.probe.predict(self.vectors.of(rows))
         if self.classifier is None:
             return probe
-        texts, features = [self.vectors.texts[row] for row in rows.tolist()], self.vectors.features
-        return evenly(probe, activated(self.classifier, texts, features.precision, features.progress))
+        texts, vectors = [self.vectors.texts[row] for row in rows.tolist()], self.vectors
+        return evenly(probe, activated(self.classifier, texts, vectors.precision, vectors.progress))
 
 
 def activated(trained: TrainedClassifier, texts: Sequence[str], precision: str, progress: bool) -> np.ndarray:

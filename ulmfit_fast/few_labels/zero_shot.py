@@ -9,28 +9,28 @@ calibration); Zhou et al., arXiv 2309.17249 (calibration by a batch of texts).
 
 from __future__ import annotations
 
-import string
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ulmfit_fast.core.errors import InputError, InputWarning
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.few_labels.label_words import TEMPLATES, LabelWords, check_label_words, check_templates, known_words
 from ulmfit_fast.inference.scoring import score_variants
 from ulmfit_fast.pipeline import finetune_lm
-from ulmfit_fast.tasks.labels import as_labels, sorted_classes
+from ulmfit_fast.tasks.labels import as_labels
 from ulmfit_fast.tasks.single_label import SingleLabel
 from ulmfit_fast.tasks.texts import as_texts
 from ulmfit_fast.training.config import FinetuneLMConfig
 from ulmfit_fast.training.trained import TrainedLanguageModel
 
 NAME = "ZeroShotClassifier"
-TEMPLATES = ("{text} It was {label}.",)
 CALIBRATIONS = ("content-free", "texts", "none")
 _CONTENT_FREE = ("N/A", "", "...")  # texts that say nothing
+_AT_ONCE = 512  # texts whose variants are in memory together
 _FEW_SHOT = FinetuneLMConfig(epochs=5, lr=1e-3, drop_mult=0.5, batch_size=8, new_vocabulary=False)
 
 
@@ -43,7 +43,7 @@ class ZeroShotClassifier:
         templates: each with ``{text}`` and ``{label}``. Of several the mean of the probabilities counts.
         calibration: "content-free": labels that texts without content get are taken off. "texts": the mean over the
             texts of ``calibrate`` is, as if all labels were equally frequent there. "none".
-        words: read only so many of each text, the last ones; 0: all. What stands far back is forgotten anyway.
+        words: read only so many of each text, the last ones; 0: all.
         batch_size: texts at a time.
         progress: show bars.
 
@@ -58,7 +58,7 @@ class ZeroShotClassifier:
     def __init__(
         self,
         language_model: TrainedLanguageModel,
-        verbalizers: Mapping[Any, str | Sequence[str]],
+        verbalizers: LabelWords,
         templates: Sequence[str] = TEMPLATES,
         calibration: str = "content-free",
         *,
@@ -66,13 +66,14 @@ class ZeroShotClassifier:
         batch_size: int = 32,
         progress: bool = False,
     ) -> None:
-        self.language_model, self.templates = language_model, tuple(templates)
+        if calibration not in CALIBRATIONS:
+            raise InputError(f"{NAME}: calibration must be one of {', '.join(CALIBRATIONS)}, got {calibration!r}")
+        self.language_model, self.templates = language_model, check_templates(NAME, templates)
         self.words, self.batch_size, self.progress = words, batch_size, progress
-        labels = sorted_classes(as_labels(list(verbalizers), "verbalizers"))
-        self.verbalizers = {
-            label: (own,) if isinstance(own := verbalizers[label], str) else tuple(own) for label in labels
-        }
-        self._check(calibration)
+        self.verbalizers = known_words(
+            NAME, check_label_words(NAME, "verbalizers", verbalizers), language_model.tokenizer
+        )
+        labels = list(self.verbalizers)
         self.calibration = calibration
         self.task_ = SingleLabel(labels)
         self.classes_ = np.asarray(labels)
@@ -106,9 +107,12 @@ class ZeroShotClassifier:
         return np.mean(each, axis=0).astype(np.float32)
 
     def evidence(self, texts: Sequence[str]) -> np.ndarray:
-        """How much more probable than the mean label each label is, float64 [len(texts), len(classes_)].
+        """Each label's log-probability less the mean over the labels, in nats: features of another classifier.
 
-        A logarithm in nats, the mean of the templates, without calibration: features of another classifier.
+        Of several templates the mean. Nothing is calibrated.
+
+        Returns:
+            float64 [len(texts), len(classes_)].
         """
         given = as_texts(NAME, texts)
         if not given:
@@ -160,11 +164,17 @@ class ZeroShotClassifier:
         """
         model, tokenizer = self.language_model.model, self.language_model.tokenizer
         words = [word for own in self.verbalizers.values() for word in own]
-        found = []
-        for template in self.templates:
-            variants = [[template.format(text=self._cut(text), label=word) for word in words] for text in texts]
-            found.append(score_variants(model, tokenizer, variants, self.batch_size, self.progress))
-        scores, columns, begin = np.stack(found), [], 0
+        scores = np.empty((len(self.templates), len(texts), len(words)))
+        by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        with progress_bar("score", len(texts) * len(self.templates), "texts", self.progress) as bar:
+            for start in range(0, len(texts), _AT_ONCE):
+                rows = by_length[start : start + _AT_ONCE]
+                for place, template in enumerate(self.templates):
+                    cut = [self._cut(texts[row]) for row in rows]
+                    variants = [[template.format(text=text, label=word) for word in words] for text in cut]
+                    scores[place, rows] = score_variants(model, tokenizer, variants, self.batch_size)
+                    bar.update(len(rows))
+        columns, begin = [], 0
         for own in self.verbalizers.values():
             part = scores[:, :, begin : begin + len(own)]
             highest = part.max(2, keepdims=True)
@@ -180,34 +190,3 @@ class ZeroShotClassifier:
     def _cut(self, text: str) -> str:
         """The text as a template takes it: its braces mean nothing there, as it is an argument."""
         return " ".join(text.split()[-self.words :]) if self.words else text
-
-    def _check(self, calibration: str) -> None:
-        tokenizer = self.language_model.tokenizer
-        if tokenizer.direction != "forward":
-            raise InputError(f"{NAME}: a backward model reads a template from its end; use a forward one")
-        if len(self.verbalizers) < 2:
-            raise InputError(f"{NAME}: verbalizers must have two labels or more, got {list(self.verbalizers)}")
-        if calibration not in CALIBRATIONS:
-            raise InputError(f"{NAME}: calibration must be one of {', '.join(CALIBRATIONS)}, got {calibration!r}")
-        for label, words in self.verbalizers.items():
-            if not words or not all(word.strip() for word in words):
-                raise InputError(f"{NAME}: the label {label!r} needs at least one word, and no empty one")
-            # All unknown words are one token, which is often the most probable of all.
-            known = tuple(word for word in words if not tokenizer.unknown_share(list(tokenizer.encode([word]))))
-            if not known:
-                raise InputError(f"{NAME}: the model knows none of the words of {label!r} ({', '.join(words)})")
-            for word in words:
-                if word not in known:
-                    warnings.warn(
-                        f"{NAME}: the model does not know {word!r}, which is left out", InputWarning, stacklevel=3
-                    )
-            self.verbalizers[label] = known
-        if not self.templates:
-            raise InputError(f"{NAME}: templates is empty; give one such as {TEMPLATES[0]!r}")
-        for template in self.templates:
-            try:
-                fields = sorted(name for _, name, *_ in string.Formatter().parse(template) if name is not None)
-            except ValueError as error:
-                raise InputError(f"{NAME}: template {template!r}: {error}") from None
-            if fields != ["label", "text"]:
-                raise InputError(f"{NAME}: template {template!r} must have {{text}} once and {{label}} once")

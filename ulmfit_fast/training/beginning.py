@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -133,26 +133,25 @@ def new_classifiers(
 
 
 def with_head_of(config: ClassifierConfig, base: Base | None, task: Task) -> ClassifierConfig:
-    """The configuration with the size and pooling of the head that goes on; unchanged where the head is new.
-
-    Raises:
-        InputError: the configuration asks for another size or pooling, which that head cannot have.
-    """
+    """The configuration with the size and pooling of the head that goes on; unchanged where the head is new."""
     if not isinstance(base, TrainedClassifier) or task.rows_of(base.task) is None:
         return config
     own = base.model.bpt3c.config
-    settled = replace(
+    return replace(
         config, head_size=int(base.model.head[2].out_features), pooling=own.pooling,  # type: ignore[arg-type]
         attention_heads=own.attention_heads,
     )  # fmt: skip
-    for field in fields(ClassifierConfig):
-        asked, has = getattr(config, field.name), getattr(settled, field.name)
-        if asked not in (has, field.default):
+
+
+def check_head(caller: str, asked: ClassifierConfig, settled: ClassifierConfig) -> None:
+    """InputError where a configuration asks for a size or pooling that the head that goes on cannot have."""
+    for name in ("head_size", "pooling", "attention_heads"):
+        wanted, has = getattr(asked, name), getattr(settled, name)
+        if wanted not in (has, getattr(ClassifierConfig(), name)):
             raise InputError(
-                f"finetune_classifier: {field.name} is {asked!r}, but the head of the classifier that goes on has "
-                f"{has!r}; leave it out, or begin with a language model"
+                f"{caller}: {name} is {wanted!r}, but the head of the classifier that goes on has {has!r}; leave it "
+                "out, or begin with a language model"
             )
-    return settled
 
 
 def in_direction_of(tokenizer: Tokenizer, config: Config, function: str, given: str) -> Config:

@@ -31,8 +31,9 @@ class SelfTrainingConfig:
     rounds: int = setting(2, "trainings on labels that were taken, each with labels chosen anew", at_least=1)
     first: str = setting(
         AUTO, "what labels first: probe: a linear classifier on what the language model has read, fitted in seconds; "
-        "classifier: one that is trained as those of the rounds are; both: their mean; auto: a probe where words stand "
-        "for the labels, a classifier where there is no language model or where there are weak labels, else both",
+        "classifier: one that is trained as those of the rounds are; both: together, however sure each is of itself; "
+        "auto: a probe where words stand for the labels, a classifier where there is no language model or where there "
+        "are weak labels, else both. A probe labels in later rounds, too, together with the newest classifier",
         choices=(AUTO, PROBE, CLASSIFIER, BOTH),
     )  # fmt: skip
     threshold: float = setting(0.0, "smallest confidence of a label that is taken", at_least=0, at_most=1)

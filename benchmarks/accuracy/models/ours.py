@@ -103,7 +103,7 @@ class OursSelfTrained(Ours):
         config = ClassifierConfig(**self.config, seed=seed * 100)
         by_words: dict[str, Any] = {}
         if self.words:
-            by_words = {"words": words_of(self.data_set, labels), "templates": template_of(self.data_set)}
+            by_words = {"label_words": words_of(self.data_set, labels), "templates": template_of(self.data_set)}
         self.trained = self_train(
             texts, labels, more, list(self.folders), self.self_training, config, progress=False, **by_words
         ).models

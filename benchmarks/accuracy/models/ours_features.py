@@ -35,6 +35,7 @@ class OursFeatures:
         self.data_set, self.folders, self.cache = options.data_set, options.lm, options.cache / "embeddings"
         self._caches = [_cache(self.cache, folder, "pooled", pooled_states) for folder in options.lm]
         self._of_words: EmbeddingCache | None = None
+        self._labels = 0  # columns of words
         self.waived_seconds = 0.0
 
     def _vectors(self, texts: Sequence[str]) -> Vectors:
@@ -46,6 +47,7 @@ class OursFeatures:
     def _read_words(self, labels: Sequence[str]) -> None:
         """From here on vectors end with the evidence for each label."""
         words, template = words_of(self.data_set, labels), template_of(self.data_set)
+        self._labels = len(words)
         content = json.dumps([{label: list(own) for label, own in words.items()}, template], sort_keys=True)
 
         def evidence(trained: TrainedLanguageModel, texts: list[str]) -> Vectors:
@@ -65,7 +67,7 @@ class OursFeatures:
             like = np.concatenate([vectors, self._vectors([others[i] for i in drawn.tolist()])])
         self.scaler = StandardScaler().fit(like)
         if self.words:
-            self.scaler.scale_[-len(set(labels)) :] /= EMPHASIS
+            self.scaler.scale_[-self._labels :] /= EMPHASIS
         self.regression, _ = fit_logistic(self.scaler.transform(vectors), labels, seed, self.c)
         self.classes = list(self.regression.classes_)
 
