@@ -15,8 +15,8 @@ from ulmfit_fast.few_labels.zero_shot import ZeroShotClassifier
 from ulmfit_fast.inference.pooled_vectors import language_model_vectors
 from ulmfit_fast.training.trained import TrainedLanguageModel
 
-# By so much a label's deviation is larger than a pooled feature's: the pull to zero hardly holds it back. On IMDb 30 was
-# better than 10 with 20 labels, by 0.011, no better with 100, and worse by 0.001 with 500.
+# By so much a label's deviation is larger than a pooled feature's: the pull to zero hardly holds it back. On IMDb 30
+# was better than 10 with 20 labels, by 0.011, no better with 100, and worse by 0.001 with 500.
 EMPHASIS = 10.0
 
 
