@@ -26,11 +26,11 @@ def language_model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts of two topics that are told apart by their words."""
-    tables = []
+    """Texts of two topics that are told apart by their words, and whose names the language model knows."""
+    tables, names = [], {"good": "great", "bad": "poor"}
     for seed in (2, 3):
         texts, topics = make_task(120, seed)
-        tables.append(pd.DataFrame({"text": texts, "topic": topics, "article": "made up"}))
+        tables.append(pd.DataFrame({"text": texts, "topic": [names[topic] for topic in topics], "article": "made up"}))
     monkeypatch.setattr(demo, "load_topics", lambda: tuple(tables))
     monkeypatch.setattr(demo, "FINETUNE", replace(FINETUNE, new_vocabulary=False))
     monkeypatch.setattr(demo, "CLASSIFY", CLASSIFY)
@@ -54,8 +54,22 @@ def test_demo_ends_with_a_table_a_picture_and_a_command_that_works(
     assert command[0] == "ulmfit-fast"
     assert main(command[1:]) == 0
     predictions = pd.read_csv(output / "predictions.csv")
-    assert set(predictions["prediction"]) <= {"good", "bad"}
+    assert set(predictions["prediction"]) <= {"great", "poor"}
     assert len(predictions) == 6
+
+
+@pytest.mark.usefixtures("small_demo")
+def test_a_model_that_does_not_know_the_names_goes_without_them(
+    tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = demo.load_topics()
+    tables = tuple(table.assign(topic=table["topic"].replace({"poor": "zzz"})) for table in (train, test))
+    monkeypatch.setattr(demo, "load_topics", lambda: tables)
+    assert main(["demo", "--output", str(tmp_path / "out"), "--draws", "1", "--pretrained", str(language_model)]) == 0
+    printed = capsys.readouterr()
+    assert "knows none of the words of 'zzz' (zzz); the last row is left out" in printed.err
+    assert f"accuracy, {comparison.STAGES}" in printed.out
+    assert comparison.WORDS not in printed.out
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
