@@ -133,6 +133,12 @@ CONFIGS: dict[str, Callable[[Any], Any]] = {
         c | {"encoder": c["encoder"] | {"num_layers": 1 << 31}}
     ),
     r"config\.json has a wrong head .*pool_window": lambda c: c | {"head": c["head"] | {"pool_window": 0.5}},
+    r"config\.json has a wrong head .*pool_window must be at least 1, .*got True": lambda c: (
+        c | {"head": c["head"] | {"pool_window": True}}
+    ),
+    r"config\.json has a wrong encoder .*whole numbers, got .*num_layers=True": lambda c: (
+        c | {"encoder": c["encoder"] | {"num_layers": True}}
+    ),
     r"config\.json has a wrong head .*bptt": lambda c: c | {"head": c["head"] | {"bptt": 10**40}},
     "do not go with the task binary": lambda c: c | {"task_type": "binary", "head": c["head"] | {"classes": 1}},
     r"config\.json has a wrong task .*ordinal": lambda c: c | {"task_type": "ordinal"},

@@ -30,7 +30,7 @@ _ROWS, _RECOMPUTED_ROWS = 64 * 72, 40 * 72
 
 def _is_length(value: Any) -> bool:
     """Whether it is a whole number of tokens that a document can have."""
-    return isinstance(value, Integral) and 1 <= int(value) < 1 << 60
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) < 1 << 60
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ class StackConfig:
             value = getattr(self, field.name)
             if field.name.endswith("_p") and not 0 <= value < 1:
                 raise ValueError(f"{name}: {field.name} must be in [0, 1), got {value}")
-        if not all(isinstance(getattr(self, f.name), int) for f in fields(self) if not f.name.endswith("_p")):
+        sizes = [getattr(self, f.name) for f in fields(self) if not f.name.endswith("_p")]
+        if not all(isinstance(size, int) and not isinstance(size, bool) for size in sizes):
             raise ValueError(f"{name}: sizes and num_layers must be whole numbers, got {self}")
         if min(self.vocab_size, self.embedding_size, self.hidden_size, self.num_layers) < 1:
             raise ValueError(f"{name}: sizes and num_layers must be positive, got {self}")
