@@ -136,7 +136,7 @@ CONFIGS: dict[str, Callable[[Any], Any]] = {
     r"config\.json has a wrong head .*pool_window must be at least 1, .*got True": lambda c: (
         c | {"head": c["head"] | {"pool_window": True}}
     ),
-    r"config\.json has a wrong encoder .*whole numbers, got .*num_layers=True": lambda c: (
+    r"config\.json has a wrong encoder .*sizes and num_layers must be whole numbers": lambda c: (
         c | {"encoder": c["encoder"] | {"num_layers": True}}
     ),
     r"config\.json has a wrong head .*bptt": lambda c: c | {"head": c["head"] | {"bptt": 10**40}},
