@@ -194,3 +194,15 @@ def test_vocabularies_of_version_1_are_the_librarys(vocab_size: int) -> None:
 def test_markers_take_no_words_place() -> None:
     texts = ["NO No SO So GO Go"] * 3
     assert Tokenizer.train_words(texts, 12).vocabulary == [*SPECIAL_TOKENS, "go", "no", "so"]
+
+
+@pytest.mark.parametrize("vocab_size", [20, 60])
+def test_more_characters_than_the_vocabulary_has_room_for(vocab_size: int) -> None:
+    """The frequent ones stay, pairs of them are encoded, and the vocabulary is not larger than asked for."""
+    often, all_of_them = "".join(map(chr, range(0x4E00, 0x4E06))), "".join(map(chr, range(0x4E00, 0x4F00)))
+    tokenizer = Tokenizer.train_subwords([often * 8] * 30 + [all_of_them] * 2, vocab_size)
+    assert len(tokenizer) <= vocab_size
+    assert set(often) <= set(tokenizer.vocabulary)
+    (ids,) = tokenizer.encode([often * 2])
+    assert len(ids) < 2 * len(often)
+    assert tokenizer.unknown_share([ids]) == 0

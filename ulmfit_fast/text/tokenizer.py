@@ -151,7 +151,11 @@ class Tokenizer:
 
     @classmethod
     def train_subwords(cls, texts: Iterable[str], vocab_size: int = 15_000) -> Tokenizer:
-        """A vocabulary of byte-pair encodings: any text can be spelled, nothing is unknown but rare characters."""
+        """A vocabulary of byte-pair encodings: any text can be spelled, nothing is unknown but rare characters.
+
+        Single characters take at most three quarters of it, the most frequent ones. Chinese texts have ten thousand of
+        them: without a bound they would be more than all that was asked for, and no pair would be encoded.
+        """
         backend = tokenizers.Tokenizer(models.BPE(unk_token=UNK))
         backend.normalizer = normalizers.Sequence(
             [normalizers.NFKC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " ")]
@@ -161,8 +165,9 @@ class Tokenizer:
         )
         backend.decoder = decoders.Metaspace()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-        )
+            vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
+            limit_alphabet=max(1, 3 * (vocab_size - len(SPECIAL_TOKENS)) // 4),
+        )  # fmt: skip
         backend.train_from_iterator(map(encodable, texts), trainer)
         return cls(backend)
 
