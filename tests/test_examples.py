@@ -67,10 +67,12 @@ def test_a_callback_and_a_loop_of_ones_own(tmp_path: Path) -> None:
 def test_readmes_code_prints_about_what_readme_says(tmp_path: Path) -> None:
     """Rounding differs between processors, and a training with it: the accuracy may, too, by a few texts."""
     blocks = re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", README, re.DOTALL)
-    assert [bool(said) for _, said in blocks] == [True, False]
-    for code, said in blocks:
-        output = run(["-c", code], tmp_path)
-        if said:
-            accuracies = [number(r"right: ([\d.]+)", text) for text in (output, said)]
-            assert accuracies[0] == pytest.approx(accuracies[1], abs=0.08)
-            assert re.findall(r"\['\w+' '\w+'\]", output) == re.findall(r"\['\w+' '\w+'\]", said)
+    (first, said), (second, said_then), (layer, nothing) = blocks
+    output = run(["-c", first + second], tmp_path)  # the second uses what the first has read
+    said += said_then
+    found, expected = (re.findall(r"right: ([\d.]+)", text) for text in (output, said))
+    assert len(found) == len(expected) == 2
+    assert list(map(float, found)) == pytest.approx(list(map(float, expected)), abs=0.08)
+    assert re.findall(r"\['\w+' '\w+'\]", output) == re.findall(r"\['\w+' '\w+'\]", said)
+    assert not nothing
+    run(["-c", layer], tmp_path)
