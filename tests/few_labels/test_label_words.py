@@ -143,7 +143,10 @@ def test_only_models_that_read_forward_have_words(
     trainings = taken_labels(monkeypatch)
     options = {"label_words": WORDS, "templates": [TEMPLATE], "progress": False}
     self_train(FEW, FEW_LABELS, MORE, [model, backward], config, QUICK, **options)  # type: ignore[arg-type]
-    assert given == [("forward", WORDS, [TEMPLATE]), ("backward", None, None)]
+    assert given == [
+        ("forward", {label: tuple(own) for label, own in WORDS.items()}, (TEMPLATE,)),
+        ("backward", None, None),
+    ]
     assert [len(learned) > len(FEW) for learned in trainings] == [
         False,
         True,
@@ -177,6 +180,28 @@ def test_the_estimator_hands_words_on(model: TrainedLanguageModel, monkeypatch: 
     assert read == []  # before hours of work
     estimator.fit(FEW, FEW_LABELS, MORE * 4, label_words=words)
     assert given == [("forward", words), ("backward", None)]
+
+
+def test_a_round_has_a_score_where_all_models_have_a_classifier(
+    model: TrainedLanguageModel, backward: TrainedLanguageModel
+) -> None:
+    """Round 0 has a probe alone for the forward model and a classifier for the backward one: no mean of both."""
+    found = self_train(
+        FEW, FEW_LABELS, MORE, [model, backward], SelfTrainingConfig(rounds=1, share=1.0), QUICK, label_words=WORDS,
+        valid_texts=FEW, valid_labels=FEW_LABELS, progress=False,
+    )  # fmt: skip
+    assert [done.score is None for done in found.rounds] == [True, False]
+    assert all(record["round"] == 1 for each in found.models for record in each.history.records)
+
+
+def test_words_of_any_sequence_are_written(model: TrainedLanguageModel, tmp_path: Path) -> None:
+    words = {label: np.array(own) for label, own in WORDS.items()}
+    self_train(
+        FEW, FEW_LABELS, MORE, model, SelfTrainingConfig(rounds=1, share=1.0), QUICK, label_words=words,  # type: ignore[arg-type]
+        templates=np.array([TEMPLATE]), output=tmp_path / "clf", progress=False,  # type: ignore[arg-type]
+    )  # fmt: skip
+    arguments = json.loads((tmp_path / "clf" / "training_args.json").read_text())["self_training"]
+    assert (arguments["label_words"], arguments["templates"]) == ({"d": ["day"], "n": ["night", "evening"]}, [TEMPLATE])
 
 
 def test_class_weights_reach_the_probe(model: TrainedLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

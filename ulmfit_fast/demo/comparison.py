@@ -23,7 +23,6 @@ SCRATCH = "this network, no language model"
 PRETRAINED = "language model, not fine-tuned"
 STAGES = "all three stages"
 WORDS = "linear, topics' names as words"
-METHODS = (TFIDF, SCRATCH, PRETRAINED, STAGES, WORDS)
 _TEMPLATE = "{text} This is about {label}."
 
 

@@ -33,7 +33,7 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
     With words for the labels a vector has a feature more for each label: how much the language model expects its words
     in a sentence after the text. A good language model knows more that way than a hundred labels tell:
     ``ULMFiTVectorizer("lm-reviews/", label_words={"pos": ["great", "good"], "neg": ["bad", "awful"]})``. Texts are then
-    read once more for each template, in float32.
+    read once more for each template, in float32, and for each word where a template does not begin with the text.
 
     Args:
         language_model: its folder, the name of an installed one ("en"), or a ``TrainedLanguageModel``.

@@ -15,7 +15,7 @@ from torch import Tensor
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.few_labels.features import Features
-from ulmfit_fast.few_labels.label_words import LabelWords, words_of_labels
+from ulmfit_fast.few_labels.label_words import TEMPLATES, LabelWords, check_templates, words_of_labels
 from ulmfit_fast.few_labels.teacher import Teacher, Vectors, activated
 from ulmfit_fast.nn.quantized import is_quantized
 from ulmfit_fast.pipeline import finetune_classifier, labelled_dataset
@@ -143,7 +143,11 @@ def self_train(
 
     first = _read_first(config, bases_of, weak)
     if label_words is not None:
-        check_words_have_a_use(NAME, label_words, data.labels or [], config, [base.tokenizer for base in first])
+        read_by = [base.tokenizer for base in first]
+        label_words = check_words_have_a_use(NAME, label_words, data.labels or [], config, read_by)
+        templates = check_templates(NAME, TEMPLATES if templates is None else templates)
+    elif templates is not None:
+        raise InputError(f"{NAME}: templates do nothing without label_words; give both or neither")
     words_of = [None if base.tokenizer.direction == "backward" else label_words for base in first]
     vectors = [
         Vectors(
@@ -151,8 +155,6 @@ def self_train(
         )
         for base, own in zip(first, words_of, strict=True)
     ]
-    if templates is not None and label_words is None:
-        raise InputError(f"{NAME}: templates do nothing without label_words; give both or neither")
     alone = [config.first == PROBE or (config.first == AUTO and own is not None) for own in words_of]
 
     probes: dict[int, Teacher] = {}
@@ -186,7 +188,7 @@ def self_train(
     def score(models: Sequence[TrainedClassifier | Teacher]) -> float | None:
         assert data.valid is not None
         classifiers = [classifier for each in models if (classifier := _classifier(each)) is not None]
-        if not classifiers:
+        if len(classifiers) < len(models):
             return None  # a probe cannot be what comes of it
         mean = np.mean([activated(each, data.valid.texts, trained_by.precision, False) for each in classifiers], axis=0)
         task = classifiers[0].task
@@ -232,8 +234,8 @@ def _read_first(config: SelfTrainingConfig, bases: Sequence[Base], weak: Chosen 
 def check_words_have_a_use(
     caller: str, label_words: LabelWords, labels: Iterable[Label], config: SelfTrainingConfig,
     read_by: Sequence[Tokenizer] | None = None,
-) -> None:  # fmt: skip
-    """InputError where the words do not name each label, or no probe can use them.
+) -> dict[Label, tuple[str, ...]]:  # fmt: skip
+    """The words as they were checked. InputError where they do not name each label, or no probe can use them.
 
     Args:
         caller: named in messages.
@@ -242,7 +244,7 @@ def check_words_have_a_use(
         config: says what labels first.
         read_by: tokenizers of the language models that label first; None: not known yet.
     """
-    words_of_labels(caller, label_words, labels)
+    found = words_of_labels(caller, label_words, labels)
     if config.first == CLASSIFIER or (read_by is not None and not read_by):
         raise InputError(
             f"{caller}: label_words are for a probe, and none labels first; give language models, no weak labels, and "
@@ -250,6 +252,7 @@ def check_words_have_a_use(
         )
     if read_by is not None and all(tokenizer.direction == "backward" for tokenizer in read_by):
         raise InputError(f"{caller}: label_words need a forward language model; these read texts from their end")
+    return found
 
 
 def _of_round(config: ClassifierConfig, number: int, how: SelfTrainingConfig) -> ClassifierConfig:
