@@ -28,8 +28,10 @@ from ulmfit_fast import (
 )
 from ulmfit_fast.cli.main import main
 from ulmfit_fast.estimator import classifier as estimator_module
+from ulmfit_fast.few_labels import features as features_module
 from ulmfit_fast.few_labels import self_train as self_training
 from ulmfit_fast.few_labels.features import EMPHASIS, Features
+from ulmfit_fast.few_labels.label_scores import label_evidence
 from ulmfit_fast.few_labels.self_train import SelfTrained
 from ulmfit_fast.few_labels.teacher import Teacher
 from ulmfit_fast.few_labels.zero_shot import ZeroShotClassifier
@@ -60,18 +62,20 @@ def backward() -> TrainedLanguageModel:
     return pretrain_lm(MORE * 4, replace(PRETRAIN, direction="backward"), progress=False)
 
 
+KNOWN = {label: tuple(own) for label, own in WORDS.items()}
+
+
 def test_evidence_is_the_logarithm_of_uncalibrated_probabilities(model: TrainedLanguageModel) -> None:
-    classifier = ZeroShotClassifier(model, WORDS, [TEMPLATE], "none")
-    logs = np.log(classifier.predict_proba(FEW).astype(np.float64))
-    np.testing.assert_allclose(classifier.evidence(FEW), logs - logs.mean(1, keepdims=True), atol=1e-4)
-    both = ZeroShotClassifier(model, WORDS, [TEMPLATE, "{label}: {text}"], "none").evidence(FEW)
-    other = ZeroShotClassifier(model, WORDS, ["{label}: {text}"], "none").evidence(FEW)
-    np.testing.assert_allclose(both, (classifier.evidence(FEW) + other) / 2, atol=1e-6)
+    logs = np.log(ZeroShotClassifier(model, WORDS, [TEMPLATE], "none").predict_proba(FEW).astype(np.float64))
+    one, other = (label_evidence(model, KNOWN, [template], FEW) for template in (TEMPLATE, "{label}: {text}"))
+    np.testing.assert_allclose(one, logs - logs.mean(1, keepdims=True), atol=1e-4)
+    both = label_evidence(model, KNOWN, [TEMPLATE, "{label}: {text}"], FEW)
+    np.testing.assert_allclose(both, (one + other) / 2, atol=1e-6)
 
 
 def test_columns_of_the_vectorizer(model: TrainedLanguageModel) -> None:
     plain = language_model_vectors(model.model, model.tokenizer, MORE)
-    evidence = ZeroShotClassifier(model, WORDS, [TEMPLATE], "none").evidence(MORE)
+    evidence = label_evidence(model, KNOWN, [TEMPLATE], MORE)
     raw = ULMFiTVectorizer(model, standardize=False, label_words=WORDS, templates=[TEMPLATE]).fit(MORE)
     np.testing.assert_allclose(raw.transform(MORE), np.concatenate([plain, evidence], axis=1), atol=1e-5)
     assert raw.get_feature_names_out()[-3:].tolist() == [f"mean{plain.shape[1] // 3 - 1}", "words_d", "words_n"]
@@ -96,11 +100,11 @@ def test_the_regression_listens_to_words_first(model: TrainedLanguageModel) -> N
 def says_noon_is_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """What words say agrees with the labelled texts, and contradicts the pooled states wherever "noon" is missing."""
 
-    def evidence(self: ZeroShotClassifier, texts: list[str]) -> np.ndarray:
+    def evidence(model: Any, words: dict[str, Any], templates: Any, texts: list[str], *options: Any) -> np.ndarray:
         side = np.array([1.0 if "noon" in text.split() else -1.0 for text in texts])
-        return np.stack([side, -side], axis=1)[:, [list(self.classes_).index("d"), list(self.classes_).index("n")]]
+        return np.stack([side if label == "d" else -side for label in words], axis=1)
 
-    monkeypatch.setattr(ZeroShotClassifier, "evidence", evidence)
+    monkeypatch.setattr(features_module, "label_evidence", evidence)
 
 
 def taken_labels(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:

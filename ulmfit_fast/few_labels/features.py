@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.few_labels.label_scores import label_evidence
 from ulmfit_fast.few_labels.label_words import TEMPLATES, LabelWords, check_label_words, check_templates, known_words
-from ulmfit_fast.few_labels.zero_shot import ZeroShotClassifier
 from ulmfit_fast.inference.pooled_vectors import language_model_vectors
+from ulmfit_fast.tasks.labels import Label
 from ulmfit_fast.training.trained import TrainedLanguageModel
 
 # By so much a label's deviation is larger than a pooled feature's: the pull to zero hardly holds it back. On IMDb 30
@@ -42,18 +43,18 @@ class Features:
         templates: Sequence[str] | None = None, *, caller: str = "Features",
     ) -> None:  # fmt: skip
         self.language_model = language_model
-        self._by_words: ZeroShotClassifier | None = None
+        self._words: dict[Label, tuple[str, ...]] = {}
+        self._templates: tuple[str, ...] = ()
         if label_words is not None:
-            words = known_words(caller, check_label_words(caller, "label_words", label_words), language_model.tokenizer)
-            given = check_templates(caller, TEMPLATES if templates is None else templates)
-            self._by_words = ZeroShotClassifier(language_model, words, given, "none")
+            words = check_label_words(caller, "label_words", label_words)
+            self._words = known_words(caller, words, language_model.tokenizer)
+            self._templates = check_templates(caller, TEMPLATES if templates is None else templates)
         elif templates is not None:
             raise InputError(f"{caller}: templates do nothing without label_words; give both or neither")
         pooled = language_model.model.encoder.config.embedding_size
-        labels = [] if self._by_words is None else list(self._by_words.classes_)
-        self.emphasis = np.concatenate([np.ones(3 * pooled), np.full(len(labels), EMPHASIS)])
+        self.emphasis = np.concatenate([np.ones(3 * pooled), np.full(len(self._words), EMPHASIS)])
         self.names = [f"{part}{i}" for part in ("last", "maximum", "mean") for i in range(pooled)]
-        self.names += [f"words_{label}" for label in labels]
+        self.names += [f"words_{label}" for label in self._words]
 
     def read(
         self, texts: Sequence[str], batch_size: int = 64, precision: str = "float32", progress: bool = False
@@ -71,7 +72,7 @@ class Features:
         """
         trained, given = self.language_model, list(texts)
         pooled = language_model_vectors(trained.model, trained.tokenizer, given, batch_size, progress, precision)
-        if self._by_words is None:
+        if not self._words:
             return pooled
-        self._by_words.batch_size, self._by_words.progress = batch_size, progress
-        return np.concatenate([pooled, self._by_words.evidence(given).astype(np.float32)], axis=1)
+        evidence = label_evidence(trained, self._words, self._templates, given, batch_size, progress)
+        return np.concatenate([pooled, evidence.astype(np.float32)], axis=1)

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 
 from ulmfit_fast.core.errors import InputError
-from ulmfit_fast.core.progress import progress_bar
+from ulmfit_fast.few_labels.label_scores import label_scores
 from ulmfit_fast.few_labels.label_words import TEMPLATES, LabelWords, check_label_words, check_templates, known_words
-from ulmfit_fast.inference.scoring import score_variants
 from ulmfit_fast.pipeline import finetune_lm
 from ulmfit_fast.tasks.labels import as_labels
 from ulmfit_fast.tasks.single_label import SingleLabel
@@ -30,7 +29,6 @@ from ulmfit_fast.training.trained import TrainedLanguageModel
 NAME = "ZeroShotClassifier"
 CALIBRATIONS = ("content-free", "texts", "none")
 _CONTENT_FREE = ("N/A", "", "...")  # texts that say nothing
-_AT_ONCE = 512  # texts whose variants are in memory together
 _FEW_SHOT = FinetuneLMConfig(epochs=5, lr=1e-3, drop_mult=0.5, batch_size=8, new_vocabulary=False)
 
 
@@ -106,20 +104,6 @@ class ZeroShotClassifier:
         each = [self.task_.activate(torch.from_numpy(own)).numpy() for own in scores]
         return np.mean(each, axis=0).astype(np.float32)
 
-    def evidence(self, texts: Sequence[str]) -> np.ndarray:
-        """Each label's log-probability less the mean over the labels, in nats: features of another classifier.
-
-        Of several templates the mean. Nothing is calibrated.
-
-        Returns:
-            float64 [len(texts), len(classes_)].
-        """
-        given = as_texts(NAME, texts)
-        if not given:
-            return np.empty((0, len(self.classes_)))
-        scores = self._scores(given).mean(0)
-        return np.asarray(scores - scores.mean(1, keepdims=True))
-
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """The most probable label of each text."""
         return self.task_.decode(self.predict_proba(texts))
@@ -158,29 +142,9 @@ class ZeroShotClassifier:
         return self
 
     def _scores(self, texts: list[str]) -> np.ndarray:
-        """Logarithms of probabilities, without calibration, float64 [templates, texts, labels].
-
-        Of a label's words the mean probability counts.
-        """
-        model, tokenizer = self.language_model.model, self.language_model.tokenizer
-        words = [word for own in self.verbalizers.values() for word in own]
-        scores = np.empty((len(self.templates), len(texts), len(words)))
-        by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        with progress_bar("score", len(texts) * len(self.templates), "texts", self.progress) as bar:
-            for start in range(0, len(texts), _AT_ONCE):
-                rows = by_length[start : start + _AT_ONCE]
-                for place, template in enumerate(self.templates):
-                    cut = [self._cut(texts[row]) for row in rows]
-                    variants = [[template.format(text=text, label=word) for word in words] for text in cut]
-                    scores[place, rows] = score_variants(model, tokenizer, variants, self.batch_size)
-                    bar.update(len(rows))
-        columns, begin = [], 0
-        for own in self.verbalizers.values():
-            part = scores[:, :, begin : begin + len(own)]
-            highest = part.max(2, keepdims=True)
-            columns.append(np.log(np.exp(part - highest).mean(2)) + highest[..., 0])
-            begin += len(own)
-        return np.stack(columns, axis=2)
+        """Without calibration, float64 [templates, texts, labels]."""
+        cut = [self._cut(text) for text in texts]
+        return label_scores(self.language_model, self.verbalizers, self.templates, cut, self.batch_size, self.progress)
 
     def _mean_of(self, scores: np.ndarray) -> np.ndarray:
         """The logarithm of the mean probability of each label, [templates, labels]."""

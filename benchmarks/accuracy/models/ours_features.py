@@ -16,7 +16,8 @@ from benchmarks.accuracy.models import Options, Probabilities
 from benchmarks.accuracy.models.logistic import fit_logistic
 from benchmarks.accuracy.runs import weights_checksum
 from ulmfit_fast.few_labels.features import EMPHASIS
-from ulmfit_fast.few_labels.zero_shot import ZeroShotClassifier
+from ulmfit_fast.few_labels.label_scores import label_evidence
+from ulmfit_fast.few_labels.label_words import check_label_words, known_words
 from ulmfit_fast.inference.pooled_vectors import language_model_vectors
 from ulmfit_fast.training.trained import TrainedLanguageModel
 
@@ -51,7 +52,8 @@ class OursFeatures:
         content = json.dumps([{label: list(own) for label, own in words.items()}, template], sort_keys=True)
 
         def evidence(trained: TrainedLanguageModel, texts: list[str]) -> Vectors:
-            return ZeroShotClassifier(trained, words, template, "none").evidence(texts).astype(np.float32)
+            known = known_words("ours-features", check_label_words("ours-features", "words", words), trained.tokenizer)
+            return label_evidence(trained, known, template, texts).astype(np.float32)
 
         name = f"words-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
         self._of_words = _cache(self.cache, self.folders[0], name, evidence)
