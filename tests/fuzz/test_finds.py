@@ -20,6 +20,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from tests.fuzz.worker import Peak
 from tests.tiny import PRETRAIN, make_task
 from ulmfit_fast import InputError, Tokenizer, ULMFiTClassifier, ops, pretrain_lm
 from ulmfit_fast.interop.fastai import read_plain, read_weights
@@ -135,6 +136,9 @@ CONFIGS: dict[str, Callable[[Any], Any]] = {
     r"config\.json has a wrong head .*pool_window": lambda c: c | {"head": c["head"] | {"pool_window": 0.5}},
     r"config\.json has a wrong head .*pool_window must be at least 1, .*got True": lambda c: (
         c | {"head": c["head"] | {"pool_window": True}}
+    ),
+    r"config\.json has a wrong head .*probability must be in \[0, 1\], got nan": lambda c: (
+        c | {"head": c["head"] | {"hidden_dropout": float("nan")}}
     ),
     r"config\.json has a wrong encoder .*sizes and num_layers must be whole numbers": lambda c: (
         c | {"encoder": c["encoder"] | {"num_layers": True}}
@@ -333,3 +337,29 @@ def test_label_columns_that_are_no_utf_8(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(InputError, match="row 2: column 'label' holds bytes that are not UTF-8"):
         read_documents(tmp_path / "a.parquet", label_column=LabelColumns(("label",), ","))
+
+
+def test_a_page_that_says_it_has_gigabytes(tmp_path: Path) -> None:
+    """Room was made for them before anyone looked how much the file has."""
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": [f"text {i}" for i in range(200)]}), file, compression="none")
+    data = file.getvalue()
+    # The first page's header in Thrift: its kind, then its length and its length as stored, each 15 and a number.
+    start = data.index(b"PAR1") + 4
+    assert data[start : start + 3] == b"\x15\x04\x15"
+    length = 3 + next(i for i, byte in enumerate(data[start + 3 :]) if byte < 128) + 1
+    stored = length + 1 + next(i for i, byte in enumerate(data[start + length + 1 :]) if byte < 128) + 1
+    huge = b"\x15\x80\xc0\xbb\xbf\x0a"  # 1,408,728,000 or so, as Thrift writes it
+    (tmp_path / "a.parquet").write_bytes(data[: start + length] + huge + data[start + stored :])
+    peak = Peak()
+    peak.begin()
+    with pytest.raises(InputError, match="Page was smaller"):
+        read_documents(tmp_path / "a.parquet")
+    assert peak.grown() < 200 << 20
+
+
+def test_a_checkpoint_without_metadata(tmp_path: Path) -> None:
+    header = b'{"__metadata__": null}'
+    (tmp_path / "checkpoint.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(InputError, match="not a checkpoint of this version"):
+        load_state(tmp_path)

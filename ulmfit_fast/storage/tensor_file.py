@@ -23,4 +23,4 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         data = Path(name).read_bytes()
     found = safetensors.torch.load(data)  # which checks the header first
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return {name: found.pop(name).clone() for name in list(found)}, header.get("__metadata__", {})
+    return {name: found.pop(name).clone() for name in list(found)}, header.get("__metadata__") or {}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd  # imported on first use: plain text needs none
 
 ROWS, CHARACTERS = 4096, 1 << 24  # of a piece, which may hold one row more than so many characters
+_READ_AT_ONCE = 32 << 20  # bytes of a parquet file
+_BUFFERED = 1 << 20  # bytes at a time of a column of a larger one
 BATCH = 64  # rows of a parquet file that are decoded together
 
 _INDEX_OF_PANDAS = re.compile(r"__index_level_\d+__")  # a column for an index without a name
@@ -93,8 +95,11 @@ def _read_parquet(source: Input, needed: Mapping[str, str], reading: ReadOptions
             file: Any = stack.enter_context(opened(source)) if is_plain else io.BytesIO(read_bytes(source))
             if not file.read(1):
                 raise InputError(f"{source.name}: the file is empty")
+            # A buffer makes room for what a page says it has, which in a damaged file may be anything; without one a
+            # column's part of a row group is read at once.
+            buffered = _BUFFERED if file.seek(0, io.SEEK_END) > _READ_AT_ONCE else 0
             file.seek(0)
-            table = stack.enter_context(pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20))
+            table = stack.enter_context(pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=buffered))
             names = [name for name in table.schema_arrow.names if not _INDEX_OF_PANDAS.fullmatch(name)]
             _check_columns(source, names, needed)
             if len(set(names)) < len(names):
