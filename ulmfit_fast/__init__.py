@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ulmfit_fast.core.errors import InputError, InputWarning, TrainingDivergedError, TrainingInterrupted
     from ulmfit_fast.estimator import ULMFiTClassifier, ULMFiTVectorizer
     from ulmfit_fast.few_labels.self_train import self_train
+    from ulmfit_fast.few_labels.train_linear import LinearConfig, train_linear
     from ulmfit_fast.inference.stream import TextStream
     from ulmfit_fast.interop.fastai import import_language_model
     from ulmfit_fast.interop.fastai_classifier import import_classifier
@@ -84,6 +85,7 @@ _MODULES = {
     "LRFinding": "training.lr_range",
     "LabelledTexts": "multitask",
     "LanguageModel": "nn.language_model",
+    "LinearConfig": "few_labels.train_linear",
     "NTASGD": "training.optim",
     "OneCycle": "training.schedules",
     "PretrainConfig": "training.config",
@@ -136,6 +138,7 @@ _MODULES = {
     "self_train": "few_labels.self_train",
     "slanted_triangular": "training.schedules",
     "to_nn_lstm": "nn.replace",
+    "train_linear": "few_labels.train_linear",
 }
 
 __all__ = [
@@ -157,6 +160,7 @@ __all__ = [
     "LRFinding",
     "LabelledTexts",
     "LanguageModel",
+    "LinearConfig",
     "OneCycle",
     "PretrainConfig",
     "QRNNConfig",
@@ -207,6 +211,7 @@ __all__ = [
     "self_train",
     "slanted_triangular",
     "to_nn_lstm",
+    "train_linear",
 ]
 
 

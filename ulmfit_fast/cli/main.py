@@ -102,7 +102,8 @@ class _Group(click.Group):
             "explain": "explain", "compare": "compare", "serve": "serve", "info": "prediction",
         },
         "With few labels": {
-            "self-train": "self_train", "suggest": "suggest", "check-labels": "check_labels", "zero-shot": "zero_shot",
+            "train-linear": "train_linear", "self-train": "self_train", "suggest": "suggest",
+            "check-labels": "check_labels", "zero-shot": "zero_shot",
         },
         "Several tasks, and options": {
             "train-many": "train_many", "lr-find": "rates", "schedule": "rates", "search": "search",

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ulmfit_fast.core.device import choose_device
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.few_labels.deviations import deviations
 from ulmfit_fast.few_labels.features import Features
 from ulmfit_fast.few_labels.label_words import LabelWords
 from ulmfit_fast.storage.hub import find_pretrained
@@ -113,9 +114,8 @@ class ULMFiTVectorizer(TransformerMixin, BaseEstimator):
         if not self.standardize:
             return None
         vectors = self._read(documents)
-        deviation = vectors.std(0, dtype=np.float64)
         self.mean_ = vectors.mean(0, dtype=np.float64)
-        self.scale_ = np.where(deviation > 0, deviation, 1.0) / self._features.emphasis
+        self.scale_ = deviations(vectors) / self._features.emphasis
         return vectors
 
     def _read(self, texts: list[str]) -> np.ndarray:

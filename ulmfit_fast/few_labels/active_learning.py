@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.few_labels.deviations import deviations
 
 MARGIN, K_MEANS = "margin", "k-means++"
 UNSURE = ("entropy", MARGIN, "disagreement")  # by what is predicted
@@ -138,8 +139,7 @@ def first_of_each(texts: Iterable[str], known: Iterable[str] = ()) -> np.ndarray
 
 def _scaled(vectors: np.ndarray, labelled: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Both with each feature in units of its deviation: the maximum of states varies more than their mean."""
-    deviation = vectors.std(0)
-    deviation[deviation < 1e-6] = 1
+    deviation = deviations(vectors).astype(vectors.dtype)
     return vectors / deviation, None if labelled is None or not len(labelled) else labelled / deviation
 
 

@@ -31,6 +31,8 @@ class Features:
         caller: named in messages.
 
     Attributes:
+        words, templates: as checked; without ``label_words`` there are none.
+        states: how many features are pooled states; they come first.
         emphasis: float64 [F], by what to multiply the features once their deviation is one.
         names: of the features.
 
@@ -43,18 +45,19 @@ class Features:
         templates: Sequence[str] | None = None, *, caller: str = "Features",
     ) -> None:  # fmt: skip
         self.language_model = language_model
-        self._words: dict[Label, tuple[str, ...]] = {}
-        self._templates: tuple[str, ...] = ()
+        self.words: dict[Label, tuple[str, ...]] = {}
+        self.templates: tuple[str, ...] = ()
         if label_words is not None:
             words = check_label_words(caller, "label_words", label_words)
-            self._words = known_words(caller, words, language_model.tokenizer)
-            self._templates = check_templates(caller, TEMPLATES if templates is None else templates)
+            self.words = known_words(caller, words, language_model.tokenizer)
+            self.templates = check_templates(caller, TEMPLATES if templates is None else templates)
         elif templates is not None:
             raise InputError(f"{caller}: templates do nothing without label_words; give both or neither")
         pooled = language_model.model.encoder.config.embedding_size
-        self.emphasis = np.concatenate([np.ones(3 * pooled), np.full(len(self._words), EMPHASIS)])
+        self.states = 3 * pooled
+        self.emphasis = np.concatenate([np.ones(self.states), np.full(len(self.words), EMPHASIS)])
         self.names = [f"{part}{i}" for part in ("last", "maximum", "mean") for i in range(pooled)]
-        self.names += [f"words_{label}" for label in self._words]
+        self.names += [f"words_{label}" for label in self.words]
 
     def read(
         self, texts: Sequence[str], batch_size: int = 64, precision: str = "float32", progress: bool = False
@@ -72,7 +75,7 @@ class Features:
         """
         trained, given = self.language_model, list(texts)
         pooled = language_model_vectors(trained.model, trained.tokenizer, given, batch_size, progress, precision)
-        if not self._words:
+        if not self.words:
             return pooled
-        evidence = label_evidence(trained, self._words, self._templates, given, batch_size, progress)
+        evidence = label_evidence(trained, self.words, self.templates, given, batch_size, progress)
         return np.concatenate([pooled, evidence.astype(np.float32)], axis=1)

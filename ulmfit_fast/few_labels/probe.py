@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ulmfit_fast.few_labels.deviations import deviations
 from ulmfit_fast.tasks.task import Task
 
 STRENGTH = 100.0  # of the pull to zero: scikit-learn's C = 0.01, on features of deviation 1
@@ -28,37 +29,50 @@ class Probe:
         emphasis: float [F], by what features of deviation 1 are multiplied; None: by nothing.
         strength: of the pull to zero: ``strength / 2`` times the sum of squares is added to the loss summed over the
             texts.
+        rows: int64 [len(targets)], the vector of each target, where a text has several; None: each has its own.
+
+    Attributes:
+        mean, scale: float64 [F]; a feature has this mean subtracted and is multiplied by this scale.
+        weight, bias: float64 [K, F] and [K], of the features after that.
     """
 
     def __init__(
         self, vectors: np.ndarray, targets: Tensor, task: Task, weights: Tensor | None = None,
         like: np.ndarray | None = None, emphasis: np.ndarray | None = None, strength: float = STRENGTH,
+        rows: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.task = task
         everything = vectors if like is None else np.concatenate([vectors, like])
-        self._mean, deviation = everything.mean(0, dtype=np.float64), everything.std(0, dtype=np.float64)
-        self._scale = (1.0 if emphasis is None else emphasis) / np.where(deviation > 0, deviation, 1.0)
-        self.weight, self.bias = self._fit(self._standardized(vectors), targets, weights, strength)
+        self.mean = everything.mean(0, dtype=np.float64)
+        self.scale = (1.0 if emphasis is None else emphasis) / deviations(everything)
+        self.weight, self.bias = self._fit(self._standardized(vectors), targets, weights, strength, rows)
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
         """What the task activates of these, float32 [n, ...]."""
-        logits = self._standardized(vectors) @ self.weight.T + self.bias
-        return self.task.activate(logits.float()).numpy()
+        return self.task.activate(self.logits(vectors).float()).numpy()
+
+    def logits(self, vectors: np.ndarray) -> Tensor:
+        """Float64 [n, K]."""
+        return self._standardized(vectors) @ self.weight.T + self.bias
 
     def _standardized(self, vectors: np.ndarray) -> Tensor:
-        return torch.from_numpy((vectors - self._mean) * self._scale)
+        return torch.from_numpy((vectors - self.mean) * self.scale)
 
-    def _fit(self, x: Tensor, targets: Tensor, weights: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
+    def _fit(
+        self, x: Tensor, targets: Tensor, weights: Tensor | None, strength: float, rows: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         weight = torch.zeros(self.task.outputs, x.shape[1], dtype=torch.float64, requires_grad=True)
         bias = torch.zeros(self.task.outputs, dtype=torch.float64, requires_grad=True)
         descent = torch.optim.LBFGS(
-            [weight, bias], max_iter=1000, line_search_fn="strong_wolfe", tolerance_grad=1e-9, tolerance_change=1e-14
+            [weight, bias], max_iter=1000, line_search_fn="strong_wolfe", tolerance_grad=1e-7, tolerance_change=1e-12
         )
         pull = strength / 2 / self.task.weight(targets, weights)
 
         def loss() -> Tensor:
             descent.zero_grad()
-            value = self.task.loss(x @ weight.T + bias, targets, weights) + pull * weight.square().sum()
+            logits = x @ weight.T + bias
+            of_targets = logits if rows is None else logits[rows]
+            value = self.task.loss(of_targets, targets, weights) + pull * weight.square().sum()
             value.backward()
             return value
 

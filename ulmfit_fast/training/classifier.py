@@ -133,13 +133,8 @@ class ClassifierTrainer(Trainer):
             return {}
         task, targets = self.task, self._valid_targets
         logits = classifier_logits(self.model, self._valid_ids, progress=self.shows_progress, processes=self.processes)
-        record: Record = {"valid_loss": float(task.loss(logits, targets))}
-        if not math.isfinite(record["valid_loss"]):
-            return record  # of which no epoch can be the best
-        chosen = task.calibrate(logits, targets) if self.config.calibrate else {}
         also = () if self.config.metric == LOSS else (self.config.metric,)
-        record |= task.metrics(task.activate(logits).numpy(), targets, also)
-        return record | ({"calibration": chosen} if chosen else {})
+        return validation_record(task, logits, targets, self.config.calibrate, also)
 
     def goal(self, record: Record) -> float | None:
         metric = self.config.metric
@@ -200,6 +195,21 @@ class ClassifierTrainer(Trainer):
         if self._weights is not None:
             facts = (*facts, self._weights.tolist())
         return zlib.crc32(repr(facts).encode(), corpus.checksum())
+
+
+def validation_record(
+    task: Task, logits: Tensor, targets: Tensor, calibrate: bool, also: tuple[str, ...] = ()
+) -> Record:
+    """What the validation texts say: loss, scores, and what calibration chose, which the task has from here on.
+
+    A loss that is not finite stands alone, of which no epoch can be the best.
+    """
+    record: Record = {"valid_loss": float(task.loss(logits, targets))}
+    if not math.isfinite(record["valid_loss"]):
+        return record
+    chosen = task.calibrate(logits, targets) if calibrate else {}
+    record |= task.metrics(task.activate(logits).numpy(), targets, also)
+    return record | ({"calibration": chosen} if chosen else {})
 
 
 def with_encoder_of(config: ClassifierConfig, encoder: Encoder | StackedEncoder) -> ClassifierConfig:

@@ -1,0 +1,89 @@
+"""The command that fits a linear classifier on what a language model has read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ulmfit_fast.cli import options
+from ulmfit_fast.cli.label_words import label_words, parse_label_words
+from ulmfit_fast.cli.labelled_tables import LabelledTables
+from ulmfit_fast.core.console import say
+from ulmfit_fast.core.errors import InputError
+from ulmfit_fast.few_labels.train_linear import LinearConfig, train_linear
+from ulmfit_fast.storage.output_folder import check_output_folder
+from ulmfit_fast.tasks.metrics import METRICS
+from ulmfit_fast.text.files import iterate_texts
+from ulmfit_fast.text.reading import ReadOptions
+from ulmfit_fast.training.history import Record
+
+
+@click.command("train-linear")
+@click.argument("source", metavar="TABLE", type=Path)
+@click.option(
+    "--model", "language_model", required=True, type=Path,
+    help="folder of a language model, or the name of an installed one, such as en",
+)  # fmt: skip
+@click.option(
+    "--unlabeled", multiple=True, type=Path,
+    help="texts without labels, like those to classify; may be given more than once",
+)  # fmt: skip
+@label_words(required=False, use="; they teach with the texts of --unlabeled, a thousand or more")
+@click.option("--valid", type=Path, help="table to measure on, and to make probabilities honest by")
+@click.option(
+    "--valid-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="hold this part of TABLE out instead, drawn by the seed from every label alike",
+)  # fmt: skip
+@options.output
+@options.overwrite
+@options.reading_options(split=False)
+@options.label_columns
+@options.max_texts
+@options.config_options(LinearConfig)
+def train_linear_command(
+    source: Path, language_model: Path, unlabeled: tuple[Path, ...], labels: tuple[str, ...],
+    templates: tuple[str, ...], valid: Path | None, valid_fraction: float | None, output: Path, overwrite: bool,
+    reading: ReadOptions, label_columns: tuple[str, ...], max_texts: int | None, config: LinearConfig,
+) -> None:  # fmt: skip
+    """Train a linear classifier on a TABLE, in seconds.
+
+    The language model stays as it is; what it has read of a text, its last, largest and mean state, is what the
+    classifier learns from. With tens or hundreds of labels and long texts it is often better than train. Fine-tune the
+    language model on all texts first (finetune-lm).
+
+    With --label, words stand for the labels. A classifier that knows how much the language model expects them after a
+    text labels the texts of --unlabeled, and the linear one learns from these labels, too.
+
+    Every command takes what comes of it: predict, explain, serve, train --model, ...
+    """
+    words = parse_label_words(labels) or None
+    if words is None:
+        options.refuse_given(("templates",), "no --label has words to put into it")
+    elif not unlabeled:
+        raise InputError("--label teaches with texts that have no label; name some with --unlabeled")
+    check_output_folder(output, overwrite)
+    options.refuse_unused_reading(reading, source, *unlabeled, valid)
+    tables = LabelledTables(source, reading, label_columns, max_texts, valid, valid_fraction)
+    documents, held_out = tables.read(config.of_classifier, None)
+    trained = train_linear(
+        documents.texts, documents.labels or [], language_model, config,
+        unlabeled=[text for path in unlabeled for text in iterate_texts(path, reading)],
+        label_words=words, templates=templates if words else None,
+        valid_texts=None if held_out is None else held_out.texts,
+        valid_labels=None if held_out is None else held_out.labels,
+        output=output, overwrite=overwrite,
+    )  # fmt: skip
+    say(_described(trained.history.records[0]), error=True)
+    say(f"model and history in {output}")
+
+
+def _described(record: Record) -> str:
+    parts = [f"linear classifier: loss {record['loss']:.4f}"]
+    if "valid_loss" in record:
+        parts.append(f"validation loss {record['valid_loss']:.4f}")
+    parts += [f"{name.replace('_', ' ')} {record[name]:.4f}" for name in METRICS if name in record]
+    return ", ".join([*parts, f"{record['seconds']:.0f} s"])
+
+
+COMMANDS = {"train-linear": train_linear_command}
