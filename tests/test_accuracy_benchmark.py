@@ -83,12 +83,13 @@ def test_command_appends_each_result_once_and_reports(tmp_path: Path) -> None:
     commands = [
         (*common, "tfidf", "tfidf-c10", "--labels", "20", "all"),
         (*common, "ours", "ours-features", "--labels", "20", "--lm", *folders),
+        (*common, "ours-linear", "--labels", "20", "--lm", folders[0]),
     ]
     for command in commands:
         finished = run(tmp_path / "data", tmp_path / "results", *command)
         assert finished.returncode == 0, finished.stderr
     lines = lines_of(tmp_path / "results")
-    assert len(lines) == 2 * 2 * 2 + 2 * 2
+    assert len(lines) == 2 * 2 * 2 + 2 * 2 + 2
     for labels in (20, 80):
         for draw in (0, 1):
             own = [line for line in lines if (line["labels"], line["draw"]) == (labels, draw)]

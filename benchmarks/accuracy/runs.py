@@ -35,6 +35,7 @@ PACKAGES = {
     "fastai": ("torch", "fastai"),
     "ours": ("torch", "ulmfit_fast"),
     "ours-pretrained": ("torch", "ulmfit_fast"),
+    "ours-linear": ("torch", "ulmfit_fast"),
     "ours-features": ("torch", "ulmfit_fast"),
 }
 

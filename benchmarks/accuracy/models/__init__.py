@@ -73,6 +73,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "ours": ("ours", "Ours", "ours"),
     "ours-self-trained": ("ours", "OursSelfTrained", "ours, with its own labels of unlabelled texts"),
     "ours-pretrained": ("ours", "OursPretrained", "ours, language model fine-tuned first"),
+    "ours-linear": ("ours_linear", "OursLinear", "ours, linear (train-linear)"),
     "ours-features": (
         "ours_features",
         "OursFeatures",
@@ -84,6 +85,7 @@ OF_A_LANGUAGE_MODEL = {
     "ours": "lm",
     "ours-self-trained": "lm",
     "ours-pretrained": "pretrained",
+    "ours-linear": "lm",
     "ours-features": "lm",
 }
 
