@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ulmfit_fast.nn.classifier import TextClassifier
 
-
 _Head = tuple[nn.BatchNorm1d, nn.Module, nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Module, nn.Linear]
 
 
