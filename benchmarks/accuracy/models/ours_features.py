@@ -34,7 +34,7 @@ class OursFeatures:
         settings = options.given(like=3_000, c=0.0, words=0)
         self.like, self.c, self.words = settings["like"], settings["c"] or None, bool(settings["words"])
         self.data_set, self.folders, self.cache = options.data_set, options.lm, options.cache / "embeddings"
-        self._caches = [_cache(self.cache, folder, "pooled", pooled_states) for folder in options.lm]
+        self._caches = [cache_of(self.cache, folder, "pooled", pooled_states) for folder in options.lm]
         self._of_words: EmbeddingCache | None = None
         self._labels = 0  # columns of words
         self.waived_seconds = 0.0
@@ -56,7 +56,7 @@ class OursFeatures:
             return label_evidence(trained, known, template, texts).astype(np.float32)
 
         name = f"words-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-        self._of_words = _cache(self.cache, self.folders[0], name, evidence)
+        self._of_words = cache_of(self.cache, self.folders[0], name, evidence)
 
     def fit(self, texts: Sequence[str], labels: Sequence[str], unlabeled: Callable[[], list[str]], seed: int) -> None:
         if self.words:
@@ -78,7 +78,7 @@ class OursFeatures:
         return found
 
 
-def _cache(
+def cache_of(
     cache: Path, folder: Path, name: str, read: Callable[[TrainedLanguageModel, list[str]], Vectors]
 ) -> EmbeddingCache:
     """What a language model reads of texts, on disk; the model is loaded when a text is not there."""
