@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from ulmfit_fast import InputError
+from ulmfit_fast.text import tables
 from ulmfit_fast.text.files import read_documents
 from ulmfit_fast.text.inputs import Input
 from ulmfit_fast.text.table_writer import TableWriter, write_table
@@ -63,7 +64,9 @@ def test_columns_that_come_later(suffix: str, tmp_path: Path) -> None:
     assert table["more"].tolist()[1] == "x"
 
 
-def test_parquet_types_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [0, 32 << 20])
+def test_parquet_types_stay(at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_READ_AT_ONCE", at_once)
     source = pyarrow.table({
         "text": ["a", None], "n": pyarrow.array([1, None], pyarrow.int16()), "raw": [b"\xff", b""],
         "vector": [[1.5], None], "kind": pyarrow.array(["p", "q"]).dictionary_encode(),

@@ -9,14 +9,14 @@ import click
 from ulmfit_fast.cli import options
 from ulmfit_fast.cli.label_words import label_words, parse_label_words
 from ulmfit_fast.cli.labelled_tables import LabelledTables
+from ulmfit_fast.cli.training import measured
 from ulmfit_fast.core.console import say
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.few_labels.train_linear import LinearConfig, train_linear
 from ulmfit_fast.storage.output_folder import check_output_folder
-from ulmfit_fast.tasks.metrics import METRICS
 from ulmfit_fast.text.files import iterate_texts
 from ulmfit_fast.text.reading import ReadOptions
-from ulmfit_fast.training.history import Record
+from ulmfit_fast.training.config import ClassifierConfig
 
 
 @click.command("train-linear")
@@ -37,7 +37,7 @@ from ulmfit_fast.training.history import Record
 )  # fmt: skip
 @options.output
 @options.overwrite
-@options.reading_options(split=False)
+@options.reading_options()
 @options.label_columns
 @options.max_texts
 @options.config_options(LinearConfig)
@@ -46,11 +46,11 @@ def train_linear_command(
     templates: tuple[str, ...], valid: Path | None, valid_fraction: float | None, output: Path, overwrite: bool,
     reading: ReadOptions, label_columns: tuple[str, ...], max_texts: int | None, config: LinearConfig,
 ) -> None:  # fmt: skip
-    """Train a linear classifier on a TABLE, in seconds.
+    """Train a linear classifier on a labelled TABLE.
 
     The language model stays as it is; what it has read of a text, its last, largest and mean state, is what the
-    classifier learns from. With tens or hundreds of labels and long texts it is often better than train. Fine-tune the
-    language model on all texts first (finetune-lm).
+    classifier learns from. Once the texts are read that takes seconds. With tens or hundreds of labels and long texts
+    it is often better than train. Fine-tune the language model on all texts first (finetune-lm).
 
     With --label, words stand for the labels. A classifier that knows how much the language model expects them after a
     text labels the texts of --unlabeled, and the linear one learns from these labels, too.
@@ -60,12 +60,14 @@ def train_linear_command(
     words = parse_label_words(labels) or None
     if words is None:
         options.refuse_given(("templates",), "no --label has words to put into it")
-    elif not unlabeled:
+    if not unlabeled:
+        options.refuse_given(("pool",), "no --unlabeled has texts to read")
+    if words is not None and not unlabeled:
         raise InputError("--label teaches with texts that have no label; name some with --unlabeled")
     check_output_folder(output, overwrite)
     options.refuse_unused_reading(reading, source, *unlabeled, valid)
     tables = LabelledTables(source, reading, label_columns, max_texts, valid, valid_fraction)
-    documents, held_out = tables.read(config.of_classifier, None)
+    documents, held_out = tables.read(ClassifierConfig(**config.shared()), None)
     trained = train_linear(
         documents.texts, documents.labels or [], language_model, config,
         unlabeled=[text for path in unlabeled for text in iterate_texts(path, reading)],
@@ -74,16 +76,8 @@ def train_linear_command(
         valid_labels=None if held_out is None else held_out.labels,
         output=output, overwrite=overwrite,
     )  # fmt: skip
-    say(_described(trained.history.records[0]), error=True)
+    say(f"linear classifier: {measured(trained.history.records[0])}", error=True)
     say(f"model and history in {output}")
-
-
-def _described(record: Record) -> str:
-    parts = [f"linear classifier: loss {record['loss']:.4f}"]
-    if "valid_loss" in record:
-        parts.append(f"validation loss {record['valid_loss']:.4f}")
-    parts += [f"{name.replace('_', ' ')} {record[name]:.4f}" for name in METRICS if name in record]
-    return ", ".join([*parts, f"{record['seconds']:.0f} s"])
 
 
 COMMANDS = {"train-linear": train_linear_command}

@@ -241,14 +241,19 @@ def _read_corpus(
 
 
 def print_epoch(record: Record) -> None:
-    parts = [f"{record['stage']}, epoch {record['epoch']}: loss {record['loss']:.4f}"]
+    say(f"{record['stage']}, epoch {record['epoch']}: {measured(record)}", error=True)
+
+
+def measured(record: Record) -> str:
+    """What an epoch's record says, in words."""
+    parts = [f"loss {record['loss']:.4f}"]
     if "valid_loss" in record:
         parts.append(f"validation loss {record['valid_loss']:.4f}")
     if "perplexity" in record:
         parts.append(f"perplexity {record['perplexity']:.1f}")
     parts += [f"{name.replace('_', ' ')} {record[name]:.4f}" for name in METRICS if name in record]
-    parts.append(f"{record['tokens_per_s']:,.0f} tokens/s, {record['seconds']:.0f} s")
-    say(", ".join(parts), error=True)
+    parts += [f"{record['tokens_per_s']:,.0f} tokens/s"] if "tokens_per_s" in record else []
+    return ", ".join([*parts, f"{record['seconds']:.0f} s"])
 
 
 def _print_written(output: Path) -> None:

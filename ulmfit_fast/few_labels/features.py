@@ -44,7 +44,7 @@ class Features:
         self, language_model: TrainedLanguageModel, label_words: LabelWords | None = None,
         templates: Sequence[str] | None = None, *, caller: str = "Features",
     ) -> None:  # fmt: skip
-        self.language_model = language_model
+        self.language_model, self._caller = language_model, caller
         self.words: dict[Label, tuple[str, ...]] = {}
         self.templates: tuple[str, ...] = ()
         if label_words is not None:
@@ -74,7 +74,9 @@ class Features:
             InputError: the model computes NaN.
         """
         trained, given = self.language_model, list(texts)
-        pooled = language_model_vectors(trained.model, trained.tokenizer, given, batch_size, progress, precision)
+        pooled = language_model_vectors(
+            trained.model, trained.tokenizer, given, batch_size, progress, precision, self._caller
+        )
         if not self.words:
             return pooled
         evidence = label_evidence(trained, self.words, self.templates, given, batch_size, progress)

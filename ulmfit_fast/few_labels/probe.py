@@ -6,24 +6,28 @@ there is little that could be learned by heart.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from ulmfit_fast.core.errors import InputError, InputWarning
 from ulmfit_fast.few_labels.deviations import deviations
 from ulmfit_fast.tasks.task import Task
 
-STRENGTH = 100.0  # of the pull to zero: scikit-learn's C = 0.01, on features of deviation 1
+STRENGTH = 100.0  # of the pull to zero: scikit-learn's C = 0.01, of two classes 0.02, on features of deviation 1
+_NEARLY_FLAT = 1e-4  # gradient of the mean loss
 
 
 class Probe:
     """The linear classifier.
 
     Args:
-        vectors: float32 [n, F], of the labelled texts.
-        targets: of each, as ``task.encode`` gives them.
+        vectors: float32 [n, F], of the texts to learn from.
+        targets: their labels, as ``task.encode`` gives them.
         task: says what is fitted.
-        weights: what each text counts, [n]; None: all alike.
+        weights: what each target counts; None: all alike.
         like: float32 [m, F], vectors of texts like those to predict: features are divided by their deviation there. Few
             labelled texts know it badly.
         emphasis: float [F], by what features of deviation 1 are multiplied; None: by nothing.
@@ -32,8 +36,12 @@ class Probe:
         rows: int64 [len(targets)], the vector of each target, where a text has several; None: each has its own.
 
     Attributes:
+        task: that it was fitted with.
         mean, scale: float64 [F]; a feature has this mean subtracted and is multiplied by this scale.
         weight, bias: float64 [K, F] and [K], of the features after that.
+
+    Raises:
+        InputError: no text counts.
     """
 
     def __init__(
@@ -66,7 +74,10 @@ class Probe:
         descent = torch.optim.LBFGS(
             [weight, bias], max_iter=1000, line_search_fn="strong_wolfe", tolerance_grad=1e-7, tolerance_change=1e-12
         )
-        pull = strength / 2 / self.task.weight(targets, weights)
+        counted = self.task.weight(targets, weights)
+        if not counted > 0:
+            raise InputError("the weights of texts and classes leave nothing to learn from: all are 0")
+        pull = strength / 2 / counted
 
         def loss() -> Tensor:
             descent.zero_grad()
@@ -78,4 +89,11 @@ class Probe:
 
         with torch.enable_grad():
             descent.step(loss)
+        steepest = max(float(x.grad.abs().max()) for x in (weight, bias) if x.grad is not None)
+        if not steepest < _NEARLY_FLAT:
+            warnings.warn(
+                f"the linear classifier was not fitted to the end (gradient {steepest:.1g}); a larger strength helps",
+                InputWarning,
+                stacklevel=4,
+            )
         return weight.detach(), bias.detach()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.device import choose_device
+from ulmfit_fast.core.distributed import current
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.few_labels.features import Features
 from ulmfit_fast.few_labels.label_words import TEMPLATES, LabelWords, check_templates, words_of_labels
@@ -120,6 +121,8 @@ def self_train(
         of each class).
     """
     config, trained_by = config or SelfTrainingConfig(), classifier_config or ClassifierConfig()
+    if current().size > 1:
+        raise InputError(f"{NAME}: is for one process; call it outside of joined()")
     labels = labels if hasattr(labels, "__len__") else list(labels)
     known = [read_base(base, trained_by.device) for base in _each(bases)]
     data = labelled_dataset(

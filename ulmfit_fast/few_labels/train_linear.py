@@ -1,4 +1,4 @@
-"""A linear classifier on what a language model has read, as a classifier like any other: in seconds, to a folder.
+"""A linear classifier on what a language model has read, as a classifier like any other.
 
 Where words can stand for the labels, they teach it: how much the language model expects them after a text makes a
 better classifier, which labels texts that have no label, and the linear one learns from these, too. It then needs no
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ import torch
 from torch import Tensor
 
 from ulmfit_fast.core.device import DEVICES, PRECISIONS, choose_device
+from ulmfit_fast.core.distributed import current
 from ulmfit_fast.core.errors import InputError
 from ulmfit_fast.core.modes import own_modes
 from ulmfit_fast.core.random import Generators
+from ulmfit_fast.few_labels.active_learning import first_of_each
 from ulmfit_fast.few_labels.features import Features
 from ulmfit_fast.few_labels.label_words import LabelWords, words_of_labels
 from ulmfit_fast.few_labels.probe import Probe
@@ -42,7 +45,8 @@ from ulmfit_fast.training.settings import check_settings, documented, setting
 from ulmfit_fast.training.trained import TrainedClassifier, TrainedLanguageModel
 
 NAME = "train_linear"
-_LEAST_SHARE = 0.01  # of a taught label: less probable ones are left out
+_LABELS_TAUGHT = 20  # of a text, the most probable ones
+_LIKE = 10_000  # texts whose statistics the head's BatchNorms know
 
 
 @documented
@@ -51,11 +55,12 @@ class LinearConfig:
     """How ``train_linear`` fits."""
 
     strength: float = setting(
-        200.0, "pull of the weights to zero: 1 / C of scikit-learn's regression on features of deviation 1, or 2 / C "
-        "with two classes, as each has an output",
+        200.0, "pull of the weights to zero: half of it times their sum of squares is added to the sum of all losses. "
+        "scikit-learn's C is 1 / strength, and 2 / strength with two classes that have an output each; features have "
+        "deviation 1",
         above=0,
     )  # fmt: skip
-    read: int = setting(
+    pool: int = setting(
         3_000, "unlabelled texts that are read, drawn by the seed: they say by how much features vary, and words for "
         "the labels teach with them; 0: all",
         at_least=0,
@@ -77,12 +82,12 @@ class LinearConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if not self.label_delimiter:
+            raise InputError("LinearConfig: label_delimiter must not be empty")
 
-    @property
-    def of_classifier(self) -> ClassifierConfig:
-        """The configuration that a training has which goes on from here."""
-        shared = {name: value for name, value in asdict(self).items() if name not in ("strength", "read")}
-        return ClassifierConfig(**shared)
+    def shared(self) -> dict[str, Any]:
+        """The fields that a classifier's training has, too."""
+        return {name: value for name, value in asdict(self).items() if name not in ("strength", "pool")}
 
 
 @writes_output
@@ -113,7 +118,7 @@ def train_linear(
         language_model: folder, name of an installed one ("en"), or result of ``pretrain_lm`` or ``finetune_lm``; a
             given object is not changed.
         config: how it is fitted.
-        unlabeled: texts like those to classify; ``config.read`` of them are read.
+        unlabeled: texts like those to classify; ``config.pool`` of them are read, none twice.
         label_words: for each label one word or several that the language model may expect after a text. A classifier
             that knows how much it expects them says how probable each label of the unlabelled texts is, and the linear
             one learns from that, too.
@@ -125,50 +130,60 @@ def train_linear(
         progress: show bars on a terminal.
 
     Returns:
-        The classifier; its history has one record: loss, seconds, and what was measured.
+        The classifier; its history has one record: the loss on the labelled texts, seconds, and what was measured.
 
     Raises:
         TypeError, InputError: as ``finetune_classifier``; a classifier in the place of the language model; words
-            without unlabelled texts, or for a task that has no one label a text.
+            without unlabelled texts, or for a task that has no one label a text; several processes.
     """
     start, config = time.perf_counter(), config or LinearConfig()
-    base = load_base(language_model)
+    if current().size > 1:
+        raise InputError(f"{NAME}: is for one process; call it outside of joined()")
+    base = load_base(language_model, NAME)
     if not isinstance(base, TrainedLanguageModel):
         raise InputError(
             f"{NAME}: needs a language model, got a classifier; give the language model that it was made of"
         )
-    settings = config.of_classifier
+    settings = ClassifierConfig(**config.shared())
     data, task = data_and_task(
         NAME, texts, labels, settings, class_weight, None, weights=sample_weight, valid_texts=valid_texts,
         valid_labels=valid_labels,
     )  # fmt: skip
     more = as_texts(NAME, unlabeled, "unlabeled")
     words = None if label_words is None else _usable_words(label_words, task, data, more)
+    device = choose_device(config.device)
+    if base is language_model and next(base.model.parameters()).device.type != torch.device(device).type:
+        base = replace(base, model=deepcopy(base.model))  # which stays where it is
+    base.model.to(device)
     features = Features(base, words, templates, caller=NAME)
 
     settings = replace(settings, head_size=max(settings.head_size, least_hidden_size(task.outputs)))
     settings, tokenizer, sizes = settle_encoder(NAME, base, settings, data.texts)
     (model,) = new_classifiers(base, [task], [settings], sizes, Generators(config.seed))
-    device = choose_device(config.device)
-    if base is not language_model:
-        base.model.to(device)
-    drawn = np.random.default_rng(config.seed).permutation(len(more))[: config.read or None]
+    unread = first_of_each(more, data.texts)
+    drawn = unread[np.random.default_rng(config.seed).permutation(len(unread))[: config.pool or None]]
     to_read = [*data.texts, *(more[i] for i in drawn.tolist())]
     read = features.read(to_read, precision=config.precision, progress=progress)
-    probe, loss = _fit(read, data, task, config, features)
+    probe = _fit(read, data, task, config, features)
+    states = torch.from_numpy(read[:, : features.states])
     set_linear(
-        model, torch.from_numpy(probe.mean), torch.from_numpy(probe.scale), probe.weight, probe.bias,
-        torch.from_numpy(read[:, : len(probe.mean)]),
-    )  # fmt: skip
-    model.to(device).eval()
-    record: Record = {"stage": "linear", "epoch": 1, "loss": loss} | _measured(model, data, task, tokenizer, config)
+        model, torch.from_numpy(probe.mean), torch.from_numpy(probe.scale), probe.weight, probe.bias, states[:_LIKE]
+    )
+    record: Record = {"stage": "linear", "epoch": 1, "loss": _loss(model.eval(), states, data, task)}
+    model.to(device)
+    if data.valid is not None:
+        logits = classifier_logits(model, list(tokenizer.encode(data.valid.texts)), progress=progress)
+        targets = task.encode(data.valid.labels or [], "valid_labels")
+        record |= validation_record(task, logits, targets, config.calibrate)
     trained = TrainedClassifier(model, tokenizer, task, History([record | {"seconds": time.perf_counter() - start}]))
     if output is not None:
-        remove_run(output)
-        how = asdict(config)
+        how: dict[str, Any] = {"strength": config.strength, "pool": config.pool}
         if words is not None:
             how |= {"label_words": {str(label): own for label, own in words.items()}, "templates": features.templates}
-        save_model(output, model, tokenizer, task, {"stage": "classifier", "linear": how} | asdict(settings))
+        if class_weight is not None:
+            how["class_weights"] = sorted([str(label), float(weight)] for label, weight in class_weight.items())
+        save_model(output, model, tokenizer, task, {"stage": "linear classifier"} | how | config.shared())
+        remove_run(output)
         trained.history.write(Path(output))
     return trained
 
@@ -183,41 +198,38 @@ def _usable_words(
     return words_of_labels(NAME, words, data.labels or [])
 
 
-def _fit(read: np.ndarray, data: Dataset, task: Task, config: LinearConfig, features: Features) -> tuple[Probe, float]:
-    """The linear classifier on pooled states, and its loss on the labelled texts.
-
-    ``read`` are features of the labelled texts and then of the unlabelled ones.
-    """
+def _fit(read: np.ndarray, data: Dataset, task: Task, config: LinearConfig, features: Features) -> Probe:
+    """The linear classifier on pooled states. ``read`` are features of the labelled texts and then of the others."""
     labelled, states = len(data.texts), read[:, : features.states]
     targets, weights = task.encode(data.labels or [], "labels"), data.weights
     if not features.words:
-        probe = Probe(states[:labelled], targets, task, weights, states[labelled:], strength=config.strength)
-    else:
-        teacher = Probe(
-            read[:labelled], targets, task, weights, read[labelled:], features.emphasis, config.strength
-        )  # fmt: skip
-        rows, taught, shares = _taught(teacher.predict(read[labelled:]), task)
-        own = torch.ones(labelled) if weights is None else weights
-        probe = Probe(
-            states, torch.cat([targets, taught]), task, torch.cat([own, shares * own.mean()]),
-            strength=config.strength, rows=torch.cat([torch.arange(labelled), labelled + rows]),
-        )  # fmt: skip
-    return probe, float(task.loss(probe.logits(states[:labelled]), targets, weights))
+        return Probe(states[:labelled], targets, task, weights, states[labelled:], strength=config.strength)
+    # Without weights of classes: taught labels get these once, below.
+    even = copy(task)
+    even.class_weight = None  # type: ignore[attr-defined]
+    teacher = Probe(read[:labelled], targets, even, weights, read[labelled:], features.emphasis, config.strength)
+    rows, taught, shares = _taught(teacher.predict(read[labelled:]), task)
+    # A taught text counts as a labelled one; with three or ten times as much for labelled ones it was no better.
+    own = torch.ones(labelled) if weights is None else weights
+    return Probe(
+        states, torch.cat([targets, taught]), task, torch.cat([own, shares * own.mean()]),
+        strength=config.strength, rows=torch.cat([torch.arange(labelled), labelled + rows]),
+    )  # fmt: skip
 
 
 def _taught(probabilities: np.ndarray, task: Task) -> tuple[Tensor, Tensor, Tensor]:
-    """Each text's probable labels: its row, the label as the task encodes it, and what it counts."""
-    rows, places = np.nonzero(probabilities >= _LEAST_SHARE)
-    targets = task.encode(task.labels, "labels")[torch.from_numpy(places)]
-    return torch.from_numpy(rows), targets, torch.from_numpy(probabilities[rows, places])
+    """Each text's most probable labels: its row, the label as the task encodes it, and its share of the text."""
+    count = min(_LABELS_TAUGHT, probabilities.shape[1])
+    places = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    shares = np.take_along_axis(probabilities, places, axis=1)
+    shares /= shares.sum(1, keepdims=True)
+    rows = torch.arange(len(places)).repeat_interleave(count)
+    targets = task.encode(task.labels, "labels")[torch.from_numpy(places.ravel())]
+    return rows, targets, torch.from_numpy(shares.ravel())
 
 
-def _measured(model: TextClassifier, data: Dataset, task: Task, tokenizer: Any, config: LinearConfig) -> Record:
-    """What the validation texts say, after which the task is calibrated."""
-    if data.valid is None:
-        return {}
-    targets = task.encode(data.valid.labels or [], "valid_labels")
-    logits = classifier_logits(model, list(tokenizer.encode(data.valid.texts)))
-    record = validation_record(task, logits, targets, config.calibrate)
-    task.adopt(record.get("calibration", {}))
-    return record
+def _loss(model: TextClassifier, states: Tensor, data: Dataset, task: Task) -> float:
+    """On the labelled texts, whose pooled states are the first ones."""
+    targets = task.encode(data.labels or [], "labels")
+    with torch.no_grad():
+        return float(task.loss(model.classify(states[: len(targets)]), targets, data.weights))

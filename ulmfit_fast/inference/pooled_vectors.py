@@ -69,11 +69,15 @@ def vectors_and_predictions(
 
 def language_model_vectors(
     model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64, progress: bool = False,
-    precision: str = "float32",
+    precision: str = "float32", caller: str = "read",
 ) -> np.ndarray:  # fmt: skip
-    """Last state, maximum and mean of the top layer's states of texts, float32 [len(texts), 3 E]."""
+    """Last state, maximum and mean of the top layer's states of texts, float32 [len(texts), 3 E].
+
+    Arguments as ``pooled_vectors``; ``caller`` is named in the warning of texts that the vocabulary does not know.
+    """
     pool = BPT3C(model.encoder).eval()
     ids = list(tokenizer.encode(texts))
+    warn_of_unknown(caller, tokenizer, ids)
     with progress_bar("read", sum(map(len, ids)), "tok", progress) as bar:
         return _pooled(pool, ids, batch_size, precision, bar).numpy()
 

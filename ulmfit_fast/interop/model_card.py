@@ -16,7 +16,7 @@ TAGS = ("ulmfit_fast", "ulmfit", "awd-lstm", "safetensors")
 # Of what a model was trained with, what tells most; all of it is in training_args.json.
 _ARGUMENTS = (
     "stage", "weights", "epochs", "batch_size", "bptt", "lr", "schedule", "unfreezing", "discriminative_factor",
-    "drop_mult", "weight_decay", "precision", "seed",
+    "drop_mult", "weight_decay", "strength", "label_words", "templates", "precision", "seed",
 )  # fmt: skip
 _LABELS_SHOWN = 50
 

@@ -22,11 +22,11 @@ def set_linear(model: TextClassifier, mean: Tensor, scale: Tensor, weight: Tenso
     """Make the head compute ``((pooled - mean) * scale) @ weight.T + bias``, in eval mode within rounding.
 
     The hidden layer has each output twice, with either sign, for what a ReLU cuts off of the one is what it leaves of
-    the other. Further hidden features keep their weights and have no say at first. The BatchNorms know the statistics
+    the other. Further hidden features have no say at first; their own weights stay. The BatchNorms know the statistics
     of ``like``, so that training can go on from here.
 
     Args:
-        model: whose hidden layer has ``least_hidden_size`` features or more; its own head's weights are lost.
+        model: whose hidden layer has ``least_hidden_size`` features or more.
         mean, scale: [F], of the pooled vector's features; no scale is 0 or negative.
         weight, bias: [K, F] and [K].
         like: [n, F], at least two pooled vectors of texts like those to classify.

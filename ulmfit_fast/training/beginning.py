@@ -57,7 +57,7 @@ def data_and_task(
     return replace(data, class_weight=class_weight), task
 
 
-def load_base(source: str | Path | Base) -> Base:
+def load_base(source: str | Path | Base, caller: str = "finetune_classifier") -> Base:
     """What brings the encoder: a language model, or a classifier to go on with. InputError for one in int8."""
     base: Base
     if isinstance(source, TrainedLanguageModel | TrainedClassifier):
@@ -67,7 +67,7 @@ def load_base(source: str | Path | Base) -> Base:
         is_classifier = read_config(folder)["kind"] == "classifier"
         base = TrainedClassifier.load(folder) if is_classifier else TrainedLanguageModel.load(folder)
     if is_quantized(base.model):
-        raise InputError("finetune_classifier: an int8 model only predicts; give the float32 model it was made of")
+        raise InputError(f"{caller}: an int8 model only predicts; give the float32 model it was made of")
     return base
 
 

@@ -57,7 +57,9 @@ def plot_curves(records: list[Record], points: Sequence[tuple[float, float]] = (
     handles, labels = axes.get_legend_handles_labels()
     for name in measured[:1]:
         shown, score = name.replace("_", " "), axes.twinx()
-        score.plot(epochs, [record.get(name, math.nan) for record in records], "k--", label=f"validation {shown}")
+        score.plot(
+            epochs, [record.get(name, math.nan) for record in records], "k--", marker="o", label=f"validation {shown}"
+        )
         if METRICS[name].is_share:
             score.set_ylim(0, 1)
         score.set_ylabel(shown)

@@ -25,7 +25,9 @@ class OursLinear:
         given = options.given(**known, words=0)
         self.words = bool(given.pop("words"))
         self.config, self.data_set = given, options.data_set
-        (self.folder,) = options.lm
+        if len(options.lm) != 1:
+            raise ValueError(f"ours-linear takes one --lm, got {len(options.lm)}")
+        self.folder = options.lm[0]
         self._read = cache_of(options.cache / "embeddings", self.folder, "pooled", pooled_states)
 
     @property
