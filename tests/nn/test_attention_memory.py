@@ -19,7 +19,8 @@ from ulmfit_fast.text.batching import pack_documents
 
 def peak_mb():
     status = open("/proc/self/status").read()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    peak, of_files = (int(status.split(name)[1].split()[0]) for name in ("VmHWM:", "RssFile:"))
+    return (peak - of_files) / 1024
 
 torch.set_num_threads(1)
 options = {} if sys.argv[1] == "concat" else {"pooling": "attention", "attention_heads": int(sys.argv[1])}
@@ -34,7 +35,7 @@ for tokens in (5_000, int(sys.argv[2])):  # the first run loads what torch loads
 def peaks(pooling: str) -> list[float]:
     """Peak memory in MB of a process after a training step with 5,000 tokens, and after one with 100,000.
 
-    Medians of three processes: how many pages of libraries are resident differs by 15 MB from one to the next.
+    Without pages of libraries, of which more or fewer are resident from one process to the next. Medians of three.
     """
     found = []
     for _ in range(3):
@@ -48,7 +49,9 @@ def peaks(pooling: str) -> list[float]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/status is Linux's")
 def test_a_document_of_100_000_tokens_takes_what_concat_pooling_takes() -> None:
-    """Its states alone would be 26 MB, their weighted copies in float64 51 MB a head."""
+    """Its states alone would be 26 MB, their weighted copies in float64 51 MB a head. With its libraries the process has
+    300 MB, of which 15 MB are 5 %.
+    """
     concat, attention = peaks("concat"), peaks("3")
-    assert attention[1] < 1.05 * concat[1]
+    assert attention[1] < concat[1] + 15
     assert attention[1] - attention[0] < concat[1] - concat[0] + 8
