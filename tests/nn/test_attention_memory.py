@@ -49,8 +49,9 @@ def peaks(pooling: str) -> list[float]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/status is Linux's")
 def test_a_document_of_100_000_tokens_takes_what_concat_pooling_takes() -> None:
-    """Its states alone would be 26 MB, their weighted copies in float64 51 MB a head. With its libraries the process has
-    300 MB, of which 15 MB are 5 %.
+    """Its states alone would be 26 MB, their weighted copies in float64 51 MB a head.
+
+    With its libraries the process has 300 MB, of which 15 MB are 5 %.
     """
     concat, attention = peaks("concat"), peaks("3")
     assert attention[1] < concat[1] + 15
