@@ -293,6 +293,8 @@ def test_what_is_refused(models: Path, language_model: TrainedLanguageModel) -> 
         train_linear(TEXTS, LABELS, models / "clf", progress=False)
     with pytest.raises(InputError, match="give some as unlabeled"):
         train_linear(TEXTS, LABELS, language_model, label_words=WORDS, progress=False)
+    with pytest.raises(InputError, match="none that have no label"):
+        train_linear(TEXTS, LABELS, language_model, unlabeled=TEXTS, label_words=WORDS, progress=False)
     with pytest.raises(InputError, match="for tasks with one label a text, not regression"):
         train_linear(
             TEXTS, [1.0 * i for i in range(len(TEXTS))], language_model, LinearConfig(task="regression"),

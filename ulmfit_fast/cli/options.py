@@ -138,6 +138,10 @@ label_columns = click.option(
     help="column with the labels; given more than once where a text has several: columns of 0 and 1, or of a label",
 )  # fmt: skip
 max_texts = click.option("--max-texts", type=click.IntRange(min=1), help="use only so many texts, drawn by --seed")
+valid_fraction = click.option(
+    "--valid-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="hold this part of TABLE out instead, drawn by the seed, where texts have one label from every label alike",
+)  # fmt: skip
 output = click.option("--output", required=True, type=Path, help="model folder to write")
 overwrite = click.option("--overwrite", is_flag=True, help="replace what the output folder holds: model, run, corpus")
 resume = click.option(

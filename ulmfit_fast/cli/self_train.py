@@ -45,10 +45,7 @@ from ulmfit_fast.training.self_training import Round, SelfTrainingConfig
     required=False, use="; a probe then learns from how much the language model expects them, and labels first"
 )
 @click.option("--valid", type=Path, help="table to measure on; the best epoch and the best round are kept")
-@click.option(
-    "--valid-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="hold this part of TABLE out instead, drawn by the seed from every label alike",
-)  # fmt: skip
+@options.valid_fraction
 @options.output
 @options.overwrite
 @options.reading_options()

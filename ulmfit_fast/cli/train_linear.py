@@ -31,10 +31,7 @@ from ulmfit_fast.training.config import ClassifierConfig
 )  # fmt: skip
 @label_words(required=False, use="; they teach with the texts of --unlabeled, a thousand or more")
 @click.option("--valid", type=Path, help="table to measure on, and to make probabilities honest by")
-@click.option(
-    "--valid-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="hold this part of TABLE out instead, drawn by the seed from every label alike",
-)  # fmt: skip
+@options.valid_fraction
 @options.output
 @options.overwrite
 @options.reading_options()
@@ -62,8 +59,8 @@ def train_linear_command(
         options.refuse_given(("templates",), "no --label has words to put into it")
     if not unlabeled:
         options.refuse_given(("pool",), "no --unlabeled has texts to read")
-    if words is not None and not unlabeled:
-        raise InputError("--label teaches with texts that have no label; name some with --unlabeled")
+        if words is not None:
+            raise InputError("--label teaches with texts that have no label; name some with --unlabeled")
     check_output_folder(output, overwrite)
     options.refuse_unused_reading(reading, source, *unlabeled, valid)
     tables = LabelledTables(source, reading, label_columns, max_texts, valid, valid_fraction)

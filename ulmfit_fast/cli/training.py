@@ -139,11 +139,7 @@ def finetune_lm_command(
     help="with --pretrained: more texts like those to classify, for the language model; may be given more than once",
 )  # fmt: skip
 @click.option("--valid", type=Path, help="table to measure on after each epoch; the best epoch is kept")
-@click.option(
-    "--valid-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="hold this part of TABLE out instead, drawn by the seed, where texts have one label from every label alike",
-)
+@options.valid_fraction
 @options.output
 @options.overwrite
 @options.resume

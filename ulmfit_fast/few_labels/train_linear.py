@@ -150,7 +150,8 @@ def train_linear(
         valid_labels=valid_labels,
     )  # fmt: skip
     more = as_texts(NAME, unlabeled, "unlabeled")
-    words = None if label_words is None else _usable_words(label_words, task, data, more)
+    unread = first_of_each(more, data.texts)
+    words = None if label_words is None else _usable_words(label_words, task, data, unread)
     device = choose_device(config.device)
     if base is language_model and next(base.model.parameters()).device.type != torch.device(device).type:
         base = replace(base, model=deepcopy(base.model))  # which stays where it is
@@ -160,7 +161,6 @@ def train_linear(
     settings = replace(settings, head_size=max(settings.head_size, least_hidden_size(task.outputs)))
     settings, tokenizer, sizes = settle_encoder(NAME, base, settings, data.texts)
     (model,) = new_classifiers(base, [task], [settings], sizes, Generators(config.seed))
-    unread = first_of_each(more, data.texts)
     drawn = unread[np.random.default_rng(config.seed).permutation(len(unread))[: config.pool or None]]
     to_read = [*data.texts, *(more[i] for i in drawn.tolist())]
     read = features.read(to_read, precision=config.precision, progress=progress)
@@ -188,13 +188,14 @@ def train_linear(
     return trained
 
 
-def _usable_words(
-    words: LabelWords, task: Task, data: Dataset, unlabeled: Sequence[str]
-) -> dict[Label, tuple[str, ...]]:
+def _usable_words(words: LabelWords, task: Task, data: Dataset, unread: np.ndarray) -> dict[Label, tuple[str, ...]]:
     if task.confidence(task.examples()) is None:
         raise InputError(f"{NAME}: label_words are for tasks with one label a text, not {task.type}; leave them out")
-    if not unlabeled:
-        raise InputError(f"{NAME}: label_words teach with unlabelled texts, and there are none; give some as unlabeled")
+    if not len(unread):
+        raise InputError(
+            f"{NAME}: label_words teach with unlabelled texts, and there are none that have no label; give some as "
+            "unlabeled"
+        )
     return words_of_labels(NAME, words, data.labels or [])
 
 

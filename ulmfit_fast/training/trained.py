@@ -50,7 +50,7 @@ class TrainedLanguageModel:
 
 @dataclass
 class TrainedClassifier:
-    """What ``finetune_classifier`` returns."""
+    """What ``finetune_classifier`` and ``train_linear`` return."""
 
     model: TextClassifier
     tokenizer: Tokenizer

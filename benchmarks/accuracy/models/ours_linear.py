@@ -38,10 +38,10 @@ class OursLinear:
         by_words: dict[str, Any] = {}
         if self.words:
             by_words = {"label_words": words_of(self.data_set, labels), "templates": template_of(self.data_set)}
-        known = set(texts)
-        more = [text for text in unlabeled() if text not in known]
         config = LinearConfig(**self.config, seed=seed)
-        self.trained = train_linear(texts, labels, self.folder, config, unlabeled=more, progress=False, **by_words)
+        self.trained = train_linear(
+            texts, labels, self.folder, config, unlabeled=unlabeled(), progress=False, **by_words
+        )
         self.classes = [str(label) for label in self.trained.labels]
 
     def predict_proba(self, texts: Sequence[str]) -> Probabilities:
